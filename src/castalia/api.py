@@ -1,0 +1,208 @@
+"""The verbs in Python; the command line is a thin layer over them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from castalia import recipes, runs
+from castalia.catalogue import entry
+from castalia.configuration import Recipe
+from castalia.core.config import override
+from castalia.core.data import Dataset
+from castalia.core.errors import UsageError
+from castalia.core.rng import SampleRng
+from castalia.media.image.decode import ImageOptions
+from castalia.media.named import open_data as _open_data
+from castalia.runs import Run
+
+__all__ = ["evaluate", "load", "make_recipe", "open_data", "sample", "save_pictures", "train", "training_data"]
+
+SAMPLES_AT_ONCE = 256
+
+
+def make_recipe(
+    model: str | None = None,
+    data: str | None = None,
+    *,
+    recipe: str | None = None,
+    size: int | None = None,
+    steps: int | None = None,
+    minutes: float | None = None,
+    seed: int | None = None,
+    precision: str | None = None,
+    on_bad_file: str | None = None,
+    settings: Sequence[str] = (),
+) -> Recipe:
+    """Put a recipe together from a name (or the model's default for the data) and changes.
+
+    Args:
+        model: name in the catalogue; may be left out where ``recipe`` is given.
+        data: named set or path; may be left out where ``recipe`` is given.
+        recipe: name of a recipe.
+        size: pictures are scaled to this many pixels.
+        steps: training steps.
+        minutes: training time instead of steps.
+        seed: of weights, order and noise.
+        precision: ``auto``, ``float32`` or ``bfloat16``.
+        on_bad_file: ``error`` or ``skip``.
+        settings: further changes as ``path.to.field=value`` texts.
+
+    Raises:
+        UsageError: an unknown name, or a value of the wrong type.
+    """
+    if recipe is None:
+        if model is None:
+            raise UsageError("Say which model to train, or give a --recipe. See: castalia models")
+        entry(model)
+        if data is None:
+            raise UsageError("Say what to train on with --data: a folder, a file or a named set. See: castalia data")
+        made = recipes.default(model, data)
+    else:
+        made = recipes.recipe(recipe)
+        if model is not None and entry(model).name != made.model:
+            raise UsageError(f"The recipe {recipe!r} is for {made.model!r}, not for {model!r}.")
+    if data is not None:
+        made = replace(made, data=replace(made.data, source=data))
+    changes: list[str] = []
+    for name, value in (
+        ("data.image.size", size),
+        ("training.steps", steps),
+        ("training.minutes", minutes),
+        ("training.seed", seed),
+        ("training.precision", precision),
+        ("data.image.on_bad_file", on_bad_file),
+    ):
+        if value is not None:
+            changes.append(f"{name}={value}")
+    config = override(made.config, [s[7:] for s in settings if s.startswith("config.")])
+    rest = replace(made, config=config)
+    data_changes = [c[5:] for c in [*changes, *settings] if c.startswith("data.")]
+    training_changes = [c[9:] for c in [*changes, *settings] if c.startswith("training.")]
+    unknown = [s for s in settings if not s.startswith(("config.", "data.", "training."))]
+    if unknown:
+        raise UsageError(f"--set {unknown[0]}: names start with config., data. or training.")
+    return replace(rest, data=override(rest.data, data_changes), training=override(rest.training, training_changes))
+
+
+def open_data(source: str, *, split: str | None = None, image: ImageOptions | None = None) -> Dataset:
+    """Open a named set, a folder, a zip, IDX, Parquet or NumPy file as pictures.
+
+    Raises:
+        DataError: it cannot be read; the text names the file and what is wrong.
+        UsageError: there is no such set or path.
+    """
+    return _open_data(source, image or ImageOptions(), split)
+
+
+def training_data(recipe: Recipe) -> Dataset:
+    """Open the data that a recipe trains on."""
+    return open_data(recipe.data.source, split=recipe.data.split, image=recipe.data.image)
+
+
+def train(
+    model: str | None = None,
+    data: str | None = None,
+    out: str | Path = "runs/latest",
+    *,
+    recipe: str | None = None,
+    resume: bool = False,
+    quiet: bool = False,
+    **changes: Any,
+) -> Run:
+    """Train a model and return its run. ``changes`` are those of :func:`make_recipe`.
+
+    Example:
+        ``castalia.train("vae", "digits", "runs/digits", steps=300)``
+    """
+    from castalia.training.loop import train as run_loop
+
+    made = make_recipe(model, data, recipe=recipe, **changes)
+    return run_loop(made, training_data(made), Path(out), resume=resume, quiet=quiet)
+
+
+def load(path: str | Path) -> Run:
+    """Open a run folder."""
+    return runs.open_run(Path(path))
+
+
+def sample(run: Run | str | Path, n: int, *, seed: int = 0, temperature: float = 1.0, start: int = 0) -> Tensor:
+    """Draw ``n`` examples in natural units (for pictures ``uint8`` (n, C, H, W)).
+
+    Example number i depends on (seed, i) only: asking for more, or for others, does not change it.
+
+    Args:
+        run: the run, or its folder.
+        n: how many.
+        seed: another seed gives other examples.
+        temperature: 1 samples the model; less stays closer to its modes.
+        start: number of the first example.
+    """
+    run = load(run) if not isinstance(run, Run) else run
+    if n < 1:
+        raise UsageError(f"The number of samples must be at least 1, not {n}.")
+    model, _ = run.model()
+    parts = []
+    for first in range(start, start + n, SAMPLES_AT_ONCE):
+        ids = range(first, min(first + SAMPLES_AT_ONCE, start + n))
+        rng = SampleRng(seed, ids, model.device)
+        with torch.no_grad():
+            parts.append(model.sample(len(ids), rng=rng, temperature=temperature).cpu())
+    return torch.cat(parts)
+
+
+def save_pictures(pictures: Tensor, folder: str | Path) -> list[Path]:
+    """Write pictures ``uint8`` (n, C, H, W) as ``0000.png`` ... and ``grid.png`` into a folder."""
+    from castalia.media.image import ImageMedium
+
+    return ImageMedium().write(pictures, Path(folder), recipe=None)
+
+
+def evaluate(run: Run | str | Path, data: str | None = None, *, split: str = "test", **options: Any) -> dict[str, Any]:
+    """Measure a run and store the results in it; options are those of ``castalia evaluate``.
+
+    Args:
+        run: the run, or its folder.
+        data: named set or path; None takes the one that it was trained on.
+        split: which part.
+        **options: ``samples``, ``refine``, ``limit``, ``seed``, ``baselines``.
+
+    Returns:
+        Metric name to value, unit, kind, n, seed, interval.
+    """
+    from castalia.evaluation import evaluate as measuring
+
+    run = load(run) if not isinstance(run, Run) else run
+    source = data or run.recipe.data.source
+    held_out = open_data(source, split=split, image=run_image_options(run))
+    metrics = measuring.evaluate(run, held_out, split=split, train=None, **options)
+    return metrics
+
+
+def run_image_options(run: Run) -> ImageOptions:
+    """Decode pictures as the run's training did, to exactly the size and channels of its spec."""
+    from castalia.core.data import ImageSpec
+
+    assert isinstance(run.spec, ImageSpec)
+    size = (run.spec.height, run.spec.width)
+    return replace(run.recipe.data.image, size=size, channels=run.spec.channels, flip=False)
+
+
+def config_json(run: Run) -> dict[str, Any]:
+    """The run's model configuration as JSON-able data, for the recipe stored with each picture."""
+    from castalia.core.config import to_json
+
+    return to_json(run.recipe.config)
+
+
+def weights_name(run: Run) -> str:
+    """Which weights a run samples with: their step and the start of their digest."""
+    from castalia.core.weights import read_metadata
+
+    metadata = read_metadata(run.weights)
+    return f"step {metadata.get('castalia.step', '?')}, sha256 {metadata.get('castalia.sha256', '?')[:16]}"

@@ -1,0 +1,45 @@
+"""The model card: what a run is, in words, for whoever finds the folder."""
+
+from __future__ import annotations
+
+from castalia.catalogue import entry
+from castalia.core.files import write_bytes
+from castalia.runs import Run
+
+
+def write(run: Run) -> None:
+    """Write ``README.md`` into a run, with the results measured so far."""
+    write_bytes(run.path / "README.md", text(run).encode())
+
+
+def text(run: Run) -> str:
+    """The card as Markdown."""
+    system, recipe = entry(run.recipe.model), run.recipe
+    lines = [
+        f"# {system.title} trained on {recipe.data.source}",
+        "",
+        f"A model of the Castalia workbench: `{system.name}`. Paper: {system.paper}.",
+        "",
+        f"- data: `{recipe.data.source}`, fingerprint `{run.fingerprint or 'unknown'}`",
+        f"- examples: {run.spec}",
+        f"- training: {recipe.training.steps:,} steps"
+        + (f" or {recipe.training.minutes:g} minutes" if recipe.training.minutes else "")
+        + f" of {recipe.training.batch_size} examples, seed {recipe.training.seed}",
+        "- configuration: `config.json`; weights: `model.safetensors` (averaged)",
+        "",
+        "## Measured",
+        "",
+    ]
+    metrics = run.results().get("metrics", {})
+    if metrics:
+        lines += ["| what | value | unit | kind | examples | seed |", "|---|---|---|---|---|---|"]
+        for name, m in metrics.items():
+            low_high = m.get("interval")
+            interval = f" ({low_high[0]:.4g} to {low_high[1]:.4g})" if low_high else ""
+            lines.append(
+                f"| {name} | {m['value']:.5g}{interval} | {m['unit']} | {m['kind']} | {m['n']} | {m['seed']} |"
+            )
+    else:
+        lines.append("Nothing yet: run `castalia evaluate` on this folder.")
+    lines += ["", "## Use", "", "```", "castalia sample RUN -n 16 --seed 7 --out out/", "```", ""]
+    return "\n".join(lines)

@@ -1,0 +1,146 @@
+"""Checkpoints that are whole or not there.
+
+A checkpoint is written to a temporary folder, flushed, given a manifest with the size and SHA-256 of every
+file, and only then renamed to ``step-00001234``. Reading takes the newest one whose manifest verifies. An
+older checkpoint is removed only after a newer one stands.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from castalia.core.errors import RunError
+from castalia.core.files import disk_error, read_json, sha256, sync_folder, write_json
+from castalia.core.weights import load_tensors, save_tensors
+
+_NAME = re.compile(r"step-(\d{8,})")
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A verified checkpoint on disk.
+
+    Attributes:
+        path: its folder.
+        step: steps done when it was written.
+    """
+
+    path: Path
+    step: int
+
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """Read ``name.safetensors``."""
+        return load_tensors(self.path / f"{name}.safetensors")[0]
+
+    def state(self) -> dict[str, Any]:
+        """Read the training state (plain JSON)."""
+        return read_json(self.path / "state.json")
+
+
+def save(
+    folder: Path,
+    step: int,
+    groups: Mapping[str, Mapping[str, Tensor]],
+    state: Mapping[str, Any],
+    *,
+    metadata: Mapping[str, str],
+    keep: int,
+) -> Checkpoint:
+    """Write a checkpoint and remove the oldest ones beyond ``keep``.
+
+    Args:
+        folder: ``checkpoints`` folder of a run.
+        step: steps done.
+        groups: tensors by file name (without suffix).
+        state: JSON-able training state.
+        metadata: stored in each tensor file.
+        keep: how many checkpoints stay.
+
+    Raises:
+        RunError: the disk is full or not writable. Earlier checkpoints are untouched.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    needed = sum(t.numel() * t.element_size() for g in groups.values() for t in g.values()) + (1 << 20)
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise RunError(
+            f"A checkpoint needs {needed / 2**20:.0f} MiB but only {free / 2**20:.0f} MiB are free on the disk of "
+            f"{folder}. Nothing already saved was touched; free some space and use --resume."
+        )
+    target = folder / f"step-{step:08d}"
+    if target.exists():  # an unverified one of the same step, or the same state saved twice
+        if _verified(target):
+            return Checkpoint(target, step)
+        shutil.rmtree(target)
+    temporary = folder / f".tmp-{uuid.uuid4().hex[:12]}"
+    try:
+        temporary.mkdir()
+        for name, tensors in groups.items():
+            save_tensors(temporary / f"{name}.safetensors", tensors, metadata)
+        write_json(temporary / "state.json", dict(state))
+        files = sorted(p for p in temporary.iterdir() if p.is_file())
+        write_json(
+            temporary / MANIFEST,
+            {"step": step, "files": {p.name: {"size": p.stat().st_size, "sha256": sha256(p)} for p in files}},
+        )
+        sync_folder(temporary)
+        os.replace(temporary, target)
+        sync_folder(folder)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise disk_error(target, error) from error
+    except RunError:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    for path in sorted(_candidates(folder))[:-keep]:
+        shutil.rmtree(path, ignore_errors=True)
+    return Checkpoint(target, step)
+
+
+def newest(folder: Path) -> Checkpoint | None:
+    """Return the newest checkpoint that verifies, or None. Damaged ones are passed over."""
+    for path in sorted(_candidates(folder), reverse=True):
+        if _verified(path):
+            return Checkpoint(path, int(_NAME.fullmatch(path.name)[1]))  # type: ignore[index]
+    return None
+
+
+def damaged(folder: Path) -> list[Path]:
+    """Return the checkpoints that do not verify."""
+    return [path for path in sorted(_candidates(folder)) if not _verified(path)]
+
+
+def clean(folder: Path) -> None:
+    """Remove what a killed process left half written."""
+    for path in folder.glob(".tmp-*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _candidates(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return [p for p in folder.iterdir() if p.is_dir() and _NAME.fullmatch(p.name)]
+
+
+def _verified(path: Path) -> bool:
+    try:
+        files = read_json(path / MANIFEST)["files"]
+        return bool(files) and all(
+            Path(name).name == name
+            and (path / name).stat().st_size == want["size"]
+            and sha256(path / name) == want["sha256"]
+            for name, want in files.items()
+        )
+    except (RunError, OSError, KeyError, TypeError, AttributeError, json.JSONDecodeError):
+        return False

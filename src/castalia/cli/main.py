@@ -1,0 +1,45 @@
+"""Entry point: parse, run the verb, turn errors into one sentence and an exit code.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 terminated.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+from castalia.cli.parser import make_parser
+from castalia.core.errors import CastaliaError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    parser = make_parser()
+    try:
+        options = parser.parse_args(given or ["--help"])
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    warnings.showwarning = _show_warning
+    try:
+        from castalia.cli import verbs
+
+        return verbs.run(options)
+    except CastaliaError as error:
+        print(f"castalia: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # the reader went away (for example `| head`): end quietly, and do not fail again on flushing
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except MemoryError:
+        print("castalia: out of memory; a smaller training.batch_size or data.image.size needs less.", file=sys.stderr)
+        return 1
+
+
+def _show_warning(message: Warning | str, *rest: object, **more: object) -> None:
+    print(f"castalia: {message}", file=sys.stderr)

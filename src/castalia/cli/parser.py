@@ -1,0 +1,190 @@
+"""Every verb and option. Plain argparse: it loads in milliseconds, and there is little to declare.
+
+The few options of ``train`` are the ones people type; everything else in a recipe is reached by ``--set``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any, NoReturn
+
+from castalia.core.errors import near
+from castalia.version import __version__
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that suggests near matches."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("allow_abbrev", False)
+        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(*args, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        if "invalid choice: " in message:
+            wrong = message.split("invalid choice: '")[-1].split("'")[0]
+            for action in self._actions:
+                if isinstance(action, argparse._SubParsersAction) and wrong not in action.choices:
+                    message = f"there is no verb {wrong!r}. {near(wrong, action.choices)}"
+        print(f"castalia: {message}\nSee: {self.prog} --help", file=sys.stderr)
+        raise SystemExit(2)
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        options, rest = self.parse_known_args(args, namespace)
+        if rest:
+            parser: Parser = getattr(options, "parser", self)
+            known = [s for a in parser._actions for s in a.option_strings]
+            parser.error(f"there is no option {rest[0]!r}. {near(rest[0].split('=')[0], known)}")
+        return options
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
+    return value
+
+
+_positive.__name__ = "whole number"
+
+
+def make_parser() -> Parser:
+    """Build the parser."""
+    parser = Parser(
+        prog="castalia",
+        description="Every deep generative model, one workbench.",
+        epilog="Start with: castalia demo\nThen:       castalia train vae --data FOLDER --out runs/mine",
+    )
+    parser.add_argument("--version", action="version", version=f"castalia {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+
+    def verb(name: str, text: str, epilog: str = "") -> Parser:
+        made = verbs.add_parser(name, help=text, description=text, epilog=epilog)
+        made.set_defaults(parser=made)
+        return made
+
+    def json_option(p: argparse.ArgumentParser) -> None:
+        p.add_argument("--json", action="store_true", help="print JSON for programs")
+
+    p = verb("models", "List the systems.")
+    json_option(p)
+
+    p = verb("data", "List the named data sets, or describe a folder, file or set.")
+    p.add_argument("source", nargs="?", help="a named set or a path; without it, the named sets are listed")
+    p.add_argument("--split", help="which part")
+    p.add_argument("--size", type=_positive, help="scale pictures to this many pixels")
+    p.add_argument("--on-bad-file", choices=["error", "skip"], default="error", help="what to do with broken files")
+    p.add_argument("--grid", metavar="FILE.png", help="draw the first 64 pictures")
+    json_option(p)
+
+    p = verb(
+        "train",
+        "Train a model.",
+        "Any field of a recipe can be set:\n"
+        "  castalia train vae --data FOLDER --set config.latent_dims=64 --set training.lr=0.0005\n"
+        "Two processes:\n"
+        "  torchrun --standalone --nproc_per_node 2 -m castalia train vae --data mnist --out runs/a",
+    )
+    p.add_argument("model", nargs="?", help="a name from `castalia models`")
+    p.add_argument("--data", help="a folder, zip, IDX, Parquet or .npy file, or a named set")
+    p.add_argument("--recipe", help="a recipe by name; without it, the model's own for this data")
+    p.add_argument("--out", required=True, help="the run folder to make")
+    p.add_argument("--size", type=_positive, help="scale pictures to this many pixels")
+    p.add_argument("--steps", type=_positive, help="training steps")
+    p.add_argument("--minutes", type=float, help="training time instead of steps")
+    p.add_argument("--seed", type=int, help="of weights, order and noise")
+    p.add_argument("--precision", choices=["auto", "float32", "bfloat16"], help="auto measures")
+    p.add_argument("--on-bad-file", choices=["error", "skip"], help="what to do with broken files")
+    p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="settings", help="change a field")
+    p.add_argument("--resume", action="store_true", help="continue the run in --out")
+    p.add_argument("--list-recipes", action="store_true", help=argparse.SUPPRESS)
+    p.add_argument("--quiet", action="store_true", help="print nothing")
+
+    p = verb("sample", "Draw samples from a run and write them as files.")
+    p.add_argument("run", help="a run folder")
+    p.add_argument("-n", type=_positive, default=16, help="how many (16)")
+    p.add_argument("--seed", type=int, default=0, help="another seed gives other samples")
+    p.add_argument("--start", type=int, default=0, help="number of the first sample")
+    p.add_argument("--temperature", type=float, default=1.0, help="1 samples the model; less stays near its modes")
+    p.add_argument("--out", required=True, help="folder for 0000.png ... and grid.png")
+
+    p = verb("edit", "Interpolate, traverse, reconstruct and calculate with latents.")
+    edits = p.add_subparsers(dest="edit", metavar="EDIT", required=True)
+
+    def edit(name: str, text: str, out: str) -> Parser:
+        made = edits.add_parser(name, help=text, description=text)
+        made.set_defaults(parser=made)
+        made.add_argument("run", help="a run folder")
+        made.add_argument("--out", required=True, help=out)
+        return made
+
+    walk_out = "FILE.gif, .mp4 or .webp, or FILE.png for a strip"
+    p = edit("interpolate", "Walk from one picture to another.", walk_out)
+    p.add_argument("--from", dest="start", required=True, metavar="A.png", help="first picture")
+    p.add_argument("--to", dest="end", required=True, metavar="B.png", help="last picture")
+    p.add_argument("--frames", type=_positive, default=16)
+    p.add_argument("--how", choices=["linear", "spherical"], default="spherical")
+    p.add_argument("--fps", type=float, default=12.0)
+
+    p = edit("walk", "Walk through random places of the latent space.", walk_out)
+    p.add_argument("--points", type=_positive, default=6, help="places to visit")
+    p.add_argument("--frames", type=_positive, default=72)
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--fps", type=float, default=12.0)
+
+    p = edit("reconstruct", "Encode pictures and decode them again.", "FILE.png: originals above reconstructions")
+    p.add_argument("pictures", nargs="+", help="picture files")
+
+    p = edit("traverse", "Move one latent at a time.", "FILE.png for a grid; FILE.gif or .mp4 for a film")
+    p.add_argument("--of", metavar="A.png", help="start from this picture instead of the prior's centre")
+    p.add_argument("--dims", help="latents, for example 0,3,7; without it, the most informative eight")
+    p.add_argument("--data", help="data that tells which latents are informative (the run's own)")
+    p.add_argument("--span", type=float, default=3.0, help="from -span to span")
+    p.add_argument("--frames", type=_positive, default=11)
+
+    p = edit("arithmetic", "Picture A - B + C, in latent space.", "FILE.png: A, B, C and the result")
+    for name in ("a", "b", "c"):
+        p.add_argument(f"--{name}", required=True, metavar=f"{name.upper()}.png")
+
+    p = edit("attribute", "Add a class or a caption word to a picture, in steps.", "FILE.png for a strip, or a film")
+    p.add_argument("--of", required=True, metavar="A.png", help="the picture to change")
+    p.add_argument("--add", required=True, metavar="NAME", help="a class name, or a word of the captions")
+    p.add_argument("--data", help="labelled or captioned data (the run's own)")
+    p.add_argument("--strength", type=float, default=2.0, help="from -strength to strength")
+    p.add_argument("--frames", type=_positive, default=9)
+
+    p = edit("map", "Draw a two-dimensional map of the latent space.", "FILE.png")
+    p.add_argument("--cells", type=_positive, default=20, help="pictures per side")
+    p.add_argument("--data", help="data whose main plane is drawn where there are more than two latents")
+
+    p = verb("evaluate", "Measure a run.")
+    p.add_argument("run", help="a run folder")
+    p.add_argument("--data", help="a named set or a path; without it, the run's own")
+    p.add_argument("--split", default="test", help="which part (test)")
+    p.add_argument("--samples", type=_positive, default=100, metavar="K", help="importance samples per example (100)")
+    p.add_argument(
+        "--refine", type=int, default=0, metavar="M", help="K samples on M random examples, K/100 on all: an estimate"
+    )
+    p.add_argument("--limit", type=_positive, metavar="N", help="only N random examples")
+    p.add_argument("--baselines", action="store_true", help="also measure trivial models of the training data")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--quiet", action="store_true", help="no progress")
+    json_option(p)
+
+    p = verb("export", "Write a run for use elsewhere.")
+    p.add_argument("run", help="a run folder")
+    p.add_argument("--format", choices=["folder", "torch", "onnx"], default="folder", help="folder: for a model hub")
+    p.add_argument("--out", required=True, help="folder to make")
+
+    p = verb("import", "Make a run from an exported folder.")
+    p.add_argument("source", help="an exported folder")
+    p.add_argument("--out", required=True, help="run folder to make")
+
+    p = verb("demo", "Train every system on built-in data and write a page to look at.")
+    p.add_argument("--out", default="demo", help="folder (demo)")
+    p.add_argument("--minutes", type=float, default=4.0, help="for all systems together")
+
+    p = verb("doctor", "Check this installation.")
+    json_option(p)
+    return parser

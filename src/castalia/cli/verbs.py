@@ -1,0 +1,210 @@
+"""What each verb does: read the options, call the library, print.
+
+Imports stand inside the functions, so that a verb pays only for what it uses.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from castalia.core.errors import UsageError
+
+
+def run(options: Namespace) -> int:
+    """Run the verb that was parsed and return the exit code."""
+    return VERBS[options.verb](options)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def models(options: Namespace) -> int:
+    from castalia.catalogue import CATALOGUE
+
+    if options.json:
+        fields = ("name", "title", "family", "media", "paper", "capabilities")
+        _print_json([{f: getattr(e, f) for f in fields} for e in CATALOGUE.values()])
+        return 0
+    from castalia.recipes import RECIPES
+
+    for e in CATALOGUE.values():
+        print(f"{e.name}\n  {e.title} ({e.family}; {', '.join(e.media)})\n  {e.paper}")
+        print(f"  can: sample, {', '.join(c.lower() for c in e.capabilities)}")
+        print(f"  recipes: {', '.join(r for r in RECIPES if r.startswith(e.name))}")
+    return 0
+
+
+def data(options: Namespace) -> int:
+    from castalia.media.image.decode import ImageOptions
+    from castalia.media.named import describe, list_data, open_data
+
+    if options.source is None:
+        rows = list_data()
+        if options.json:
+            _print_json(rows)
+        else:
+            for row in rows:
+                print("  ".join(f"{k}: {v}" for k, v in row.items()))
+        return 0
+    image = ImageOptions(size=options.size, on_bad_file=options.on_bad_file)
+    found = open_data(options.source, image, options.split)
+    report = describe(found)
+    if options.grid:
+        import numpy as np
+
+        from castalia.media.image.write import save_grid
+
+        save_grid(found.batch(np.arange(min(64, len(found)))).x, Path(options.grid), recipe={"data": options.source})
+    if options.json:
+        _print_json(report)
+    else:
+        for key, value in report.items():
+            print(f"{key}: {value}")
+    return 0
+
+
+def train(options: Namespace) -> int:
+    from castalia import api
+
+    api.train(
+        options.model,
+        options.data,
+        options.out,
+        recipe=options.recipe,
+        resume=options.resume,
+        quiet=options.quiet,
+        size=options.size,
+        steps=options.steps,
+        minutes=options.minutes,
+        seed=options.seed,
+        precision=options.precision,
+        on_bad_file=options.on_bad_file,
+        settings=options.settings,
+    )
+    return 0
+
+
+def sample(options: Namespace) -> int:
+    from castalia import api
+    from castalia.media.image import ImageMedium
+    from castalia.media.image.write import save_grid
+
+    opened = api.load(options.run)
+    started = time.perf_counter()
+    pictures = api.sample(
+        opened, options.n, seed=options.seed, temperature=options.temperature, start=options.start
+    )
+    seconds = time.perf_counter() - started
+    recipe = {
+        "model": opened.recipe.model,
+        "run": opened.path.name,
+        "weights": api.weights_name(opened),
+        "seed": options.seed,
+        "temperature": options.temperature,
+        "config": api.config_json(opened),
+    }
+    out = Path(options.out)
+    ImageMedium().write(pictures, out, options.start, recipe)
+    save_grid(pictures, out / "grid.png", recipe={**recipe, "start": options.start, "n": options.n})
+    print(f"{options.n} samples in {seconds:.2f} s: {out}/ (look at {out / 'grid.png'})")
+    return 0
+
+
+def edit(options: Namespace) -> int:
+    from castalia.cli import edits
+
+    return edits.run(options)
+
+
+def evaluate(options: Namespace) -> int:
+    from castalia import api
+
+    shown = None if options.quiet or options.json or not sys.stderr.isatty() else _progress
+    results = api.evaluate(
+        options.run,
+        options.data,
+        split=options.split,
+        samples=options.samples,
+        refine=options.refine,
+        limit=options.limit,
+        seed=options.seed,
+        baselines=options.baselines,
+        progress=shown,
+    )
+    if options.json:
+        _print_json(results)
+        return 0
+    for name, m in results["metrics"].items():
+        interval = f"  ({m['interval'][0]:.5g} to {m['interval'][1]:.5g})" if m["interval"] else ""
+        print(f"{name:<28}{m['value']:>12.5g} {m['unit']}{interval}  {m['kind']}; n = {m['n']}, seed {m['seed']}")
+    return 0
+
+
+def _progress(text: str) -> None:
+    print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def export(options: Namespace) -> int:
+    from castalia import api
+    from castalia.interop import folder, programs
+
+    opened, out = api.load(options.run), Path(options.out)
+    if options.format == "folder":
+        folder.export_folder(opened, out)
+    elif options.format == "torch":
+        programs.export_torch(opened, out)
+    else:
+        programs.export_onnx(opened, out)
+    print(f"Exported to {out}/")
+    return 0
+
+
+def import_(options: Namespace) -> int:
+    from castalia.interop.folder import import_folder
+
+    made = import_folder(Path(options.source), Path(options.out))
+    print(f"Imported {made.recipe.model} as {made.path}/")
+    return 0
+
+
+def demo(options: Namespace) -> int:
+    from castalia.demo import demo as run_demo
+
+    if options.minutes <= 0:
+        raise UsageError("--minutes must be positive.")
+    print(run_demo(Path(options.out), options.minutes))
+    return 0
+
+
+def doctor(options: Namespace) -> int:
+    from castalia.cli.doctor import check
+
+    report, healthy = check()
+    if options.json:
+        _print_json({"healthy": healthy, "checks": report})
+    else:
+        for name, state in report.items():
+            print(f"{name:<22}{state}")
+        print("All well." if healthy else "Something is wrong: see above.")
+    return 0 if healthy else 1
+
+
+VERBS: dict[str, Callable[[Namespace], int]] = {
+    "models": models,
+    "data": data,
+    "train": train,
+    "sample": sample,
+    "edit": edit,
+    "evaluate": evaluate,
+    "export": export,
+    "import": import_,
+    "demo": demo,
+    "doctor": doctor,
+}

@@ -1,0 +1,10 @@
+"""The ground floor: what every room may rely on.
+
+model.py    Model, Stage, Objective, Update, and the capabilities
+data.py     Spec, Batch, Dataset, Order
+rng.py      randomness as an argument
+config.py   dataclasses to JSON and back, strictly
+weights.py  safetensors that verify themselves
+files.py    writes that survive a power cut
+errors.py   errors that people read
+"""

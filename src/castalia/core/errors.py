@@ -1,0 +1,64 @@
+"""Errors that people read.
+
+Every error that a user can cause derives from :class:`CastaliaError`; the command line prints its text
+without a stack trace and exits with ``exit_code``. A good text names the file or the option, says what was
+found, and what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class CastaliaError(Exception):
+    """A failure whose text is meant for a person (exit code 1)."""
+
+    exit_code = 1
+
+
+class UsageError(CastaliaError):
+    """The request itself is wrong: an unknown name, a bad value, a missing option (exit code 2)."""
+
+    exit_code = 2
+
+
+class DataError(CastaliaError):
+    """A data file or folder cannot be used; the text names it."""
+
+
+class RunError(CastaliaError):
+    """A run folder is missing, damaged, or not what was asked for."""
+
+
+class MissingExtra(CastaliaError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs an optional dependency; install it with: pip install 'castalia[{extra}]'")
+
+
+class NonFiniteError(CastaliaError):
+    """Training was stopped because loss or gradients stayed non-finite."""
+
+
+class Interrupted(CastaliaError):
+    """A signal asked the process to end; the run was saved first."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """Return a sentence that helps somebody who mistyped ``name``.
+
+    Args:
+        name: what was asked for.
+        known: what there is.
+    """
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    if close:
+        return f"Did you mean {' or '.join(repr(c) for c in close)}?"
+    return "There is: " + (", ".join(names) if names else "nothing yet") + "."

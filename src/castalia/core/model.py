@@ -1,0 +1,254 @@
+"""The contract between a system and everything around it.
+
+A :class:`Model` is one system from one paper, written as single-device code. It says *what* is optimised
+(:class:`Stage`, :class:`Objective`, :class:`Update`); the training loop decides *how*: precision, sharding,
+averaging of weights, checkpoints, logging. What a model can do besides sampling it declares by type
+(:class:`Density`, :class:`Latents`, :class:`Exportable`), and one conformance suite holds it to its word.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from castalia.core.data import Batch, Dataset, Spec
+from castalia.core.rng import Rng, SampleRng, derive
+
+Logs = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Hyper-parameters of a system: a frozen dataclass of plain values that survives a JSON round trip."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training stands, for schedules that live inside an objective (KL warm-up, fading in).
+
+    Attributes:
+        step: steps done in this stage.
+        steps: steps that this stage will do in all.
+    """
+
+    step: int
+    steps: int
+
+    @property
+    def fraction(self) -> float:
+        """Share of the stage that is done, 0 to 1."""
+        return self.step / max(self.steps, 1)
+
+
+LossFn = Callable[[Batch, Rng, Progress], tuple[Tensor, Logs]]
+UpdateFn = Callable[[Batch, Rng, Progress], Logs]
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """How an objective's parameters move. ``None`` fields are taken from the recipe's training section.
+
+    Attributes:
+        name: ``adamw`` (decoupled decay), ``adam`` (L2 inside the gradient), ``adamax``, ``rmsprop`` or ``sgd``.
+        lr: peak learning rate.
+        betas: decay rates of the moments (momentum is ``betas[0]`` for rmsprop and sgd).
+        eps: added to the denominator.
+        weight_decay: strength of the decay; vectors and scalars are never decayed.
+    """
+
+    name: Literal["adamw", "adam", "adamax", "rmsprop", "sgd"] = "adamw"
+    lr: float | None = None
+    betas: tuple[float, float] = (0.9, 0.99)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One loss and the parameters that it moves.
+
+    Several objectives alternate within a step, in the order listed: a critic five times, then a generator.
+
+    Attributes:
+        name: prefix of its logged values; unique within the stage.
+        module: whose parameters the loss moves, all of them and no others. For a subset, make an
+            ``nn.ModuleList`` of the parts.
+        loss: ``(batch, rng, progress) -> (scalar float32 loss, named scalars to log)``; the mean over the batch.
+        optimizer: its optimizer; None uses the recipe's. Objectives that share a module *and* an equal
+            optimizer share the optimizer's state (lazy regularisation).
+        every: runs only in steps divisible by it (R1 every 16).
+        repeat: gradient updates per step, each with a fresh batch (critic x 5).
+    """
+
+    name: str
+    module: nn.Module
+    loss: LossFn
+    optimizer: Optimizer | None = None
+    every: int = 1
+    repeat: int = 1
+
+
+@dataclass(frozen=True)
+class Update:
+    """A step without gradients: contrastive divergence, CMA-ES, k-means, adaptive augmentation.
+
+    ``step`` changes the module's parameters and buffers in place. Whatever must survive an interruption has to
+    be a buffer of the module. Several processes call it with their own rows and must agree afterwards; the
+    loop averages the module's floating parameters over processes after each call.
+
+    Attributes:
+        name: prefix of its logged values.
+        module: what it changes.
+        step: ``(batch, rng, progress) -> named scalars to log``, under ``torch.no_grad``.
+        every: runs only in steps divisible by it.
+        repeat: calls per step, each with a fresh batch.
+    """
+
+    name: str
+    module: nn.Module
+    step: UpdateFn
+    every: int = 1
+    repeat: int = 1
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of training with its own objectives and fresh optimizers; stages follow one another.
+
+    Attributes:
+        name: for logs; unique within the model.
+        objectives: what happens in one step, in order.
+        share: part of the run's total steps, relative to the other stages' shares.
+        batch_size: examples per draw over all processes; None uses the recipe's.
+        enter: called once before the stage's first step (initialise from the previous stage, freeze, fade).
+        transform: applied to each batch before the objectives see it, for example a frozen encoder or a
+            lower resolution.
+    """
+
+    name: str
+    objectives: tuple[Objective | Update, ...]
+    share: float = 1.0
+    batch_size: int | None = None
+    enter: Callable[[Rng], None] | None = None
+    transform: Callable[[Batch], Batch] | None = None
+
+
+class Model(nn.Module, ABC):
+    """One system. Construct with ``Model(config, spec)``; weights come from torch's global generator.
+
+    Attributes:
+        Config: the class of its configuration.
+        config: its configuration.
+        spec: the shape of one example.
+    """
+
+    Config: ClassVar[type[Config]]
+    config: Config
+    spec: Spec
+
+    def initialise(self, data: Dataset, rng: Rng, parents: Mapping[str, Model]) -> None:  # noqa: B027
+        """Fit what must be known before step 0: base rates, actnorm, tokenizers, encoders of tables.
+
+        Called once per run, on every process with the same arguments, never on resume. The default does nothing.
+
+        Args:
+            data: the training set.
+            rng: randomness of 1 row.
+            parents: models of the finished runs that the recipe names.
+        """
+
+    @abstractmethod
+    def stages(self) -> tuple[Stage, ...]:
+        """Return what training does, in order. Most models have one stage."""
+
+    @abstractmethod
+    def sample(self, n: int, condition: Tensor | None = None, *, rng: SampleRng, temperature: float = 1.0) -> Tensor:
+        """Return ``n`` new examples in natural units.
+
+        Args:
+            n: how many; equals ``rng.rows``.
+            condition: class labels ``int64`` (n,), or what the system is conditioned on.
+            rng: one stream per example: the example depends on its own stream only.
+            temperature: 1 samples the model; less is closer to its modes.
+        """
+
+    @property
+    def device(self) -> torch.device:
+        """Where its parameters are."""
+        return next(self.parameters()).device
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """Log-likelihoods of examples, and what kind of number they are.
+
+    Attributes:
+        nats: ``float64`` (B,), log-likelihood (or a bound on it) of each example in natural units.
+        kind: ``exact``; ``bound`` (in expectation not above the truth); ``estimate``.
+        detail: how it was obtained, for example ``importance weighted, K = 5000``.
+        preprocessing: what was done to the data first, for example ``dynamic binarisation``.
+    """
+
+    nats: Tensor
+    kind: Literal["exact", "bound", "estimate"]
+    detail: str
+    preprocessing: str
+
+
+class Density(ABC):
+    """A model that can say how likely an example is."""
+
+    @abstractmethod
+    def log_likelihood(self, x: Tensor, *, rng: SampleRng, samples: int = 1) -> Likelihood:
+        """Log-likelihood of examples in natural units.
+
+        Args:
+            x: examples (B, ...).
+            rng: one stream per example.
+            samples: importance samples per example, for models with a bound; others ignore it.
+        """
+
+
+class Latents(ABC):
+    """A model with a latent vector per example whose prior is a standard normal.
+
+    Attributes:
+        latent_dims: length of the vector.
+    """
+
+    latent_dims: int
+
+    @abstractmethod
+    def encode(self, x: Tensor, *, rng: SampleRng | None = None) -> Tensor:
+        """Latents ``float32`` (B, latent_dims) of examples; the mean, or a posterior draw where ``rng`` is given."""
+
+    @abstractmethod
+    def decode(self, z: Tensor, *, rng: SampleRng | None = None) -> Tensor:
+        """Examples in natural units from latents; the expected example, or a draw where ``rng`` is given."""
+
+    @abstractmethod
+    def posterior_kl(self, x: Tensor) -> Tensor:
+        """KL to the prior per latent dimension, nats, ``float32`` (B, latent_dims)."""
+
+
+class Exportable(ABC):
+    """A model whose network calls can run outside Castalia."""
+
+    @abstractmethod
+    def export_calls(self) -> Mapping[str, tuple[nn.Module, tuple[Tensor, ...]]]:
+        """Return, by name, a module of one network call and example inputs (first dimension is the batch)."""
+
+
+CAPABILITIES: tuple[type, ...] = (Density, Latents, Exportable)
+
+
+def build(cls: type[Model], config: Config, spec: Spec, seed: int = 0) -> Model:
+    """Construct a model whose initial weights depend on ``seed`` only, leaving torch's generator as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derive(seed, "weights"))
+        return cls(config, spec)  # type: ignore[call-arg]

@@ -1,0 +1,89 @@
+"""Safetensors files that verify themselves.
+
+The digest of all names, types, shapes and bytes stands in the file's own metadata, so one atomic rename is
+enough and a flipped bit is found on reading. There is no pickle anywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from castalia.core.errors import RunError
+from castalia.core.files import write_bytes
+
+
+def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and bytes, in name order."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        t = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}|{t.dtype}|{tuple(t.shape)}|".encode())
+        digest.update(t.reshape(-1).view(torch.uint8).numpy().data if t.numel() else b"")
+    return digest.hexdigest()
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write tensors atomically, with their digest in the metadata.
+
+    Raises:
+        RunError: the disk is full or the folder cannot be written.
+    """
+    # clone: two names may share storage (tied weights), which safetensors refuses
+    plain = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+    meta = {**(metadata or {}), "format": "pt", "castalia.sha256": tensor_digest(plain)}
+    write_bytes(path, save(plain, meta))
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read tensors and metadata, and verify the digest where the file carries one.
+
+    Raises:
+        RunError: the file is missing, cut, or does not match its digest.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}.") from error
+    try:
+        (header,) = struct.unpack_from("<Q", data)
+        if header > min(len(data) - 8, 100 << 20):
+            raise RunError(f"{path} is damaged: its header claims {header} bytes of {len(data)}.")
+        tensors = load(data)
+        metadata = _metadata(data, header)
+    except (SafetensorError, struct.error, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path} is not a valid safetensors file ({error}).") from error
+    expected = metadata.get("castalia.sha256")
+    if expected is not None and expected != tensor_digest(tensors):
+        raise RunError(f"{path} is damaged: its contents do not match the SHA-256 stored with them.")
+    return tensors, metadata
+
+
+def _metadata(data: bytes, header: int) -> dict[str, str]:
+    return dict(json.loads(data[8 : 8 + header]).get("__metadata__", {}))
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Read a file's metadata without its tensors.
+
+    Raises:
+        RunError: the file is missing or is not a safetensors file.
+    """
+    try:
+        with open(path, "rb") as file:
+            (header,) = struct.unpack("<Q", file.read(8))
+            if header > 100 << 20:
+                raise RunError(f"{path} is damaged: its header claims {header} bytes.")
+            return _metadata(b"\0" * 8 + file.read(header), header)
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}.") from error
+    except (struct.error, ValueError, TypeError, AttributeError) as error:
+        raise RunError(f"{path} is not a valid safetensors file ({error}).") from error

@@ -1,0 +1,296 @@
+"""Trivial models of pictures, measured in the units of the real ones.
+
+A likelihood means little alone: these say what independent pixels, and the best mixture found, reach on the same
+examples. Everything that could be tuned (smoothing, components, kind of covariance) is chosen on a held-out part
+of the *training* data; only then is the model fitted to all of it and scored.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from castalia.core.data import Dataset, ImageSpec
+from castalia.core.errors import UsageError
+from castalia.core.rng import SampleRng
+from castalia.evaluation.metric import Metric, mean_metric, subset
+from castalia.evaluation.mixtures import Bernoullis, DiagonalGaussians, FullGaussians, Mixture
+from castalia.evaluation.progress import Show
+
+Binarise = Literal["none", "dynamic", "threshold"]
+
+MAX_VALUES = 1 << 27
+"""Training values read for independent pixels; larger sets are subsampled."""
+
+MIXTURE_VALUES = 1 << 24
+"""Training values that a mixture is fitted to; larger sets are subsampled."""
+
+MIXTURE_EXAMPLES = 2_000
+"""Examples that a mixture is fitted to where pictures have more values than this (eigenvectors cost their cube)."""
+
+HELD_VALUES = 1 << 19
+"""Values that the smoothing is chosen on."""
+
+SCORED_AT_ONCE = 1 << 21
+"""Values scored at once; bounds the memory."""
+
+
+def binarisation(preprocessing: str) -> Binarise:
+    """Which binarisation a likelihood's ``preprocessing`` text describes."""
+    if "binaris" not in preprocessing:
+        return "none"
+    return "dynamic" if "dynamic" in preprocessing else "threshold"
+
+
+@dataclass(frozen=True)
+class IndependentPixels:
+    """A histogram of values at every (channel, row, column), smoothed.
+
+        p(v) = (count(v) + strength * prior(v)) / (n + strength),
+        prior = (1 - flat) * histogram of the channel + flat / levels.
+
+    Attributes:
+        probability: ``float64`` (D, levels), each row sums to 1.
+        strength: chosen pseudo-examples.
+        flat: chosen share of the uniform distribution in the prior.
+    """
+
+    probability: Tensor
+    strength: float
+    flat: float
+
+    @staticmethod
+    def fit(x: Tensor, levels: int = 256, seed: int = 0) -> IndependentPixels:
+        """Fit to pictures ``uint8`` (N, C, H, W) with values below ``levels``, N >= 2."""
+        fitting, held = _split(x, seed)
+        counts = _counts(fitting, levels)
+        position, values = torch.arange(counts.shape[0]), held.flatten(1).long()
+        seen = counts[position, values]
+        prior = _prior(counts, x.shape[1])
+        seen_prior = prior[position, values]
+        best = (math.inf, 0.0, 0.0)
+        for strength in (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0):
+            for flat in (0.001, 0.03, 0.3, 1.0):
+                mixed = (1 - flat) * seen_prior + flat / levels
+                nats = -float(((seen + strength * mixed) / (len(fitting) + strength)).log().mean())
+                best = min(best, (nats, strength, flat))
+        _, strength, flat = best
+        counts += _counts(held, levels)
+        mixed = (1 - flat) * _prior(counts, x.shape[1]) + flat / levels
+        return IndependentPixels((counts + strength * mixed) / (len(x) + strength), strength, flat)
+
+    def nats(self, x: Tensor) -> Tensor:
+        """Negative log-likelihood of pictures ``uint8`` (B, C, H, W), ``float64`` (B,)."""
+        log_p = self.probability.log()
+        return -log_p[torch.arange(len(log_p)), x.flatten(1).long()].sum(1)
+
+
+def _counts(x: Tensor, levels: int) -> Tensor:
+    """How often each value occurs at each position, ``float64`` (D, levels)."""
+    d = x[0].numel()
+    out = torch.zeros(d * levels, dtype=torch.int64)
+    offset = torch.arange(d) * levels
+    for rows in x.flatten(1).split(max(1, SCORED_AT_ONCE // d)):
+        out += torch.bincount((rows.long() + offset).flatten(), minlength=d * levels)
+    return out.view(d, levels).double()
+
+
+def _prior(counts: Tensor, channels: int) -> Tensor:
+    """The channel's own histogram (one pseudo-count per value) at each of its positions, (D, levels)."""
+    total = counts.view(channels, -1, counts.shape[1]).sum(1) + 1
+    return (total / total.sum(1, keepdim=True)).repeat_interleave(len(counts) // channels, 0)
+
+
+@dataclass(frozen=True)
+class BaseRates:
+    """Independent binary pixels: the rate of ones at every position, smoothed towards the channel's rate.
+
+    Attributes:
+        rate: ``float64`` (C, H, W), inside (0, 1).
+        strength: chosen pseudo-examples.
+    """
+
+    rate: Tensor
+    strength: float
+
+    @staticmethod
+    def fit(grey: Tensor, seed: int = 0) -> BaseRates:
+        """Fit to probabilities of ones ``float32`` (N, C, H, W); 0 and 1 where pixels are binary, N >= 2."""
+        fitting, held = _split(grey, seed)
+        target = held.double().mean(0)
+        options = []
+        for strength in (0.1, 0.3, 1.0, 3.0, 10.0, 100.0):
+            rate = BaseRates._smoothed(fitting, strength)
+            options.append((float(-_expected(target, rate).sum()), strength))
+        strength = min(options)[1]
+        return BaseRates(BaseRates._smoothed(grey, strength), strength)
+
+    @staticmethod
+    def _smoothed(grey: Tensor, strength: float) -> Tensor:
+        total = grey.sum(0, dtype=torch.float64)
+        pixels = len(grey) * total[0].numel()
+        channel = (total.sum((1, 2), keepdim=True) + 0.5) / (pixels + 1)
+        return (total + strength * channel) / (len(grey) + strength)
+
+    def nats(self, grey: Tensor) -> Tensor:
+        """Expected negative log-likelihood, ``float64`` (B,), of pictures whose pixels are 1 with probability grey.
+
+        The log-likelihood is linear in the pixels, so this is exact under dynamic binarisation.
+        """
+        return -_expected(grey.double(), self.rate).flatten(1).sum(1)
+
+
+def _expected(grey: Tensor, rate: Tensor) -> Tensor:
+    return grey * rate.log() + (1 - grey) * torch.log1p(-rate)
+
+
+@dataclass(frozen=True)
+class BestMixture:
+    """The mixture that explains held-out training examples best.
+
+    Attributes:
+        mixture: fitted to all (subsampled) training examples.
+        strength: its chosen smoothing.
+        examples: how many it was fitted to.
+        tried: held-out nats per example of the best of each kind, by title.
+    """
+
+    mixture: Mixture
+    strength: float
+    examples: int
+    tried: dict[str, float]
+
+    @staticmethod
+    def fit(
+        x: Tensor, binarise: Binarise, levels: int = 256, seed: int = 0, show: Show | None = None
+    ) -> BestMixture:
+        """Fit to pictures ``uint8`` (N, C, H, W), N >= 2."""
+        d = x[0].numel()
+        limit = min(max(20, MIXTURE_VALUES // d), MIXTURE_EXAMPLES if d > MIXTURE_EXAMPLES else len(x))
+        x = x[torch.from_numpy(subset(len(x), limit, seed, "mixture"))]
+        ids = np.arange(len(x))
+        fitting, held = _split(torch.arange(len(x)), seed, max(20, HELD_VALUES // d))
+        kinds: tuple[type[Mixture], ...] = (
+            (DiagonalGaussians, FullGaussians) if binarise == "none" else (Bernoullis,)
+        )
+        tried: dict[str, float] = {}
+        options: list[tuple[float, int, int, float]] = []
+        for number, kind in enumerate(kinds):
+            target = mixture_target(kind, x, ids, binarise, seed)
+            mine = []
+            for k in kind.components:
+                if k > 1 and k > len(fitting) // 5:
+                    break
+                if show is not None:
+                    show(f"baseline: {kind.title}, {k} components")
+                mixture = kind(target[fitting], k, levels, seed)
+                mine += [(-float(mixture.log_prob(target[held], s).mean()), number, k, s) for s in kind.strengths]
+            options += mine
+            tried[kind.title] = min(mine)[0]
+        _, number, k, strength = min(options)
+        kind = kinds[number]
+        return BestMixture(
+            kind(mixture_target(kind, x, ids, binarise, seed), k, levels, seed), strength, len(x), tried
+        )
+
+
+def mixture_target(kind: type[Mixture], x: Tensor, ids: np.ndarray, binarise: Binarise, seed: int) -> Tensor:
+    """What a mixture models, ``float64`` (B, D), of pictures ``uint8`` (B, C, H, W) numbered ``ids``.
+
+    Binarised and dequantised with the same numbers as a model's likelihood at the same (seed, id), so the
+    baseline and the model are measured on the very same binary pictures.
+    """
+    if binarise == "threshold":
+        return (x > 127.5).flatten(1).double()
+    rng = SampleRng(seed, [int(i) for i in ids])
+    if binarise == "dynamic":
+        return (rng.uniform("binarise", *x.shape[1:]) < x.float() / 255).flatten(1).double()
+    if kind is FullGaussians:
+        return (x.double() + rng.uniform("dequantise", *x.shape[1:])).flatten(1)
+    return x.flatten(1).double()
+
+
+def _split(x: Tensor, seed: int, most: int = 1 << 30) -> tuple[Tensor, Tensor]:
+    """Rows for fitting, and a tenth (at least 1, at most ``most`` and as HELD_VALUES allows) for choosing."""
+    if len(x) < 2:
+        raise UsageError("Baselines need at least two training examples.")
+    most = min(most, max(20, (HELD_VALUES << 5) // max(x[0].numel(), 1)))
+    held = subset(len(x), min(max(1, len(x) // 10), most), seed, "held out")
+    rest = np.ones(len(x), bool)
+    rest[held] = False
+    return x[torch.from_numpy(rest)], x[torch.from_numpy(held)]
+
+
+def baselines(
+    train: Dataset,
+    data: Dataset,
+    ids: np.ndarray,
+    *,
+    binarise: Binarise = "none",
+    seed: int = 0,
+    show: Show | None = None,
+) -> dict[str, Metric]:
+    """Fit trivial models to ``train`` and score the examples ``ids`` (N,) of ``data``.
+
+    Returns:
+        ``baseline_pixels_nll`` and ``baseline_mixture_nll`` (nats per example), and the same in bits per
+        dimension as ``..._bits_per_dim``.
+
+    Raises:
+        UsageError: the two differ in shape, or are no pictures.
+    """
+    spec = data.spec
+    if not isinstance(spec, ImageSpec) or not isinstance(train.spec, ImageSpec) or spec.shape != train.spec.shape:
+        raise UsageError(f"Baselines need pictures of one shape, not {train.spec} and {spec}.")
+    x = train.batch(subset(len(train), max(2, MAX_VALUES // spec.dims), seed, "baseline")).x.cpu()
+    if show is not None:
+        show("baseline: independent pixels")
+    if binarise == "none":
+        pixels: IndependentPixels | BaseRates = IndependentPixels.fit(x, seed=seed)
+    else:
+        pixels = BaseRates.fit(_grey(x, binarise), seed)
+    best = BestMixture.fit(x, binarise, seed=seed, show=show)
+    pixel_nats, mixture_nats = [], []
+    for start in range(0, len(ids), rows := max(1, SCORED_AT_ONCE // spec.dims)):
+        mine = ids[start : start + rows]
+        part = data.batch(mine).x.cpu()
+        pixel_nats.append(pixels.nats(part if binarise == "none" else _grey(part, binarise)))
+        target = mixture_target(type(best.mixture), part, mine, binarise, seed)
+        mixture_nats.append(-best.mixture.log_prob(target, best.strength))
+    suffix = {"none": "", "dynamic": "; dynamic binarisation", "threshold": "; binarised at 127.5"}[binarise]
+    pixel_kind = "exact, in expectation over the binarisation" if binarise == "dynamic" else "exact"
+    mixture_kind = "bound (uniform dequantisation)" if isinstance(best.mixture, FullGaussians) else "exact"
+    tried = "; ".join(f"{title}: {nats:.5g} nats" for title, nats in best.tried.items())
+    found = {
+        "pixels": mean_metric(
+            torch.cat(pixel_nats).numpy(),
+            "nats",
+            pixel_kind,
+            seed,
+            f"independent pixels, fitted to {len(x)} examples of {train.name}{suffix}",
+        ),
+        "mixture": mean_metric(
+            torch.cat(mixture_nats).numpy(),
+            "nats",
+            mixture_kind,
+            seed,
+            f"{best.mixture.title}, {best.mixture.k} components, smoothing {best.strength:g}, fitted to "
+            f"{best.examples} examples of {train.name} (held out: {tried}){suffix}",
+        ),
+    }
+    unit = "bits/dim" if binarise == "none" else "bits/dim of binary values"
+    out: dict[str, Metric] = {}
+    for name, metric in found.items():
+        out[f"baseline_{name}_nll"] = metric
+        out[f"baseline_{name}_bits_per_dim"] = metric.scaled(1 / (spec.dims * math.log(2)), unit)
+    return out
+
+
+def _grey(x: Tensor, binarise: Binarise) -> Tensor:
+    """Probability that each pixel is 1, ``float32``."""
+    return (x > 127.5).float() if binarise == "threshold" else x.float() / 255

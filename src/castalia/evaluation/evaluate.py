@@ -1,0 +1,205 @@
+"""Measure a run: whatever its capabilities allow, with everything that is needed to repeat it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from castalia import card
+from castalia.core.data import Dataset, ImageSpec
+from castalia.core.errors import RunError, UsageError
+from castalia.core.files import write_json
+from castalia.core.model import Density, Latents
+from castalia.core.weights import read_metadata
+from castalia.evaluation import baselines as trivial
+from castalia.evaluation import likelihood, pictures
+from castalia.evaluation.metric import Metric, subset
+from castalia.evaluation.progress import Show
+from castalia.runs import Run
+from castalia.version import __version__
+
+SAME = ("weights", "data", "fingerprint", "split")
+"""Results that agree in these belong together in one table; others are kept as ``earlier``."""
+
+EARLIER = 20
+"""Older tables kept."""
+
+
+def evaluate(
+    run: Run,
+    data: Dataset,
+    *,
+    split: str,
+    seed: int = 0,
+    samples: int = 100,
+    refine: int = 0,
+    limit: int | None = None,
+    baselines: bool = False,
+    train: Dataset | None = None,
+    progress: Show | None = None,
+) -> dict[str, Metric]:
+    """Measure what the run's model can do; nothing is written (see :func:`record`).
+
+    A ``Density`` gives ``nll``, ``bits_per_dim`` and (with a bound) ``elbo``; ``Latents`` give ``kl``,
+    ``active_units``, ``mse`` and ``psnr``; every model gives ``sampling_speed``; ``baselines`` adds
+    ``baseline_pixels_...`` and ``baseline_mixture_...``.
+
+    Args:
+        run: whose averaged weights are measured.
+        data: examples of the run's own shape.
+        split: name of the part that ``data`` is.
+        seed: of all randomness; the same seed gives the same numbers (the speed apart).
+        samples: importance samples per example, for a likelihood that is a bound.
+        refine: see :func:`castalia.evaluation.likelihood.measure`.
+        limit: measure only this many random examples; the metrics' ``n`` and ``detail`` then say so.
+        baselines: also fit and measure trivial models (needs ``train``).
+        train: the run's training data, for the baselines.
+        progress: receives lines of text.
+
+    Raises:
+        UsageError: the data has another shape than the run, is empty, or an option makes no sense.
+        NonFiniteError: some example cannot be measured; no number is returned.
+    """
+    check_fits(run, data)
+    if limit is not None and limit < 1:
+        raise UsageError("limit must be at least 1.")
+    if baselines:
+        if train is None:
+            raise UsageError("Baselines are fitted to the training data: give it as train=.")
+        check_fits(run, train)
+    ids = subset(len(data), limit, seed, "limit")
+    model, _ = run.model()
+    out: dict[str, Metric] = {}
+    binarise: trivial.Binarise = "none"
+    if isinstance(model, Density):
+        out |= likelihood.measure(model, data, ids, samples=samples, refine=refine, seed=seed, show=progress)
+        binarise = trivial.binarisation(out["nll"].detail)
+    if isinstance(model, Latents):
+        out |= likelihood.latent_use(model, data, ids, seed=seed, show=progress)
+        if isinstance(run.spec, ImageSpec):
+            out |= pictures.reconstruction(model, data, ids, seed=seed, show=progress)
+    if baselines and train is not None:
+        out |= trivial.baselines(train, data, ids, binarise=binarise, seed=seed, show=progress)
+    if len(ids) < len(data):
+        out = {name: _limited(metric, len(data)) for name, metric in out.items()}
+    return out | {"sampling_speed": pictures.sampling_speed(model, seed=seed)}
+
+
+def _limited(metric: Metric, total: int) -> Metric:
+    detail = f"{metric.n} random examples of {total}" + (f"; {metric.detail}" if metric.detail else "")
+    return Metric(metric.value, metric.unit, metric.kind, metric.n, metric.seed, metric.interval, detail)
+
+
+def check_fits(run: Run, data: Dataset) -> None:
+    """Refuse data that the run's model cannot take.
+
+    Raises:
+        UsageError: another shape, or no examples; the text says what to do.
+    """
+    if not len(data):
+        raise UsageError(f"{data.name} holds no examples.")
+    ours, theirs = run.spec, data.spec
+    if isinstance(ours, ImageSpec) and isinstance(theirs, ImageSpec):
+        if ours.shape != theirs.shape:
+            c, h, w = ours.shape
+            raise UsageError(
+                f"{run.path} makes pictures of {_size(ours)}, but {data.name} holds {_size(theirs)}. Read the data "
+                f"with size=({h}, {w}) and channels={c} so that it is resized to the run's shape."
+            )
+    elif ours != theirs:
+        raise UsageError(f"{run.path} models {ours}, but {data.name} holds {theirs}.")
+
+
+def _size(spec: ImageSpec) -> str:
+    return f"{spec.height}x{spec.width} with {spec.channels} channel{'s' if spec.channels > 1 else ''}"
+
+
+def context(
+    run: Run, data: Dataset, metrics: Mapping[str, Metric], *, split: str, seconds: float
+) -> dict[str, Any]:
+    """What surrounds a measurement: weights, data, split, preprocessing, hardware, versions.
+
+    Args:
+        run: what was measured.
+        data: on what.
+        metrics: what :func:`evaluate` returned.
+        split: name of the part that ``data`` is.
+        seconds: how long it took.
+    """
+    n = max((metric.n for name, metric in metrics.items() if name != "sampling_speed"), default=0)
+    return {
+        "weights": _weights(run),
+        "data": data.name,
+        "fingerprint": data.fingerprint,
+        "split": split,
+        # the likelihood's own words, which end the detail
+        "preprocessing": metrics["nll"].detail.rsplit("; ", 1)[-1] if "nll" in metrics else "none",
+        "n": n,
+        "of": len(data),
+        "notes": list(data.notes),
+        "hardware": hardware(),
+        "versions": {
+            "castalia": __version__,
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+        "seconds": round(seconds, 3),
+    }
+
+
+def _weights(run: Run) -> str:
+    """Step and digest of the averaged weights."""
+    try:
+        metadata = read_metadata(run.weights)
+    except RunError:
+        return "newest intact checkpoint (model.safetensors is missing or damaged)"
+    return f"step {metadata.get('castalia.step', '?')}, sha256 {metadata.get('castalia.sha256', '?')[:16]}"
+
+
+def hardware() -> str:
+    """What computed, in words, for example ``cpu (x86_64), 2 threads``."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"cpu ({platform.machine()}), {torch.get_num_threads()} threads"
+
+
+def record(run: Run, metrics: Mapping[str, Metric], context: Mapping[str, Any]) -> dict[str, Any]:
+    """Store a finished measurement in the run's ``results.json`` and its model card.
+
+    Metrics of the same weights, data and split are merged. Where one of those changed, the old table moves to
+    ``earlier`` as it is, so that one table never mixes two measurements. The file is replaced in one step.
+
+    Args:
+        run: what was measured.
+        metrics: what :func:`evaluate` returned.
+        context: what :func:`context` returned.
+
+    Returns:
+        What ``results.json`` now holds.
+
+    Raises:
+        RunError: it cannot be read or written; the old file is untouched.
+    """
+    old = run.results()
+    if not isinstance(old, dict) or not all(isinstance(old.get(key, {}), dict) for key in ("metrics", "context")):
+        raise RunError(f"{run.path}/results.json is not a table of results; move it away and measure again.")
+    earlier = list(old.get("earlier", []))
+    kept = dict(old.get("metrics", {}))
+    before = old.get("context", {})
+    if kept and any(before.get(key) != context.get(key) for key in SAME):
+        earlier = [{"metrics": kept, "context": before}, *earlier][:EARLIER]
+        kept = {}
+    new: dict[str, Any] = {
+        "metrics": kept | {name: metric.to_json() for name, metric in metrics.items()},
+        "context": dict(context),
+    }
+    if earlier:
+        new["earlier"] = earlier
+    write_json(run.path / "results.json", new)
+    card.write(run)
+    return new

@@ -1,0 +1,249 @@
+"""How likely a :class:`Density` finds examples: nats per example, bits per dimension, and what kind of number.
+
+A likelihood bound, an estimate and an exact likelihood are three different numbers, and so are those of binary
+and of 8-bit pictures; ``kind`` and ``detail`` of each metric say which it is (Burda et al. 2016,
+arXiv:1509.00519, for the importance-weighted bound).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from castalia.core.data import Dataset, ImageSpec, Spec
+from castalia.core.errors import NonFiniteError, UsageError
+from castalia.core.model import Density, Latents, Likelihood
+from castalia.core.rng import SampleRng
+from castalia.evaluation.metric import Interval, Metric, mean_metric, subset
+from castalia.evaluation.progress import Show, Ticker
+
+VALUES_AT_ONCE = 1 << 20
+"""Values (pixels) of one batch of examples; bounds the memory."""
+
+PAIRS_AT_ONCE = 1 << 17
+"""Examples times importance samples of one batch; bounds the memory."""
+
+MIN_REFINED = 10
+"""Fewer refined examples give no usable interval."""
+
+ACTIVE = 0.01
+"""A latent dimension is active where its posterior mean varies more than this over the data (Burda, sec. 5)."""
+
+
+def dims(spec: Spec) -> int:
+    """Number of values in one example, the D of bits per dimension.
+
+    Raises:
+        UsageError: the medium has no fixed number of values.
+    """
+    if isinstance(spec, ImageSpec):
+        return spec.dims
+    raise UsageError(f"Bits per dimension are not defined for {type(spec).__name__}.")
+
+
+def is_binary(preprocessing: str) -> bool:
+    """Whether a likelihood is one of binarised pictures, told from its description."""
+    return "binaris" in preprocessing
+
+
+def batch_rows(spec: Spec, samples: int = 1) -> int:
+    """Examples measured at once, such that the memory stays bounded."""
+    return max(1, min(256, VALUES_AT_ONCE // dims(spec), PAIRS_AT_ONCE // samples))
+
+
+def log_likelihoods(
+    model: Density,
+    data: Dataset,
+    ids: np.ndarray,
+    *,
+    samples: int = 1,
+    seed: int = 0,
+    show: Show | None = None,
+    rows: int | None = None,
+) -> Likelihood:
+    """Log-likelihood of each example ``ids`` (N,), in nats, ``float64`` (N,).
+
+    Randomness belongs to (seed, example), so the numbers do not depend on the batch size ``rows``, and a second
+    call with more samples measures the very same binarised or dequantised examples.
+
+    Args:
+        model: what is measured.
+        data: where the examples are.
+        ids: which examples, ``int64`` (N,), at least one.
+        samples: importance samples per example.
+        seed: of all randomness.
+        show: receives lines of progress.
+        rows: examples at once; None chooses.
+
+    Raises:
+        NonFiniteError: an example has no finite likelihood; all are counted, none is left out.
+    """
+    if not len(ids):
+        raise UsageError("There are no examples to measure.")
+    rows = rows or batch_rows(data.spec, samples)
+    ticker = Ticker(f"likelihood, K = {samples}", len(ids), show)
+    device = getattr(model, "device", torch.device("cpu"))
+    parts: list[Tensor] = []
+    found: Likelihood | None = None
+    for start in range(0, len(ids), rows):
+        mine = ids[start : start + rows]
+        rng = SampleRng(seed, [int(i) for i in mine], device)
+        with torch.no_grad():
+            found = model.log_likelihood(data.batch(mine).x.to(device), rng=rng, samples=samples)
+        if found.nats.shape != (len(mine),):
+            raise ValueError(f"log_likelihood returned shape {tuple(found.nats.shape)} for {len(mine)} examples")
+        parts.append(found.nats.double().cpu())
+        ticker.step(len(mine))
+    assert found is not None
+    nats = torch.cat(parts)
+    bad = ids[~torch.isfinite(nats).numpy()]
+    if len(bad):
+        raise NonFiniteError(
+            f"{len(bad)} of {len(ids)} examples of {data.name} have no finite likelihood (K = {samples}; "
+            f"the first: {', '.join(map(str, bad[:5]))}). Nothing was recorded: leaving them out would flatter "
+            "the model."
+        )
+    return Likelihood(nats, found.kind, found.detail, found.preprocessing)
+
+
+def measure(
+    model: Density,
+    data: Dataset,
+    ids: np.ndarray,
+    *,
+    samples: int = 100,
+    refine: int = 0,
+    seed: int = 0,
+    show: Show | None = None,
+) -> dict[str, Metric]:
+    """Negative log-likelihood: ``nll`` (nats), ``bits_per_dim``, and ``elbo`` where the model has a bound.
+
+    Args:
+        model: what is measured.
+        data: where the examples are.
+        ids: which examples, ``int64`` (N,).
+        samples: importance samples per example, K; models with an exact likelihood ignore it.
+        refine: 0: K samples for every example. Else: K samples for this many random examples and K/100 for all
+            (see :func:`two_phase`), much cheaper and unbiased for the mean of the K-sample bound.
+        seed: of all randomness.
+        show: receives lines of progress.
+
+    Raises:
+        UsageError: ``samples`` or ``refine`` make no sense.
+        NonFiniteError: an example has no finite likelihood.
+    """
+    if samples < 1 or refine < 0 or 0 < refine < MIN_REFINED:
+        raise UsageError(f"samples must be at least 1, and refine 0 or at least {MIN_REFINED}.")
+    plain = log_likelihoods(model, data, ids, samples=1, seed=seed, show=show)
+    detail, nats = plain.preprocessing, -plain.nats.numpy()
+    if plain.kind != "bound":
+        nll = mean_metric(nats, "nats", _kind(plain), seed, detail)
+        return {"nll": nll, "bits_per_dim": _bits(nll, data.spec)}
+    out: dict[str, Metric] = {}
+    if samples == 1:
+        out["nll"] = mean_metric(nats, "nats", _kind(plain), seed, detail)
+    elif refine and refine < len(ids):
+        rough = max(1, samples // 100)
+        first = nats
+        if rough > 1:
+            first = -log_likelihoods(model, data, ids, samples=rough, seed=seed, show=show).nats.numpy()
+        chosen = subset(len(ids), refine, seed, "refine")
+        fine = log_likelihoods(model, data, ids[chosen], samples=samples, seed=seed, show=show)
+        value, interval = two_phase(first, chosen, -fine.nats.numpy())
+        kind = f"estimate of the K = {samples} bound"
+        how = f"K = {rough} on {len(ids)} examples, corrected by K = {samples} on {refine} of them; {detail}"
+        out["nll"] = Metric(value, "nats", kind, len(ids), seed, interval, how)
+    else:
+        full = log_likelihoods(model, data, ids, samples=samples, seed=seed, show=show)
+        out["nll"] = mean_metric(-full.nats.numpy(), "nats", _kind(full), seed, detail)
+    out["bits_per_dim"] = _bits(out["nll"], data.spec)
+    out["elbo"] = mean_metric(nats, "nats", "bound (K = 1)", seed, f"negative ELBO, less is better; {detail}")
+    return out
+
+
+def two_phase(first: np.ndarray, chosen: np.ndarray, fine: np.ndarray) -> tuple[float, Interval]:
+    """Mean of an expensive number over all examples, from a cheap one on all and both on a random few.
+
+        estimate = mean over all of cheap + mean over the chosen of (expensive - cheap)
+
+    The chosen are a random subset, so the second term is an unbiased estimate of the mean difference whatever
+    the cheap number is; the closer the two, the smaller its variance. With N examples of which n are chosen,
+
+        variance = var(expensive) / N + var(expensive - cheap) (1/n - 1/N):
+
+    what measuring all N would leave, plus what choosing n of them adds (without replacement). var(expensive)
+    is that of the cheap number over all N, corrected by the covariances seen on the chosen.
+
+    Args:
+        first: the cheap number for all, (N,).
+        chosen: positions of the n chosen, (n,), drawn without replacement.
+        fine: the expensive number of the chosen, (n,).
+
+    Returns:
+        The estimate and its 95% interval (normal approximation).
+    """
+    cheap, (n, total) = first[chosen], (len(chosen), len(first))
+    difference = fine - cheap
+    spread = difference.var(ddof=1)
+    covariance = float(np.cov(cheap, difference)[0, 1])
+    expensive = max(first.var(ddof=1) + 2 * covariance + spread, 0.0)
+    value = float(first.mean() + difference.mean())
+    half = 1.96 * math.sqrt(expensive / total + spread * (1 / n - 1 / total))
+    return value, (value - half, value + half)
+
+
+def latent_use(
+    model: Latents, data: Dataset, ids: np.ndarray, *, seed: int = 0, show: Show | None = None
+) -> dict[str, Metric]:
+    """How much of its latents a model uses: ``kl`` (nats) and ``active_units`` (Burda et al. 2016, section 5).
+
+    Raises:
+        NonFiniteError: an example has no finite latents or KL.
+    """
+    device = getattr(model, "device", torch.device("cpu"))
+    rows, ticker = batch_rows(data.spec), Ticker("latents", len(ids), show)
+    means, kls = [], []
+    for start in range(0, len(ids), rows):
+        x = data.batch(mine := ids[start : start + rows]).x.to(device)
+        with torch.no_grad():
+            means.append(model.encode(x).double().cpu())
+            kls.append(model.posterior_kl(x).double().cpu())
+        ticker.step(len(mine))
+    mean, kl = torch.cat(means), torch.cat(kls)
+    bad = int((~(torch.isfinite(mean).all(1) & torch.isfinite(kl).all(1))).sum())
+    if bad:
+        raise NonFiniteError(f"{bad} of {len(ids)} examples of {data.name} have no finite latents.")
+    active = int((mean.var(0, correction=0) > ACTIVE).sum())
+    average = kl.mean(0)
+    return {
+        "kl": mean_metric(
+            kl.sum(1).numpy(),
+            "nats",
+            "exact KL of the posterior to the prior",
+            seed,
+            f"{int((average > ACTIVE).sum())} of {len(average)} dimensions carry more than {ACTIVE} nats, "
+            f"the largest {average.max():.3g}",
+        ),
+        "active_units": Metric(
+            float(active),
+            "dimensions",
+            f"variance of the posterior mean > {ACTIVE}",
+            len(ids),
+            seed,
+            None,
+            f"of {model.latent_dims}; the encoder saw pictures as they are, not binarised or dequantised at random",
+        ),
+    }
+
+
+def _kind(likelihood: Likelihood) -> str:
+    return likelihood.kind + (f" ({likelihood.detail})" if likelihood.detail else "")
+
+
+def _bits(nll: Metric, spec: Spec) -> Metric:
+    """Nats per example as bits per dimension; binary pictures are named, for theirs are other bits than 8-bit's."""
+    unit = "bits/dim of binary values" if is_binary(nll.detail) else "bits/dim"
+    return nll.scaled(1 / (dims(spec) * math.log(2)), unit)

@@ -1,0 +1,123 @@
+"""What can be measured of pictures without a likelihood: reconstruction, nearest training pictures, speed."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from castalia.core.data import Dataset
+from castalia.core.errors import NonFiniteError, UsageError
+from castalia.core.model import Latents, Model
+from castalia.core.rng import SampleRng
+from castalia.evaluation.likelihood import batch_rows
+from castalia.evaluation.metric import Metric, mean_metric
+from castalia.evaluation.progress import Show, Ticker
+
+SMALLEST_MSE = 1 / 12 / 255**2
+"""The error of rounding to 8 bits: a smaller one cannot be told from none, and its PSNR would be infinite."""
+
+TRAIN_VALUES_AT_ONCE = 1 << 23
+"""Training values compared at once; bounds the memory."""
+
+
+def reconstruction(
+    model: Latents, data: Dataset, ids: np.ndarray, *, seed: int = 0, show: Show | None = None
+) -> dict[str, Metric]:
+    """Error of pictures decoded from their mean latents: ``mse`` (values in [0, 1]) and ``psnr`` (dB).
+
+    Args:
+        model: encodes and decodes pictures ``uint8`` (B, C, H, W).
+        data: where the pictures are.
+        ids: which pictures, ``int64`` (N,).
+        seed: of the interval.
+        show: receives lines of progress.
+    """
+    device = getattr(model, "device", torch.device("cpu"))
+    rows, ticker, errors = batch_rows(data.spec), Ticker("reconstruction", len(ids), show), []
+    for start in range(0, len(ids), rows):
+        x = data.batch(mine := ids[start : start + rows]).x.to(device)
+        with torch.no_grad():
+            latent = model.encode(x)
+            if not torch.isfinite(latent).all():
+                raise NonFiniteError(f"The encoder gives non-finite latents for examples of {data.name}.")
+            decoded = model.decode(latent)
+        errors.append((((x.double() - decoded.double()) / 255) ** 2).flatten(1).mean(1).cpu())
+        ticker.step(len(mine))
+    mse = mean_metric(torch.cat(errors).numpy(), "squared error, values in [0, 1]", "measured", seed)
+    assert mse.interval is not None
+    low, high = (_decibel(end) for end in reversed(mse.interval))
+    detail = "of the mean squared error over all pictures; at most 58.9 dB, the rounding to 8 bits"
+    return {"mse": mse, "psnr": Metric(_decibel(mse.value), "dB", "measured", mse.n, seed, (low, high), detail)}
+
+
+def _decibel(mse: float) -> float:
+    return -10 * math.log10(max(mse, SMALLEST_MSE))
+
+
+def nearest(x: Tensor, train: Dataset, k: int = 1) -> tuple[Tensor, Tensor]:
+    """The training pictures closest to each picture, to see whether samples are copies.
+
+    Args:
+        x: pictures ``uint8`` (B, C, H, W).
+        train: pictures of the same shape.
+        k: how many, at most ``len(train)``.
+
+    Returns:
+        Root mean squared distance per value, in [0, 1], ``float64`` (B, k), nearest first; and positions in
+        ``train``, ``int64`` (B, k). A copy is at distance exactly 0; of equally near ones the first comes first.
+
+    Raises:
+        UsageError: the training set is smaller than ``k``.
+    """
+    if not 1 <= k <= len(train):
+        raise UsageError(f"{train.name} has {len(train)} pictures; {k} nearest cannot be shown.")
+    # whole numbers below 2^53: float64 products are exact, so a copy is found at distance 0
+    mine = x.flatten(1).double().cpu()
+    squares, d = (mine**2).sum(1, keepdim=True), mine.shape[1]
+    best = torch.full((len(x), 0), math.inf, dtype=torch.float64)
+    where = torch.zeros((len(x), 0), dtype=torch.int64)
+    for start in range(0, len(train), rows := max(1, TRAIN_VALUES_AT_ONCE // d)):
+        ids = np.arange(start, min(start + rows, len(train)), dtype=np.int64)
+        other = train.batch(ids).x.flatten(1).double().cpu()
+        distance = squares - 2 * mine @ other.T + (other**2).sum(1)
+        best = torch.cat([best, distance], 1)
+        where = torch.cat([where, torch.from_numpy(ids).expand(len(x), -1)], 1)
+        best, order = best.sort(1, stable=True)
+        best, where = best[:, :k], where.gather(1, order[:, :k])
+    return (best.clamp(min=0) / d).sqrt() / 255, where
+
+
+def sampling_speed(model: Model, *, n: int = 256, batch: int = 64, seed: int = 0) -> Metric:
+    """Samples per second of wall-clock time, measured on ``n`` samples in batches after one batch of warm-up.
+
+    Args:
+        model: what samples.
+        n: samples timed, rounded up to whole batches.
+        batch: samples drawn at once.
+        seed: of the samples.
+    """
+    batches = math.ceil(n / batch)
+
+    def draw(number: int) -> None:
+        rng = SampleRng(seed, range(number * batch, (number + 1) * batch), model.device)
+        with torch.no_grad():
+            model.sample(batch, rng=rng)
+
+    draw(batches)
+    _wait(model.device)
+    started = time.perf_counter()
+    for number in range(batches):
+        draw(number)
+    _wait(model.device)
+    seconds = max(time.perf_counter() - started, 1e-9)
+    detail = f"batches of {batch} on {model.device.type}, {torch.get_num_threads()} threads, {seconds:.3g} s in all"
+    return Metric(batches * batch / seconds, "samples/s", "wall-clock", batches * batch, seed, None, detail)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

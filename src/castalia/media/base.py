@@ -1,0 +1,48 @@
+"""The contract of a medium: samples become files and one overview picture."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from PIL import Image
+from torch import Tensor
+
+
+class Medium(ABC):
+    """A kind of thing that models make.
+
+    Samples are in natural units (for pictures ``uint8`` (N, C, H, W)), so a medium knows no model.
+
+    Attributes:
+        name: what the medium is called in configurations and reports.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def write(
+        self, samples: Tensor, folder: Path, stem_start: int = 0, recipe: Mapping[str, Any] | None = None
+    ) -> list[Path]:
+        """Write one file per sample, named by number, and return the paths in sample order.
+
+        Args:
+            samples: natural units, first dimension N.
+            folder: where to write; made when missing.
+            stem_start: number of the first sample; the others follow.
+            recipe: everything needed to make the samples again (JSON values); kept with each file.
+
+        Raises:
+            RunError: the disk is full or the folder cannot be written.
+        """
+
+    @abstractmethod
+    def grid(self, samples: Tensor, columns: int | None = None) -> Image.Image:
+        """Draw all samples in one overview picture.
+
+        Args:
+            samples: natural units, first dimension N >= 1.
+            columns: how many side by side; None for about a square.
+        """

@@ -1,0 +1,10 @@
+"""Pictures.
+
+* ``decode.py``: the bytes of one picture file to ``uint8`` pixels; :class:`ImageOptions`.
+* ``array.py``: :class:`ImageArray`, a data set of pictures held in one array.
+* ``sources.py``: :func:`open_images`, from a path to an :class:`ImageArray`.
+* ``tree.py``, ``idx.py``, ``parquet.py``, ``arrays.py``: what lies in folders and zips, IDX, Parquet, npy
+  and npz.
+* ``write.py``: PNGs, grids and the recipe inside them; ``video.py``: walks as GIF, WebP, MP4 or strip.
+* ``medium.py``: :class:`ImageMedium`, the medium.
+"""

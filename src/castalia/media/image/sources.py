@@ -1,0 +1,323 @@
+"""From a path to a data set of pictures.
+
+:func:`open_images` looks at what the path is, lets the reader of that format list what is there, and decodes
+everything once into one array.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from castalia.core.errors import DataError
+from castalia.media.image.array import MEMORY_LIMIT, ImageArray, Progress, allocate, fill, parallel
+from castalia.media.image.arrays import ArrayListing, read_npy, read_npz
+from castalia.media.image.decode import SUFFIXES, Head, ImageOptions, decode_image, fit, inspect_image
+from castalia.media.image.idx import idx_stem, is_idx_images, labels_beside, read_idx
+from castalia.media.image.parquet import list_parquet
+from castalia.media.image.tree import (
+    SPLITS,
+    Item,
+    Listing,
+    arrange,
+    file_opener,
+    list_folder,
+    list_zip,
+    pick_split,
+    read_bounded,
+)
+
+# Pixels in a picture above which decoding takes longer than the Python around it.
+_WORTH_THREADS = 128 * 128
+
+
+def open_images(
+    path: Path,
+    options: ImageOptions,
+    *,
+    split: str | None = None,
+    name: str | None = None,
+    memory_limit: int = MEMORY_LIMIT,
+    progress: Progress | None = None,
+) -> ImageArray:
+    """Read pictures from a folder, zip, IDX, Parquet, ``.npy``, ``.npz`` or single picture file.
+
+    Where the source has splits of its own, ``split`` names one and None means ``train``. Where it has none,
+    None means everything, and ``train`` and ``test`` are nine tenths and one tenth, told apart by a hash of
+    each picture's name (which stays the same when others are added).
+
+    Args:
+        path: what to read.
+        options: how to read it.
+        split: ``train``, ``test`` or ``validation``, or None.
+        name: what to call the data; None for the last part of the path.
+        memory_limit: bytes of pixels above which they are kept in a temporary file.
+        progress: called with (done, total) while decoding.
+
+    Raises:
+        DataError: it cannot be read; the text names the file.
+        MissingExtra: Parquet without pyarrow.
+    """
+    path, name = Path(path), name or Path(path).name
+    with ExitStack() as stack:
+        listing = _list(path, options, split, memory_limit, stack)
+        if isinstance(listing, ArrayListing):
+            return from_pixels(listing, options, name, split, memory_limit, progress)
+        rows, notes = _wanted(split, listing.split, [item.name for item in listing.items], str(path))
+        items = listing.items if rows is None else [listing.items[i] for i in rows]
+        return _decode(path, items, listing, options, name, notes, memory_limit, progress)
+
+
+def _list(
+    path: Path, options: ImageOptions, split: str | None, memory_limit: int, stack: ExitStack
+) -> Listing | ArrayListing:
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        visible = sorted(p for p in path.iterdir() if p.is_file())
+        idx = [p for p in visible if is_idx_images(p)]
+        if idx:
+            return _list_idx(idx, split, str(path))
+        files, notes = list_folder(path)
+        if any(f.name.endswith(".parquet") for f in files) and not any(_is_picture(f.name) for f in files):
+            return list_parquet(path, stack, split)
+        listing = arrange(files, str(path), split)
+        return Listing(listing.items, listing.classes, notes + listing.notes, listing.split)
+    if not path.is_file():
+        raise DataError(
+            f"{path} does not exist." if not path.exists() else f"{path} is neither a file nor a folder."
+        )
+    if is_idx_images(path):
+        return _list_idx([path], None, str(path))
+    if suffix == ".zip":
+        return arrange(list_zip(path, stack), str(path), split)
+    if suffix == ".parquet":
+        return list_parquet(path, stack, split)
+    if suffix == ".npy":
+        return read_npy(path, memory_limit)
+    if suffix == ".npz":
+        return read_npz(path, split, memory_limit)
+    if suffix in SUFFIXES:
+        return Listing([Item(path.name, file_opener(path))])
+    raise DataError(
+        f"{path} is not a source of pictures: a folder, .zip, .parquet, .npy, .npz, "
+        f"*-images-idx3-ubyte[.gz] or one of {', '.join(sorted(SUFFIXES))}."
+    )
+
+
+def _is_picture(name: str) -> bool:
+    return Path(name).suffix.lower() in SUFFIXES
+
+
+def _list_idx(paths: Sequence[Path], split: str | None, where: str) -> ArrayListing:
+    """IDX picture files, each a split by its name when there are several, with their labels beside."""
+    chosen, path, notes = None, paths[0], []
+    if len(paths) > 1:
+        available: dict[str, Path] = {}
+        for one in paths:
+            stem = idx_stem(one)
+            words = [w for w in stem.lower().replace("_", "-").split("-") if w in SPLITS]
+            available.setdefault(SPLITS[words[-1]] if words else stem, one)
+        if len(available) < len(paths):
+            names = ", ".join(p.name for p in paths)
+            raise DataError(f"{where} holds several sets ({names}); name one of the files.")
+        chosen, path, notes = pick_split(available, split, where)
+    pixels = read_idx(path, 3)[..., None]
+    beside = labels_beside(path)
+    if beside is None:
+        return ArrayListing(pixels, notes=notes, split=chosen)
+    labels = read_idx(beside, 1)
+    if len(labels) != len(pixels):
+        raise DataError(f"{beside} has {len(labels)} labels for the {len(pixels)} pictures of {path.name}.")
+    # The other splits are asked too, so that all of them have the same classes.
+    others = [read_idx(b, 1).max() for p in paths if p != path and (b := labels_beside(p)) is not None]
+    classes = tuple(str(i) for i in range(int(max([labels.max(), *others])) + 1))
+    return ArrayListing(pixels, labels.astype(np.int64), classes, notes, chosen)
+
+
+def _wanted(
+    split: str | None, own: str | None, names: Sequence[str], where: str
+) -> tuple[np.ndarray | None, list[str]]:
+    """Which examples to take (None: all) where a split is wanted from a source that has none, and notes."""
+    if split is None or own is not None:
+        return None, []
+    if split not in ("train", "test"):
+        raise DataError(f"{where} has no splits, so only 'train' and 'test' can be made; not {split!r}.")
+    held_out = np.array([_hash(name) % 10 == 0 for name in names], bool)
+    rows = np.flatnonzero(held_out == (split == "test"))
+    if not len(rows):
+        raise DataError(f"{where} has only {len(names)} pictures, too few to make a {split!r} split of them.")
+    return rows, [
+        f"No splits of its own: {split!r} is {len(rows)} of {len(names)} pictures, by a hash of their names."
+    ]
+
+
+def _hash(name: str) -> int:
+    return int.from_bytes(
+        hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little"
+    )
+
+
+def from_pixels(
+    listing: ArrayListing,
+    options: ImageOptions,
+    name: str,
+    split: str | None = None,
+    memory_limit: int = MEMORY_LIMIT,
+    progress: Progress | None = None,
+) -> ImageArray:
+    """Make a data set of pictures that are already decoded; they are resized where ``options`` ask for it.
+
+    Args:
+        listing: the pictures, ``uint8`` (N, H, W, C).
+        options: size, channels and so on.
+        name: what to call the data.
+        split: as in :func:`open_images`.
+        memory_limit: as in :func:`open_images`.
+        progress: as in :func:`open_images`.
+    """
+    pixels, labels = listing.pixels, listing.labels
+    rows, notes = _wanted(split, listing.split, [str(i) for i in range(len(pixels))], name)
+    if rows is not None:
+        pixels, labels = pixels[rows], None if labels is None else labels[rows]
+    n, height, width, own = pixels.shape
+    channels: int = options.channels or own
+    target = options.height_width or (height, width)
+    if (channels, *target) == (own, height, width):
+        out = _channels_first(pixels, memory_limit)
+    else:
+        out = allocate((n, channels, *target), memory_limit)
+        threads = 4 if height * width > _WORTH_THREADS else 1
+        fill(out, lambda i: _refit(pixels[i], options, channels), progress, threads=threads)
+    return ImageArray(
+        out,
+        name=name,
+        labels=labels,
+        classes=listing.classes,
+        notes=[*listing.notes, *notes],
+        flip=options.flip,
+    )
+
+
+def _refit(pixels: np.ndarray, options: ImageOptions, channels: int) -> np.ndarray:
+    image = Image.fromarray(np.ascontiguousarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels))
+    return fit(image, options, channels)  # pyright: ignore[reportArgumentType]
+
+
+def _channels_first(pixels: np.ndarray, memory_limit: int) -> np.ndarray:
+    """(N, H, W, C) to (N, C, H, W), contiguous and writable (PyTorch shares no read-only memory)."""
+    out = np.moveaxis(pixels, 3, 1)
+    if out.flags.c_contiguous and out.flags.writeable:
+        return out
+    copy = allocate(out.shape, memory_limit)
+    for start in range(0, len(out), 1024):
+        copy[start : start + 1024] = out[start : start + 1024]
+    return copy
+
+
+def _decode(
+    path: Path,
+    items: list[Item],
+    listing: Listing,
+    options: ImageOptions,
+    name: str,
+    notes: list[str],
+    memory_limit: int,
+    progress: Progress | None,
+) -> ImageArray:
+    """Read every header, settle size and channels, then decode into one array."""
+
+    def where(item: Item) -> str:
+        return f"{path}: {item.name}" if len(items) > 1 or path.is_dir() else str(path)
+
+    def inspect(i: int) -> Head | DataError:
+        try:
+            with items[i].open() as file:
+                return inspect_image(file, where(items[i]), options)
+        except DataError as error:
+            if options.on_bad_file == "error":
+                raise
+            return error
+
+    bad: list[DataError] = []
+    heads: list[Head] = []
+    good: list[Item] = []
+    for item, found in zip(items, parallel(inspect, len(items), threads=1), strict=True):
+        if isinstance(found, DataError):
+            bad.append(found)
+        else:
+            heads.append(found)
+            good.append(item)
+    _check_any(good, bad, str(path))
+    target = options.height_width or _common_size(heads, good, str(path))
+    channels: Literal[1, 3, 4] = options.channels or _common_channels(heads)
+    out = allocate((len(good), channels, *target), memory_limit)
+
+    def make(i: int) -> np.ndarray:
+        with good[i].open() as file:
+            data = read_bounded(file, where(good[i]))
+        pixels = decode_image(data, where(good[i]), options, channels)
+        if pixels.shape[:2] != tuple(target):
+            raise DataError(f"{where(good[i])}: its size is not the one in its header.")
+        return pixels
+
+    pixels_each = sum(head.height * head.width for head in heads) / len(heads)
+    threads = 4 if pixels_each > _WORTH_THREADS else 1
+    failed = fill(out, make, progress, skip=options.on_bad_file == "skip", threads=threads)
+    if failed:
+        bad += failed.values()
+        keep = [i for i in range(len(good)) if i not in failed]
+        for to, i in enumerate(keep):  # in place: a second array may not fit
+            out[to] = out[i]
+        good, heads, out = [good[i] for i in keep], [heads[i] for i in keep], out[: len(keep)]
+        _check_any(good, bad, str(path))
+    if options.channels is None and channels == 4 and bool((out[:, 3] == 255).all()):
+        out = out[:, :3] if isinstance(out, np.memmap) else np.ascontiguousarray(out[:, :3])
+        notes = [*notes, "An alpha channel is there but opaque everywhere; it was dropped."]
+    labels = [item.label for item in good]
+    return ImageArray(
+        out,
+        name=name,
+        labels=None if None in labels else np.array(labels, np.int64),
+        classes=listing.classes,
+        texts=[item.text or "" for item in good] if any(item.text is not None for item in good) else (),
+        files=[item.name for item in good],
+        notes=[*listing.notes, *notes, *_notes(heads, bad)],
+        flip=options.flip,
+    )
+
+
+def _check_any(good: list[Item], bad: list[DataError], where: str) -> None:
+    if not good:
+        raise DataError(f"{where}: none of its {len(bad)} pictures can be read. The first: {bad[0]}")
+
+
+def _notes(heads: list[Head], bad: list[DataError]) -> list[str]:
+    notes = []
+    animated = sum(head.animated for head in heads)
+    if animated:
+        notes.append(f"{animated} files have several frames or pages; the first was taken.")
+    if bad:
+        notes.append(f"Skipped {len(bad)} files that cannot be read: " + " ".join(str(b) for b in bad[:3]))
+    return notes
+
+
+def _common_size(heads: list[Head], items: list[Item], where: str) -> tuple[int, int]:
+    first = (heads[0].height, heads[0].width)
+    for head, item in zip(heads, items, strict=True):
+        if (head.height, head.width) != first:
+            raise DataError(
+                f"{where}: the pictures differ in size ({items[0].name} is {first[1]} x {first[0]}, "
+                f"{item.name} is {head.width} x {head.height}); pass a size, for example size = 64."
+            )
+    return first
+
+
+def _common_channels(heads: list[Head]) -> Literal[1, 3, 4]:
+    found = {head.channels for head in heads}
+    return 4 if 4 in found else 3 if 3 in found else 1

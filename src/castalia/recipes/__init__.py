@@ -1,0 +1,69 @@
+"""Recipes: what to run and what to expect from it.
+
+A recipe is a function without arguments that returns one complete :class:`castalia.configuration.Recipe`; a
+variant calls the base and replaces fields. ``RECIPES`` is the literal table of them, by the name that
+``--recipe`` takes; ``DEFAULTS`` says which one a model uses for which data set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from castalia.core.errors import UsageError, near
+
+if TYPE_CHECKING:
+    from castalia.configuration import Recipe
+
+
+def _vae(name: str) -> Callable[[], Recipe]:
+    def load() -> Recipe:
+        from castalia.recipes import vae
+
+        return vae.RECIPES[name]()
+
+    return load
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    name: _vae(name)
+    for name in (
+        "vae-digits",
+        "vae-digits-plane",
+        "vae-mnist",
+        "vae-mnist-importance",
+        "vae-mnist-dense",
+        "vae-mnist-burda",
+        "vae-cifar",
+        "vae-emoji",
+        "vae-emoji-64",
+        "vae-pictures",
+    )
+}
+
+DEFAULTS: dict[tuple[str, str], str] = {
+    ("vae", "digits"): "vae-digits",
+    ("vae", "mnist"): "vae-mnist",
+    ("vae", "cifar10-jpeg"): "vae-cifar",
+    ("vae", "noto-emoji"): "vae-emoji",
+    ("vae", "*"): "vae-pictures",
+}
+
+DEMOS: dict[str, str] = {"vae": "vae-digits"}
+"""The recipe that shows each system on built-in data; ``castalia demo`` runs them all."""
+
+
+def recipe(name: str) -> Recipe:
+    """Return the recipe of that name.
+
+    Raises:
+        UsageError: there is none; near matches are listed.
+    """
+    if name not in RECIPES:
+        raise UsageError(f"There is no recipe {name!r}. {near(name, RECIPES)}")
+    return RECIPES[name]()
+
+
+def default(model: str, source: str) -> Recipe:
+    """Return the recipe that ``model`` uses for the data ``source``."""
+    return recipe(DEFAULTS.get((model, source)) or DEFAULTS[model, "*"])

@@ -1,0 +1,224 @@
+"""The run: a folder with everything that a verb needs and nothing that a verb cannot rebuild.
+
+    config.json          recipe, spec, fingerprint of the data, versions
+    model.safetensors    averaged weights of the newest checkpoint; self-verifying
+    metrics.jsonl        one line per logging interval
+    checkpoints/         the newest few, each with a manifest of hashes
+    samples/             grids drawn during training
+    results.json         what `castalia evaluate` measured
+    README.md            the model card
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from castalia import checkpoints
+from castalia.catalogue import entry
+from castalia.configuration import (
+    SCHEMA_VERSION,
+    Recipe,
+    recipe_from_json,
+    spec_from_json,
+    spec_to_json,
+)
+from castalia.core.config import differences, to_json
+from castalia.core.data import Dataset, Spec
+from castalia.core.errors import CastaliaError, RunError, UsageError
+from castalia.core.files import disk_error, read_json, write_bytes, write_json
+from castalia.core.model import Model, build
+from castalia.core.weights import load_tensors
+from castalia.version import __version__
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder that has been read and checked.
+
+    Attributes:
+        path: the folder.
+        recipe: what it was made from.
+        spec: the shape of one example.
+        fingerprint: hash of the training data; empty for an imported run.
+    """
+
+    path: Path
+    recipe: Recipe
+    spec: Spec
+    fingerprint: str
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def weights(self) -> Path:
+        """File of the averaged weights."""
+        return self.path / "model.safetensors"
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Lines of ``metrics.jsonl``; a line cut by a crash is left out."""
+        path = self.path / "metrics.jsonl"
+        if not path.exists():
+            return []
+        lines = []
+        for text in path.read_text(encoding="utf-8").splitlines():
+            try:
+                lines.append(json.loads(text))
+            except json.JSONDecodeError:
+                continue
+        return lines
+
+    def results(self) -> dict[str, Any]:
+        """What was measured so far, by metric name."""
+        path = self.path / "results.json"
+        return read_json(path) if path.exists() else {}
+
+    def model(self, device: torch.device | None = None) -> tuple[Model, str]:
+        """Build the model with its averaged weights, in evaluation mode.
+
+        Returns:
+            The model, and the name of the weights used (``step 1200``).
+
+        Raises:
+            RunError: there are no readable weights; the text says what is damaged.
+        """
+        problem: CastaliaError | None = None
+        try:
+            tensors, metadata = load_tensors(self.weights)
+            origin = f"step {metadata.get('castalia.step', '?')}"
+        except RunError as error:
+            problem = error
+            found = checkpoints.newest(self.checkpoints)
+            if found is None:
+                raise RunError(f"{error} There is no intact checkpoint either; train with --resume.") from error
+            tensors, origin = found.tensors("ema"), f"step {found.step}, from its checkpoint"
+        model = build(entry(self.recipe.model).load(), self.recipe.config, self.spec)
+        load_weights(model, tensors, self.weights)
+        if problem is not None and self.weights.exists():
+            import warnings
+
+            warnings.warn(f"{problem} Using {origin} instead.", stacklevel=2)
+        return model.eval().to(device or default_device()), origin
+
+    def publish_weights(self, source: Path) -> None:
+        """Make ``model.safetensors`` the given file, by hard link where the disk allows, atomically."""
+        temporary = self.path / f".model.tmp-{uuid.uuid4().hex[:8]}"
+        try:
+            try:
+                os.link(source, temporary)
+            except OSError:
+                shutil.copyfile(source, temporary)
+            os.replace(temporary, self.weights)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise disk_error(self.weights, error) from error
+
+    def truncate_metrics(self, step: int) -> None:
+        """Drop the lines that a resumed run will write again."""
+        kept = [line for line in self.metrics() if line.get("step", 0) <= step]
+        write_bytes(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept).encode())
+
+
+def load_weights(model: Model, tensors: Mapping[str, Tensor], source: Path) -> None:
+    """Copy tensors into a model, strictly.
+
+    Raises:
+        RunError: names or shapes do not fit the model; the text names the first that does not.
+    """
+    own = model.state_dict()
+    for name in own.keys() ^ tensors.keys():
+        raise RunError(f"{source} does not fit the configuration: {'no' if name in own else 'unexpected'} {name!r}.")
+    for name, tensor in tensors.items():
+        if own[name].shape != tensor.shape or own[name].dtype != tensor.dtype:
+            raise RunError(
+                f"{source} does not fit the configuration: {name!r} is {tensor.dtype}{list(tensor.shape)}, "
+                f"expected {own[name].dtype}{list(own[name].shape)}."
+            )
+    model.load_state_dict(dict(tensors))
+
+
+def default_device() -> torch.device:
+    """The accelerator where there is one, else the CPU."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def create(path: Path, recipe: Recipe, spec: Spec, fingerprint: str) -> Run:
+    """Write the configuration of a new run.
+
+    Raises:
+        UsageError: the folder holds something already.
+        RunError: it cannot be written.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UsageError(f"{path} is not empty. Choose another --out, or continue that run with --resume.")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise disk_error(path, error) from error
+    write_json(
+        path / "config.json",
+        {
+            "schema_version": SCHEMA_VERSION,
+            "recipe": to_json(recipe),
+            "spec": spec_to_json(spec),
+            "fingerprint": fingerprint,
+            "made_with": {
+                "castalia": __version__,
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+            },
+        },
+    )
+    return Run(path, recipe, spec, fingerprint)
+
+
+def open_run(path: Path) -> Run:
+    """Read a run folder.
+
+    Raises:
+        RunError: it is not one, or its configuration is damaged or of a newer version.
+    """
+    if not path.is_dir():
+        raise RunError(f"There is no run at {path}.")
+    if not (path / "config.json").is_file():
+        raise RunError(f"{path} is not a run: it has no config.json.")
+    data = read_json(path / "config.json")
+    if not isinstance(data, dict) or type(data.get("schema_version")) is not int:
+        raise RunError(f"{path}/config.json is not a Castalia run configuration.")
+    if data["schema_version"] > SCHEMA_VERSION:
+        raise RunError(f"{path} was written by a newer Castalia (schema {data['schema_version']}); upgrade to read it.")
+    try:
+        recipe = recipe_from_json(data.get("recipe"), f"{path}/config.json: recipe")
+        spec = spec_from_json(data.get("spec"), f"{path}/config.json: spec")
+    except UsageError as error:
+        raise RunError(str(error)) from error
+    fingerprint = data.get("fingerprint", "")
+    if not isinstance(fingerprint, str):
+        raise RunError(f"{path}/config.json: 'fingerprint' must be a text.")
+    return Run(path, recipe, spec, fingerprint)
+
+
+def check_same(run: Run, recipe: Recipe, data: Dataset) -> None:
+    """Refuse to resume a run with another recipe or other data.
+
+    Raises:
+        UsageError: lists what differs.
+    """
+    found = differences(to_json(run.recipe), to_json(recipe))
+    if found:
+        raise UsageError(f"{run.path} was started with other settings (there against here): " + "; ".join(found[:5]))
+    if run.fingerprint and run.fingerprint != data.fingerprint:
+        raise UsageError(f"{run.path} was trained on other data than {data.name} holds now; a resume would mix them.")

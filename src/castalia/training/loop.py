@@ -1,0 +1,302 @@
+"""The training loop: one linear function for every system.
+
+Everything that is random or scheduled is a function of (seed, step), so the state of a run is its tensors and
+a few numbers, and a resumed run equals an uninterrupted one bit for bit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from castalia import card, checkpoints, runs
+from castalia.catalogue import entry
+from castalia.configuration import Recipe
+from castalia.core.config import to_json
+from castalia.core.data import Dataset
+from castalia.core.errors import Interrupted, NonFiniteError
+from castalia.core.model import Model, build
+from castalia.core.rng import BatchRng, SampleRng, derive
+from castalia.media.image.write import save_grid
+from castalia.runs import Run
+from castalia.training import parallel, plan
+from castalia.training.ema import Ema
+from castalia.training.progress import Reporter
+from castalia.training.signals import Signals, exit_code
+from castalia.training.stage import ActiveStage, stage_ends
+
+CHECKPOINT_SECONDS = 600.0
+"""No more than this much work is ever lost."""
+
+
+@dataclass
+class State:
+    """What a checkpoint holds besides tensors.
+
+    Attributes:
+        step: steps done.
+        seconds: training time so far, over all sessions.
+        window: sum and count of each logged value since the last line of ``metrics.jsonl``.
+        skipped: steps whose update was dropped because loss or gradient was not finite.
+        bad_in_a_row: of those, the latest without a good one between.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    window: dict[str, list[float]] = field(default_factory=dict)
+    skipped: int = 0
+    bad_in_a_row: int = 0
+
+
+def train(
+    recipe: Recipe,
+    data: Dataset,
+    out: Path,
+    *,
+    resume: bool = False,
+    quiet: bool = False,
+    device: torch.device | None = None,
+    callback: Callable[[int, Mapping[str, float]], None] | None = None,
+) -> Run:
+    """Train a model and return its run.
+
+    Args:
+        recipe: what to train and how.
+        data: the training set.
+        out: the run folder.
+        resume: continue from the newest intact checkpoint in ``out``, or start where there is none.
+        quiet: nothing on the terminal.
+        device: where to compute; None takes the accelerator where there is one.
+        callback: called after each step with its number and its logged values.
+
+    Raises:
+        UsageError: ``out`` is in use, or a resumed run differs in recipe or data.
+        NonFiniteError: loss or gradients stayed non-finite.
+        Interrupted: a signal asked to end; the run was saved.
+        RunError: the disk is full, or the run is damaged.
+    """
+    settings = recipe.training
+    with ExitStack() as stack:
+        signals = stack.enter_context(Signals())
+        world = stack.enter_context(parallel.world(device))
+        torch.set_flush_denormal(True)
+        torch.set_num_threads(plan.threads_for(recipe, world))
+
+        # the run: new, or as it was left
+        parallel.on_main(lambda: _open(recipe, data, out, resume), world)
+        run = Run(out, recipe, data.spec, data.fingerprint)
+        found = parallel.share(checkpoints.newest(run.checkpoints) if world.main else None, world)
+        decided = parallel.share(plan.load(run.path / "plan.json") if world.main else None, world)
+        if decided is not None:
+            plan.check_threads(decided)
+            torch.set_num_threads(decided.threads)
+
+        # the model: from its seed or from the checkpoint, laid out as the hardware likes it
+        model = build(entry(recipe.model).load(), recipe.config, data.spec, settings.seed).train()
+        if found is not None:
+            runs.load_weights(model, found.tensors("model"), found.path)
+        else:
+            parents = {role: runs.open_run(Path(path)).model()[0] for role, path in recipe.parents}
+            model.initialise(data, BatchRng(derive(settings.seed, "initialise"), total=1), parents)
+        model.to(world.device)
+        if any(p.ndim == 4 for p in model.parameters()):
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        parallel.broadcast_state(model, world)
+        if settings.compile:
+            for child in model.children():
+                child.compile()  # in place: the names in the state dict do not change
+        stages = model.stages()
+
+        # the plan: measured once per run
+        if decided is None:
+            decided = parallel.on_main(lambda: _decide(recipe, run, model, data, world), world)
+            torch.set_num_threads(decided.threads)
+        steps, ends = decided.steps, stage_ends(stages, decided.steps)
+
+        # the state: zero, or the checkpoint's
+        state = State(**found.state()) if found is not None else State()
+        ema = Ema(model, settings.ema_half_life)
+        if found is not None:
+            ema.load({name: t.to(world.device) for name, t in found.tensors("ema").items()})
+        if world.main:
+            run.truncate_metrics(state.step)
+        reporter = Reporter(run.path, steps, settings.tracker, quiet=quiet or not world.main)
+        stack.callback(reporter.close)
+        reporter.say(_opening(recipe, data, model, decided, state))
+        checkpoint_every = settings.checkpoint_every or max(1, steps // 20)
+        sample_every = settings.sample_every or max(1, steps // 10)
+
+        active: ActiveStage | None = None
+        started, spent, first, saved_at = time.monotonic(), state.seconds, state.step, time.monotonic()
+        if settings.minutes and spent >= 60 * settings.minutes:
+            steps = state.step  # its time was up before
+        for step in range(state.step, steps):
+            if active is None or step == active.end:
+                number = next(i for i, end in enumerate(ends) if step < end)
+                start = ends[number - 1] if number else 0
+                enter = stages[number].enter
+                if step == start and enter is not None:
+                    enter(BatchRng(derive(settings.seed, "enter", number), total=1))
+                active = ActiveStage(stages[number], start, ends[number] - start, model, data, settings, world)
+                if found is not None and step == found.step and step > start:
+                    active.load_optimizer_state(found)
+
+            # one step: every objective in turn
+            local = step - active.start
+            logs: dict[str, float] = {}
+            used: list[Tensor] = []
+            finite = True
+            for part in active.parts:
+                if local % part.objective.every:
+                    continue
+                for repeat in range(part.objective.repeat):
+                    values, used, finite = active.run(part, local, repeat, decided.precision)
+                    logs.update(values)
+                    if not finite:
+                        break
+                if not finite:
+                    break
+            state.step = step + 1
+            last = state.step == steps
+            if finite:
+                state.bad_in_a_row = 0
+                for name, value in logs.items():
+                    total = state.window.setdefault(name, [0.0, 0])
+                    total[0] += value
+                    total[1] += 1
+                ema.update(state.step, active.batch_size, last=last)
+            else:
+                state.skipped += 1
+                state.bad_in_a_row += 1
+                text = _bad_step(state, logs, used, data)
+                reporter.say(text)
+                if state.bad_in_a_row >= settings.max_bad_steps:
+                    raise NonFiniteError(f"{text} {_last_good(run, state)}")
+            if callback is not None:
+                callback(state.step, logs)
+
+            # now and then: a line of the log, pictures, a checkpoint
+            elapsed = time.monotonic() - started
+            per_step = elapsed / (state.step - first)
+            due = state.step % checkpoint_every == 0 or time.monotonic() - saved_at > CHECKPOINT_SECONDS
+            over = bool(settings.minutes) and spent + elapsed >= 60 * settings.minutes
+            signal, due, over = _agree(signals.received, due, over, world)
+            if state.step % settings.log_every == 0 or last:
+                means = {name: total / count for name, (total, count) in state.window.items()}
+                state.window = {}
+                if world.main:
+                    line = {"step": state.step, "stage": active.stage.name, **means, "skipped": state.skipped}
+                    reporter.log(line | {"seconds": round(spent + elapsed, 3)})
+                logs = means
+            left = (steps - state.step) * per_step
+            reporter.show(state.step, logs, active.batch_size / per_step, left, now=last)
+            if (state.step % sample_every == 0 or last or over) and world.main:
+                _draw(model, ema, recipe, run, state.step, world.device)
+            if due or last or over or signal:
+                state.seconds = spent + elapsed
+                _save(run, state, model, ema, active, settings.keep, world)
+                saved_at = time.monotonic()
+            if signal:
+                raise Interrupted(
+                    f"Stopped by a signal after step {state.step:,}; everything is saved. Continue with --resume.",
+                    exit_code(signal),
+                )
+            if over and not last:
+                reporter.say(f"{settings.minutes:g} minutes are over after step {state.step:,} of {steps:,}.")
+                break
+        if world.main:
+            card.write(run)
+        reporter.say(f"Done: {run.path}")
+        return run
+
+
+def parameter_count(model: torch.nn.Module) -> int:
+    """Number of parameters."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def _open(recipe: Recipe, data: Dataset, out: Path, resume: bool) -> None:
+    """Create the run, or check that the one in ``out`` may be continued."""
+    if resume and (out / "config.json").exists():
+        runs.check_same(runs.open_run(out), recipe, data)
+        checkpoints.clean(out / "checkpoints")
+        return
+    if resume and out.is_dir():  # killed before its configuration stood
+        for leftover in out.glob(".*.tmp-*"):
+            leftover.unlink()
+    runs.create(out, recipe, data.spec, data.fingerprint)
+
+
+def _decide(recipe: Recipe, run: Run, model: Model, data: Dataset, world: parallel.World) -> plan.Plan:
+    """Measure one process's share of a step, alone, and store what follows from it."""
+    alone = parallel.World(0, 1, 1, world.device)
+    share = replace(recipe.training, batch_size=recipe.training.batch_size // world.size)
+    stage = replace(model.stages()[0], batch_size=None)
+    trial = ActiveStage(stage, 0, 1, model, data, share, alone)
+    decided = plan.decide(recipe, world, trial.attempt)
+    plan.store(run.path / "plan.json", decided)
+    return decided
+
+
+def _opening(recipe: Recipe, data: Dataset, model: Model, decided: plan.Plan, state: State) -> str:
+    text = (
+        f"{recipe.model}, {parameter_count(model):,} parameters, on {data.name}, {len(data):,} examples; "
+        f"{decided.precision} ({decided.reason}), {decided.threads} threads"
+    )
+    return text + (f"; continuing after step {state.step:,}" if state.step else "")
+
+
+def _bad_step(state: State, logs: Mapping[str, float], used: Sequence[Tensor], data: Dataset) -> str:
+    ids = torch.cat(list(used)).tolist() if used else []
+    names = [data.files[i] if data.files else str(i) for i in ids[:8]]
+    what = ", ".join(f"{name} {value}" for name, value in logs.items() if value - value != 0)
+    more = f" and {len(ids) - 8} more" if len(ids) > 8 else ""
+    return (
+        f"Step {state.step:,} was skipped: {what}. Its examples: {', '.join(names)}{more}. "
+        f"The weights are untouched ({state.bad_in_a_row} in a row, {state.skipped} in all)."
+    )
+
+
+def _last_good(run: Run, state: State) -> str:
+    good = checkpoints.newest(run.checkpoints)
+    where = f"The last good checkpoint is {good.path}." if good else "There is no checkpoint yet."
+    return f"Training stopped after {state.bad_in_a_row} such steps in a row. {where} Try a lower training.lr or a clip."
+
+
+def _agree(signal: int, due: bool, over: bool, world: parallel.World) -> tuple[int, bool, bool]:
+    """One decision for all processes: any signal counts; rank 0's clock counts."""
+    if world.size == 1:
+        return signal, due, over
+    votes = torch.tensor([float(signal), float(due and world.main), float(over and world.main)], dtype=torch.float64)
+    total = parallel.mean_over(votes, world) * world.size
+    number = signal or (15 if total[0] else 0)
+    return number, bool(total[1]), bool(total[2])
+
+
+def _save(
+    run: Run, state: State, model: Model, ema: Ema, active: ActiveStage, keep: int, world: parallel.World
+) -> None:
+    def write() -> None:
+        groups = {"model": model.state_dict(), "ema": ema.state(), "optimizer": active.optimizer_state()}
+        metadata = {"castalia.model": run.recipe.model, "castalia.step": str(state.step)}
+        made = checkpoints.save(run.checkpoints, state.step, groups, asdict(state), metadata=metadata, keep=keep)
+        run.publish_weights(made.path / "ema.safetensors")
+
+    parallel.on_main(write, world)
+
+
+def _draw(model: Model, ema: Ema, recipe: Recipe, run: Run, step: int, device: torch.device) -> None:
+    """Write a grid of samples, always from the same seed so that grids can be compared."""
+    n, seed = recipe.training.samples, recipe.training.seed
+    with ema.applied(), torch.no_grad():
+        pictures = model.sample(n, rng=SampleRng(seed, range(n), device))
+    folder = run.path / "samples"
+    folder.mkdir(exist_ok=True)
+    origin = {"model": recipe.model, "run": run.path.name, "step": step, "seed": seed, "config": to_json(recipe.config)}
+    save_grid(pictures.cpu(), folder / f"step-{step:08d}.png", recipe=origin)

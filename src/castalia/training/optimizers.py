@@ -1,0 +1,89 @@
+"""Optimizers, learning-rate schedules, and their state as plain tensors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from castalia.configuration import Schedule, Training
+from castalia.core.errors import RunError
+from castalia.core.model import Optimizer
+
+
+def make(module: nn.Module, settings: Optimizer, training: Training) -> torch.optim.Optimizer:
+    """Build an optimizer over all parameters of ``module``; vectors and scalars are not decayed."""
+    lr = settings.lr or training.lr
+    matrices = [p for p in module.parameters() if p.ndim > 1]
+    vectors = [p for p in module.parameters() if p.ndim <= 1]
+    groups = [
+        {"params": matrices, "weight_decay": settings.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    groups = [g for g in groups if g["params"]]
+    if settings.name == "adamw":
+        made = torch.optim.AdamW(groups, lr, settings.betas, settings.eps, fused=True)
+    elif settings.name == "adam":
+        made = torch.optim.Adam(groups, lr, settings.betas, settings.eps, fused=True)
+    elif settings.name == "adamax":
+        made = torch.optim.Adamax(groups, lr, settings.betas, settings.eps)
+    elif settings.name == "rmsprop":
+        made = torch.optim.RMSprop(groups, lr, alpha=settings.betas[1], eps=settings.eps, momentum=settings.betas[0])
+    else:
+        made = torch.optim.SGD(groups, lr, momentum=settings.betas[0])
+    for group in made.param_groups:
+        group["peak_lr"] = lr
+    return made
+
+
+def multiplier(schedule: Schedule, step: int, steps: int) -> float:
+    """Learning-rate multiplier for ``step`` (from 0) of ``steps``."""
+    warm = min(1.0, (step + 1) / schedule.warmup) if schedule.warmup else 1.0
+    done = step / max(steps, 1)
+    if schedule.shape == "cosine":
+        body = schedule.end + (1 - schedule.end) * 0.5 * (1 + math.cos(math.pi * done))
+    elif schedule.shape == "linear":
+        body = 1 + (schedule.end - 1) * done
+    elif schedule.shape == "step":
+        body = schedule.end ** sum(done >= m for m in schedule.milestones)
+    else:
+        body = 1.0
+    return warm * body
+
+
+def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Set every group's rate to its peak times ``factor``."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak_lr"] * factor
+
+
+def state_tensors(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:
+    """The optimizer's state as named tensors: ``prefix/<parameter number>/<moment>``."""
+    return {
+        f"{prefix}/{number}/{key}": torch.as_tensor(value)
+        for number, state in optimizer.state_dict()["state"].items()
+        for key, value in state.items()
+        if value is not None
+    }
+
+
+def load_state_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], prefix: str) -> None:
+    """The inverse of :func:`state_tensors`.
+
+    Raises:
+        RunError: the tensors belong to other parameters.
+    """
+    parameters = [p for g in optimizer.param_groups for p in g["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        head, number, key = name.rsplit("/", 2)
+        if head == prefix:
+            index = int(number)
+            if index >= len(parameters) or (tensor.ndim and tensor.shape != parameters[index].shape):
+                raise RunError(f"The optimizer state {name!r} of the checkpoint does not fit the model.")
+            # fused kernels walk memory without looking at strides: moments must lie as their parameter does
+            like = parameters[index].detach() if tensor.ndim else tensor
+            state.setdefault(index, {})[key] = torch.empty_like(like, dtype=tensor.dtype).copy_(tensor)
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

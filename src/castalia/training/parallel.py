@@ -1,0 +1,153 @@
+"""Processes: who has which rows, averaged gradients, and agreement.
+
+Started by ``torchrun``; without it there is one process and nothing here costs anything. Data parallelism is
+``DistributedDataParallel`` around each objective's module. Sharding (``fully_shard``) will be applied in
+:func:`wrap` and nowhere else: models stay single-device code.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from castalia.core.errors import CastaliaError, UsageError
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among its peers.
+
+    Attributes:
+        rank: 0 for the one that writes.
+        size: number of processes.
+        local_size: number of processes on this machine.
+        device: where this process computes.
+    """
+
+    rank: int
+    size: int
+    local_size: int
+    device: torch.device
+
+    @property
+    def main(self) -> bool:
+        """Whether this process writes files and talks to the person."""
+        return self.rank == 0
+
+    def rows(self, total: int) -> tuple[int, int]:
+        """First row and number of rows of this process in a batch of ``total``."""
+        if total % self.size:
+            raise UsageError(f"A batch of {total} cannot be shared evenly by {self.size} processes.")
+        share = total // self.size
+        return self.rank * share, share
+
+
+@contextmanager
+def world(device: torch.device | None = None) -> Iterator[World]:
+    """Join the process group that ``torchrun`` describes, or be alone."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if device is None:
+        cuda = torch.cuda.is_available()
+        device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
+    if size == 1:
+        yield World(0, 1, 1, device)
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if dist.is_initialized():  # the caller's group
+        yield World(dist.get_rank(), size, int(os.environ.get("LOCAL_WORLD_SIZE", size)), device)
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield World(dist.get_rank(), size, int(os.environ.get("LOCAL_WORLD_SIZE", size)), device)
+    finally:
+        dist.destroy_process_group()
+
+
+class Call(nn.Module):
+    """Gives an objective's loss the shape of a module call, which DDP can wrap."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, function: Callable[..., Any], *args: Any) -> Any:
+        return function(*args)
+
+
+def wrap(module: nn.Module, world: World) -> nn.Module:
+    """Return a module whose call ``wrapped(loss, *args)`` runs the loss and averages gradients on backward."""
+    call = Call(module)
+    if world.size == 1:
+        return call
+    ids = [world.device.index] if world.device.type == "cuda" else None
+    with warnings.catch_warnings():  # newer releases rename the argument that older ones need
+        warnings.simplefilter("ignore", FutureWarning)
+        return DistributedDataParallel(call, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+
+@torch.no_grad()
+def broadcast_state(module: nn.Module, world: World) -> None:
+    """Make every process's parameters and buffers equal to rank 0's."""
+    if world.size > 1:
+        for tensor in module.state_dict().values():
+            dist.broadcast(tensor, 0)
+
+
+@torch.no_grad()
+def average_state(module: nn.Module, world: World) -> None:
+    """Average a module's floating parameters and buffers over processes, after an update without gradients."""
+    if world.size > 1:
+        for tensor in module.state_dict().values():
+            if tensor.is_floating_point():
+                dist.all_reduce(tensor)
+                tensor /= world.size
+
+
+def mean_over(values: Tensor, world: World) -> Tensor:
+    """Mean of a float64 vector over processes; an element that is not finite anywhere is so everywhere."""
+    if world.size > 1:
+        values = values.to(world.device)
+        dist.all_reduce(values)
+        values /= world.size
+    return values
+
+
+def share(value: Any, world: World) -> Any:
+    """Give every process rank 0's value (plain data)."""
+    if world.size == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, 0)
+    return box[0]
+
+
+def on_main(action: Callable[[], Any], world: World) -> Any:
+    """Run ``action`` on rank 0 and give everybody its result (plain data).
+
+    Where it raises, every process raises, so that nobody waits for ever.
+    """
+    problem: str | None = None
+    error: CastaliaError | None = None
+    result = None
+    if world.main:
+        try:
+            result = action()
+        except CastaliaError as caught:
+            error, problem = caught, str(caught)
+    problem, result = share((problem, result), world)
+    if error is not None:
+        raise error
+    if problem is not None:
+        raise CastaliaError(f"Process 0 stopped: {problem}")
+    return result

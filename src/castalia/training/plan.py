@@ -1,0 +1,170 @@
+"""Steps, precision and threads: decided once per run, stored, and kept by every resume.
+
+Measuring twice could decide twice, and another precision or another number of threads gives other last bits.
+The plan therefore stands in ``plan.json`` of the run, and the choice of precision is remembered per machine,
+so that two runs of one recipe agree as well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from castalia.configuration import Recipe
+from castalia.core.config import from_json, to_json
+from castalia.core.errors import CastaliaError, UsageError
+from castalia.core.files import read_json, write_json
+from castalia.training.parallel import World
+
+PROBE_SECONDS = 0.6
+GAIN = 1.1
+"""bfloat16 must be this much faster to be chosen."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was decided.
+
+    Attributes:
+        steps: steps of the whole run.
+        precision: ``float32`` or ``bfloat16`` (autocast of matrix products and convolutions).
+        threads: CPU threads per process.
+        reason: why this precision, for people.
+    """
+
+    steps: int
+    precision: str
+    threads: int
+    reason: str
+
+
+def threads_for(recipe: Recipe, world: World) -> int:
+    """Threads per process: what the recipe says, else an equal share of the cores this process may use."""
+    if recipe.training.threads:
+        return recipe.training.threads
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    asked = int(os.environ.get("OMP_NUM_THREADS", cores))
+    return max(1, min(asked, cores // world.local_size))
+
+
+def bf16_is_native(device: torch.device) -> bool:
+    """Whether the hardware multiplies bfloat16 matrices."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    flags = Path("/proc/cpuinfo")
+    return flags.exists() and "amx_bf16" in flags.read_text(errors="ignore")
+
+
+def precision_context(precision: str, device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """Autocast for the forward pass, or nothing."""
+    if precision == "bfloat16":
+        return torch.autocast(device.type, torch.bfloat16)  # type: ignore[return-value]
+    return contextlib.nullcontext()
+
+
+def decide(recipe: Recipe, world: World, attempt: Callable[[], None]) -> Plan:
+    """Measure and decide.
+
+    Args:
+        recipe: gives limits and wishes.
+        world: gives device and peers.
+        attempt: one step's forward and backward passes without any update; called inside the precision context.
+    """
+    training, threads = recipe.training, torch.get_num_threads()
+    precision, reason = training.precision, "asked for"
+    if precision == "auto":
+        precision, reason = _fastest(recipe, world, attempt)
+    steps = training.steps
+    if training.minutes:
+        with precision_context(precision, world.device):
+            seconds = _time(attempt, max(PROBE_SECONDS, 0.01 * training.minutes * 60))
+        steps = max(1, int(0.95 * training.minutes * 60 / seconds))
+    return Plan(steps, precision, threads, reason)
+
+
+def load(path: Path) -> Plan | None:
+    """Read a stored plan, or None where there is none."""
+    return from_json(Plan, read_json(path), str(path)) if path.exists() else None
+
+
+def store(path: Path, plan: Plan) -> None:
+    """Write the plan."""
+    write_json(path, to_json(plan))
+
+
+def _fastest(recipe: Recipe, world: World, attempt: Callable[[], None]) -> tuple[str, str]:
+    if not bf16_is_native(world.device):
+        return "float32", "the hardware has no bfloat16 matrix product"
+    memory = _memory(recipe, world)
+    with contextlib.suppress(CastaliaError, TypeError, KeyError):
+        known = read_json(memory)
+        if known["precision"] in ("float32", "bfloat16"):
+            return known["precision"], str(known["reason"])
+    times = {"float32": float("inf"), "bfloat16": float("inf")}
+    for _ in range(2):  # interleaved, so that a busy moment does not decide
+        for name in times:
+            with precision_context(name, world.device):
+                times[name] = min(times[name], _time(attempt, PROBE_SECONDS / 2))
+    ratio = times["float32"] / times["bfloat16"]
+    choice = "bfloat16" if ratio >= GAIN else "float32"
+    reason = f"measured: bfloat16 {ratio:.2f} times the speed of float32"
+    with contextlib.suppress(CastaliaError, OSError):
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        if not memory.exists():
+            write_json(memory, {"precision": choice, "reason": reason})
+        known = read_json(memory)  # another process may have been first: its word holds
+        return known["precision"], str(known["reason"])
+    return choice, reason
+
+
+def _memory(recipe: Recipe, world: World) -> Path:
+    cache = Path(os.environ.get("CASTALIA_CACHE") or Path.home() / ".cache" / "castalia")
+    name = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else platform.machine()
+    key = json.dumps(
+        [
+            recipe.model,
+            to_json(recipe.config),
+            recipe.training.batch_size,
+            recipe.training.accumulate,
+            to_json(recipe.data),
+            torch.__version__,
+            torch.get_num_threads(),
+            world.size,
+            name,
+        ]
+    )
+    return cache / "precision" / f"{hashlib.blake2b(key.encode(), digest_size=12).hexdigest()}.json"
+
+
+def _time(attempt: Callable[[], None], budget: float) -> float:
+    """Seconds of the fastest of at least two attempts after a first one that warms up."""
+    attempt()
+    best, started, done = float("inf"), time.perf_counter(), 0
+    while done < 2 or time.perf_counter() - started < budget:
+        begin = time.perf_counter()
+        attempt()
+        best = min(best, time.perf_counter() - begin)
+        done += 1
+    return best
+
+
+def check_threads(plan: Plan) -> None:
+    """Refuse a thread count that the machine cannot have.
+
+    Raises:
+        UsageError: the run was started with more threads than there are cores here.
+    """
+    if plan.threads > (os.cpu_count() or 1):
+        raise UsageError(
+            f"This run uses {plan.threads} threads, but this machine has {os.cpu_count()} cores; resuming with "
+            "another number would change the last bits of the result."
+        )

@@ -1,0 +1,221 @@
+"""A stage made ready: its order of examples, its optimizers, its wrapped losses; and one update of each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from castalia.checkpoints import Checkpoint
+from castalia.configuration import Training
+from castalia.core.data import Batch, Dataset, Order
+from castalia.core.model import Model, Objective, Optimizer, Progress, Stage, Update
+from castalia.core.rng import BatchRng, derive
+from castalia.training import optimizers, parallel
+from castalia.training.parallel import World
+from castalia.training.plan import precision_context
+
+
+@dataclass
+class Part:
+    """One objective (or update) of a stage with what was made for it.
+
+    Attributes:
+        objective: the objective.
+        call: runs its loss, averaging gradients over processes; None for an update.
+        optimizer: moves its parameters; None for an update.
+        optimizer_name: under which the optimizer's state is saved.
+        parameters: what it moves.
+        others: the model's other parameters, which its loss must not reach.
+        buffers: floating buffers of its module, restored where a step is refused.
+        first_draw: number of its first batch among the step's batches.
+    """
+
+    objective: Objective | Update
+    call: nn.Module | None
+    optimizer: torch.optim.Optimizer | None
+    optimizer_name: str
+    parameters: list[nn.Parameter]
+    others: list[nn.Parameter]
+    buffers: list[Tensor]
+    first_draw: int
+
+    def select(self) -> None:
+        """Let gradients reach this part's parameters and no others."""
+        for p in self.parameters:
+            p.requires_grad_(True)
+        for p in self.others:
+            p.requires_grad_(False)
+
+
+class ActiveStage:
+    """A stage between its first and last step.
+
+    Args:
+        stage: what the model asked for.
+        start: the run's step at which it begins.
+        steps: how many steps it has.
+        model: the whole model.
+        data: the training set.
+        training: the recipe's training section.
+        world: this process among its peers.
+    """
+
+    def __init__(
+        self, stage: Stage, start: int, steps: int, model: Model, data: Dataset, training: Training, world: World
+    ) -> None:
+        self.stage, self.start, self.steps = stage, start, steps
+        self.end = start + steps
+        self.data, self.training, self.world = data, training, world
+        self.batch_size = stage.batch_size or training.batch_size
+        self.order = Order(len(data), self.batch_size, derive(training.seed, "stage", stage.name))
+        self.draws = sum(o.repeat for o in stage.objectives)
+        self.first_row, self.rows = world.rows(self.batch_size // training.accumulate)
+        self.parts: list[Part] = []
+        shared: dict[tuple[int, Optimizer], tuple[str, torch.optim.Optimizer]] = {}
+        draw = 0
+        for objective in stage.objectives:
+            mine = list(objective.module.parameters())
+            ids = {id(p) for p in mine}
+            others = [p for p in model.parameters() if id(p) not in ids]
+            buffers = [b for b in objective.module.buffers() if b.is_floating_point()]
+            part = Part(objective, None, None, "", mine, others, buffers, draw)
+            if isinstance(objective, Objective):
+                part.select()  # DDP looks at the parameters that want gradients
+                part.call = parallel.wrap(objective.module, world)
+                settings = objective.optimizer or training.optimizer
+                key = (id(objective.module), settings)
+                if key not in shared:
+                    shared[key] = objective.name, optimizers.make(objective.module, settings, training)
+                part.optimizer_name, part.optimizer = shared[key]
+            self.parts.append(part)
+            draw += objective.repeat
+        self._selected: Part | None = None
+
+    def micro_batches(self, part: Part, local: int, repeat: int) -> Iterator[tuple[Batch, BatchRng]]:
+        """This process's batches for one update, each with its randomness."""
+        draw = local * self.draws + part.first_draw + repeat
+        ids = self.order.ids(draw)
+        seed = derive(self.training.seed, self.stage.name, part.objective.name, local, repeat)
+        total, size = self.batch_size, self.batch_size // self.training.accumulate
+        for micro in range(self.training.accumulate):
+            start = micro * size + self.first_row
+            rng = BatchRng(seed, total=total, start=start, rows=self.rows, device=self.world.device)
+            augment = BatchRng(derive(seed, "augment"), total=total, start=start, rows=self.rows)
+            batch = self.data.batch(ids[start : start + self.rows], augment).to(self.world.device)
+            yield (self.stage.transform(batch) if self.stage.transform else batch), rng
+
+    def backward(
+        self, part: Part, local: int, repeat: int, precision: str, notes: dict[str, list[Tensor]]
+    ) -> list[Tensor]:
+        """Compute the gradients of one update, without applying them; return the ids of the examples used."""
+        objective = part.objective
+        assert isinstance(objective, Objective)
+        assert part.call is not None
+        if self._selected is not part:
+            part.select()
+            self._selected = part
+        for p in part.parameters:
+            p.grad = None
+        used = []
+        for batch, rng in self.micro_batches(part, local, repeat):
+            with precision_context(precision, self.world.device):
+                loss, named = part.call(objective.loss, batch, rng, Progress(local, self.steps))
+            (loss / self.training.accumulate if self.training.accumulate > 1 else loss).backward()
+            note(notes, objective.name, {"loss": loss, **named})
+            used.append(batch.ids)
+        return used
+
+    def run(self, part: Part, local: int, repeat: int, precision: str) -> tuple[dict[str, float], list[Tensor], bool]:
+        """One update of one part: gradients, the check that they are finite, the optimizer's step.
+
+        Returns:
+            The logged values, the ids of the examples used, and whether all was finite (else nothing moved).
+        """
+        notes: dict[str, list[Tensor]] = {}
+        objective = part.objective
+        torch.default_generator.manual_seed(  # for layers that draw from it, such as dropout
+            derive(self.training.seed, "layers", self.stage.name, objective.name, local, repeat, self.world.rank)
+        )
+        if isinstance(objective, Update):
+            used = []
+            with torch.no_grad():
+                for batch, rng in self.micro_batches(part, local, repeat):
+                    note(notes, objective.name, objective.step(batch, rng, Progress(local, self.steps)))
+                    used.append(batch.ids)
+            parallel.average_state(objective.module, self.world)
+            return settle(notes, self.world), used, True
+        assert part.optimizer is not None
+        kept = [b.clone() for b in part.buffers]
+        used = self.backward(part, local, repeat, precision, notes)
+        gradients = [p.grad for p in part.parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if self.training.clip:
+            torch.nn.utils.clip_grads_with_norm_(part.parameters, self.training.clip, norm)
+        note(notes, objective.name, {"gradient_norm": norm})
+        logs = settle(notes, self.world)
+        if not all(math.isfinite(logs[f"{objective.name}/{key}"]) for key in ("loss", "gradient_norm")):
+            for buffer, old in zip(part.buffers, kept, strict=True):
+                buffer.copy_(old)
+            return logs, used, False
+        factor = optimizers.multiplier(self.training.schedule, local, self.steps)
+        optimizers.set_rate(part.optimizer, factor)
+        part.optimizer.step()
+        return logs, used, True
+
+    def optimizer_state(self) -> dict[str, Tensor]:
+        """The state of all its optimizers as named tensors."""
+        tensors: dict[str, Tensor] = {}
+        for part in self.parts:
+            if part.optimizer is not None:
+                tensors.update(optimizers.state_tensors(part.optimizer, part.optimizer_name))
+        return tensors
+
+    def load_optimizer_state(self, checkpoint: Checkpoint) -> None:
+        """Restore the optimizers from a checkpoint taken inside this stage."""
+        tensors = checkpoint.tensors("optimizer")
+        for part in self.parts:
+            if part.optimizer is not None and part.optimizer_name == part.objective.name:
+                optimizers.load_state_tensors(part.optimizer, tensors, part.optimizer_name)
+
+    def attempt(self) -> None:
+        """Forward and backward passes of one step; nothing changes. For measuring speed."""
+        for part in self.parts:
+            if isinstance(part.objective, Objective):
+                kept = [b.clone() for b in part.buffers]
+                context = "bfloat16" if torch.is_autocast_enabled(self.world.device.type) else "float32"
+                for repeat in range(part.objective.repeat):
+                    self.backward(part, 0, repeat, context, {})
+                for p in part.parameters:
+                    p.grad = None
+                for buffer, old in zip(part.buffers, kept, strict=True):
+                    buffer.copy_(old)
+
+
+def stage_ends(stages: tuple[Stage, ...], steps: int) -> list[int]:
+    """The run's step at which each stage ends, from the stages' shares; every stage gets a step if there are enough."""
+    total = sum(s.share for s in stages)
+    ends, passed = [], 0.0
+    for stage in stages:
+        passed += stage.share
+        ends.append(max(round(steps * passed / total), (ends[-1] if ends else 0) + 1))
+    ends[-1] = max(steps, 1)
+    return [min(end, steps) for end in ends]
+
+
+def note(notes: dict[str, list[Tensor]], prefix: str, named: Mapping[str, Tensor]) -> None:
+    """Collect scalars under ``prefix/name``."""
+    for name, value in named.items():
+        notes.setdefault(f"{prefix}/{name}", []).append(value.detach())
+
+
+def settle(notes: Mapping[str, list[Tensor]], world: World) -> dict[str, float]:
+    """Average the collected scalars over micro-batches and processes, in one transfer."""
+    if not notes:
+        return {}
+    means = [v[0] if len(v) == 1 else torch.stack(v).mean() for v in notes.values()]
+    values = parallel.mean_over(torch.stack([m.float().double() for m in means]), world)
+    return dict(zip(notes, values.tolist(), strict=True))

@@ -1,0 +1,259 @@
+"""One suite over every system of the catalogue and every capability that it declares.
+
+A model listed in the catalogue, with a demo recipe, is tested here with no further line.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.tools import MODELS, Table, small_recipe
+
+from castalia import api, checkpoints, recipes, runs
+from castalia.catalogue import CATALOGUE
+from castalia.configuration import recipe_from_json
+from castalia.core.config import from_json, to_json
+from castalia.core.data import Batch, Dataset
+from castalia.core.model import CAPABILITIES, Density, Exportable, Latents, Model, Objective, Progress, build
+from castalia.core.rng import BatchRng, SampleRng
+from castalia.core.weights import load_tensors, save_tensors
+from castalia.training.loop import train
+
+every_model = pytest.mark.parametrize("name", MODELS)
+
+
+@pytest.fixture(scope="module")
+def data() -> dict[str, Dataset]:
+    return {name: api.training_data(small_recipe(name)) for name in MODELS}
+
+
+@pytest.fixture(scope="module")
+def trained(data: dict[str, Dataset], tmp_path_factory: pytest.TempPathFactory) -> dict[str, runs.Run]:
+    """A short, uninterrupted run of every model."""
+    made = {}
+    for name in MODELS:
+        out = tmp_path_factory.mktemp("run") / name
+        made[name] = train(small_recipe(name), data[name], out, quiet=True)
+    return made
+
+
+def make(name: str, data: Dataset, seed: int = 0) -> Model:
+    model = build(CATALOGUE[name].load(), small_recipe(name).config, data.spec, seed)
+    model.initialise(data, BatchRng(0, total=1), {})
+    return model
+
+
+def first(data: Dataset, n: int = 8) -> Batch:
+    return data.batch(np.arange(n))
+
+
+@every_model
+def test_declares_what_it_can_do(name: str) -> None:
+    cls = CATALOGUE[name].load()
+    assert CATALOGUE[name].capabilities == tuple(c.__name__ for c in CAPABILITIES if issubclass(cls, c))
+    assert cls.__doc__
+    assert sys.modules[cls.__module__].__doc__
+
+
+@pytest.mark.parametrize("name", sorted(recipes.RECIPES))
+def test_recipe_survives_json(name: str) -> None:
+    recipe = recipes.recipe(name)
+    assert recipe_from_json(json.loads(json.dumps(to_json(recipe)))) == recipe
+    assert from_json(type(recipe.config), to_json(recipe.config)) == recipe.config
+    assert type(recipe.config).__dataclass_params__.frozen  # type: ignore[attr-defined]
+
+
+@every_model
+def test_save_and_load_bit_for_bit(name: str, data: dict[str, Dataset], tmp_path: Path) -> None:
+    model, other = make(name, data[name]), make(name, data[name], seed=1)
+    before = other.sample(2, rng=SampleRng(0, range(2)))
+    save_tensors(tmp_path / "w.safetensors", model.state_dict())
+    runs.load_weights(other, load_tensors(tmp_path / "w.safetensors")[0], tmp_path)
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, other.state_dict()[key]), key
+    after = other.sample(2, rng=SampleRng(0, range(2)))
+    assert torch.equal(after, model.sample(2, rng=SampleRng(0, range(2))))
+    assert not torch.equal(after, before), "weights do not matter to its samples"
+
+
+@every_model
+def test_an_objective_moves_its_module_and_nothing_else(name: str, data: dict[str, Dataset]) -> None:
+    model = make(name, data[name]).train()
+    for stage in model.stages():
+        batch = stage.transform(first(data[name])) if stage.transform else first(data[name])
+        for objective in stage.objectives:
+            if not isinstance(objective, Objective):
+                continue
+            own = {id(p) for p in objective.module.parameters()}
+            assert own, f"{objective.name} has no parameters"
+            for p in model.parameters():
+                p.grad = None
+                p.requires_grad_(id(p) in own)
+            loss, logs = objective.loss(batch, BatchRng(0, total=len(batch)), Progress(0, 1))
+            assert loss.shape == ()
+            assert loss.dtype == torch.float32
+            assert all(v.shape == () for v in logs.values())
+            loss.backward()
+            for key, p in model.named_parameters():
+                if id(p) in own:
+                    assert p.grad is not None, f"{objective.name} does not reach {key}"
+                    assert p.grad.isfinite().all(), f"{objective.name}: {key}"
+                else:
+                    assert p.grad is None, f"{objective.name} reaches {key}"
+
+
+@every_model
+def test_samples_are_in_natural_units(name: str, data: dict[str, Dataset]) -> None:
+    model = make(name, data[name]).eval()
+    x = first(data[name]).x
+    drawn = model.sample(5, rng=SampleRng(3, range(5)))
+    assert drawn.shape == (5, *x.shape[1:])
+    assert drawn.dtype == x.dtype
+    cold = model.sample(5, rng=SampleRng(3, range(5)), temperature=0.0)
+    assert cold.shape == drawn.shape
+
+
+@every_model
+def test_same_seed_same_samples(name: str, data: dict[str, Dataset], trained: dict[str, runs.Run]) -> None:
+    one, again, other = (api.sample(trained[name], 4, seed=s) for s in (7, 7, 8))
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+
+
+@every_model
+def test_a_sample_does_not_depend_on_its_neighbours(name: str, trained: dict[str, runs.Run]) -> None:
+    """Tolerance: one unit of an integer medium, 1e-4 of a floating one (sums in another order round otherwise)."""
+    many = api.sample(trained[name], 9, seed=7)
+    alone = api.sample(trained[name], 1, seed=7, start=6)
+    limit = 1e-4 if many.is_floating_point() else 1
+    assert (many[6:7].double() - alone.double()).abs().max() <= limit
+
+
+@every_model
+def test_overfits_one_batch(name: str, data: dict[str, Dataset], tmp_path: Path) -> None:
+    batch = first(data[name])
+    labels = batch.label
+    table = Table(batch.x, data[name].spec, labels)
+    seen: list[dict[str, float]] = []
+    recipe = small_recipe(name, steps=250)
+    train(recipe, table, tmp_path / "run", quiet=True, callback=lambda step, logs: seen.append(dict(logs)))
+    key = next(k for k in seen[0] if k.endswith("/loss"))
+    start, end = (float(np.mean([s[key] for s in part])) for part in (seen[:10], seen[-10:]))
+    assert end < 0.8 * start, f"{key} went from {start:.3f} to {end:.3f}"
+
+
+def equal_runs(a: runs.Run, b: runs.Run, tolerance: float = 0.0) -> None:
+    """Weights, averages, optimizer state and logged values agree (bit for bit without a tolerance)."""
+    one, two = checkpoints.newest(a.checkpoints), checkpoints.newest(b.checkpoints)
+    assert one is not None
+    assert two is not None
+    assert one.step == two.step
+    for group in ("model", "ema", "optimizer"):
+        left, right = one.tensors(group), two.tensors(group)
+        assert left.keys() == right.keys()
+        for key in left:
+            if tolerance:
+                torch.testing.assert_close(left[key], right[key], atol=tolerance, rtol=tolerance, msg=f"{group} {key}")
+            else:
+                assert torch.equal(left[key], right[key]), f"{group} {key}"
+    logs = [[{k: v for k, v in m.items() if k != "seconds"} for m in r.metrics()] for r in (a, b)]
+    assert len(logs[0]) == len(logs[1])
+    for left, right in zip(*logs, strict=True):
+        assert left.keys() == right.keys()
+        for key, value in left.items():
+            if tolerance and isinstance(value, float):
+                assert right[key] == pytest.approx(value, rel=tolerance * 10, abs=tolerance), key
+            else:
+                assert right[key] == value, key
+
+
+@every_model
+@pytest.mark.parametrize("crash_after", [1, 5, 7])
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    name: str, crash_after: int, data: dict[str, Dataset], trained: dict[str, runs.Run], tmp_path: Path
+) -> None:
+    recipe = small_recipe(name)
+
+    def crash(step: int, logs: object) -> None:
+        if step == crash_after:
+            raise RuntimeError("crash")
+
+    every = replace(recipe, training=replace(recipe.training, checkpoint_every=3))
+    with pytest.raises(RuntimeError, match="crash"):
+        train(every, data[name], tmp_path / "run", quiet=True, callback=crash)
+    resumed = train(every, data[name], tmp_path / "run", quiet=True, resume=True)
+    equal_runs(trained[name], resumed)
+    published, straight = load_tensors(resumed.weights)[0], load_tensors(trained[name].weights)[0]
+    assert all(torch.equal(published[key], straight[key]) for key in straight)
+
+
+def test_two_processes_equal_one(trained: dict[str, runs.Run], data: dict[str, Dataset], tmp_path: Path) -> None:
+    """Same losses and weights within 2e-5 (gradients are summed in another order); a checkpoint of two resumes on one."""
+    script = Path(__file__).with_name("two_processes.py")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
+    done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for name in MODELS:
+        equal_runs(trained[name], runs.open_run(tmp_path / f"{name}-whole"), tolerance=2e-5)
+        half = runs.open_run(tmp_path / f"{name}-half")
+        finished = train(half.recipe, data[name], half.path, quiet=True, resume=True)
+        equal_runs(trained[name], finished, tolerance=2e-5)
+        equal_runs(trained[name], runs.open_run(tmp_path / f"{name}-back"), tolerance=2e-5)
+
+
+def having(capability: type) -> list[str]:
+    return [n for n in MODELS if capability.__name__ in CATALOGUE[n].capabilities]
+
+
+@pytest.mark.parametrize("name", having(Density))
+def test_density(name: str, data: dict[str, Dataset]) -> None:
+    model = make(name, data[name]).eval()
+    assert isinstance(model, Density)
+    x = first(data[name], 6).x
+    whole = model.log_likelihood(x, rng=SampleRng(1, range(6)), samples=60)
+    assert whole.nats.shape == (6,)
+    assert whole.nats.dtype == torch.float64
+    assert whole.nats.isfinite().all()
+    assert whole.preprocessing
+    part = model.log_likelihood(x[4:], rng=SampleRng(1, [4, 5]), samples=60)
+    torch.testing.assert_close(part.nats, whole.nats[4:], rtol=1e-5, atol=1e-3)
+    assert whole.kind in ("exact", "bound", "estimate")
+
+
+@pytest.mark.parametrize("name", having(Latents))
+def test_latents(name: str, data: dict[str, Dataset]) -> None:
+    model = make(name, data[name]).eval()
+    assert isinstance(model, Latents)
+    x = first(data[name], 6).x
+    z = model.encode(x)
+    assert z.shape == (6, model.latent_dims)
+    assert torch.equal(z, model.encode(x))
+    assert not torch.equal(model.encode(x, rng=SampleRng(0, range(6))), z)
+    for decoded in (model.decode(z), model.decode(z, rng=SampleRng(0, range(6)))):
+        assert decoded.shape == x.shape
+        assert decoded.dtype == x.dtype
+    kl = model.posterior_kl(x)
+    assert kl.shape == z.shape
+    assert (kl >= -1e-5).all()
+
+
+@pytest.mark.parametrize("name", having(Exportable))
+def test_export_round_trip(name: str, trained: dict[str, runs.Run], tmp_path: Path) -> None:
+    from castalia.interop.folder import export_folder, import_folder
+
+    export_folder(trained[name], tmp_path / "folder")
+    back = import_folder(tmp_path / "folder", tmp_path / "run")
+    assert torch.equal(api.sample(back, 3, seed=1), api.sample(trained[name], 3, seed=1))
+    model = trained[name].model()[0]
+    assert isinstance(model, Exportable)
+    for call, (module, inputs) in model.export_calls().items():
+        program = torch.export.export(module, inputs)
+        out = program.module()(*inputs)
+        torch.testing.assert_close(out, module(*inputs), msg=call)

@@ -1,0 +1,34 @@
+"""Shared by all tests: one thread per process, a private cache, and data sets that come and go."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # processes of the suite run side by side; see the performance notes
+
+from collections.abc import Iterator  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    os.environ["CASTALIA_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+
+
+@pytest.fixture(scope="session")
+def castalia_data() -> Path:
+    """The folder of real data sets; tests that need it skip where there is none."""
+    folder = os.environ.get("CASTALIA_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("CASTALIA_DATA is not set: this test needs the real data sets")
+    return Path(folder)

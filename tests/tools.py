@@ -1,0 +1,39 @@
+"""What several tests need."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from castalia import recipes
+from castalia.catalogue import CATALOGUE
+from castalia.configuration import Recipe
+from castalia.core.data import Batch, Dataset, Spec
+from castalia.core.rng import Rng
+
+
+class Table(Dataset):
+    """A few examples in memory."""
+
+    def __init__(self, x: torch.Tensor, spec: Spec, labels: torch.Tensor | None = None) -> None:
+        self.x, self.spec, self.labels = x, spec, labels
+        self.name, self.fingerprint = "table", "test"
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def batch(self, ids: np.ndarray, rng: Rng | None = None) -> Batch:
+        i = torch.from_numpy(ids)
+        return Batch(self.x[i], i, None if self.labels is None else self.labels[i])
+
+
+def small_recipe(model: str, **training: object) -> Recipe:
+    """The demo recipe of a model, short and in float32."""
+    base = recipes.recipe(recipes.DEMOS[model])
+    settings = {"precision": "float32", "steps": 12, "batch_size": 8, "samples": 4, "log_every": 5, **training}
+    return replace(base, training=replace(base.training, **settings))  # type: ignore[arg-type]
+
+
+MODELS = sorted(CATALOGUE)

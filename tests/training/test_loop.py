@@ -1,0 +1,284 @@
+"""The loop with every kind of system: what runs when, what is saved, and what happens on bad days."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.conformance.test_conformance import equal_runs
+from tests.tools import Table
+from tests.training import toys
+
+from castalia import catalogue, checkpoints, runs
+from castalia.configuration import Data, Recipe, Schedule, Training
+from castalia.core.errors import Interrupted, NonFiniteError, RunError, UsageError
+from castalia.core.model import Model, build
+from castalia.training import loop, plan
+from castalia.training.loop import train
+from castalia.training.stage import stage_ends
+
+
+@pytest.fixture(autouse=True)
+def _toys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalogue, "CATALOGUE", {**catalogue.CATALOGUE, **toys.entries()})
+
+
+@pytest.fixture
+def data() -> Table:
+    x = torch.randint(0, 256, (30, 1, 4, 4), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    return Table(x, toys.SPEC)
+
+
+def recipe(name: str, **training: object) -> Recipe:
+    settings = {"steps": 12, "batch_size": 6, "log_every": 5, "precision": "float32", "samples": 2, **training}
+    return Recipe(name, toys.ToyConfig(), Data("table"), Training(**settings))  # type: ignore[arg-type]
+
+
+def spy(monkeypatch: pytest.MonkeyPatch) -> list[Model]:
+    """Catch the model that the loop builds."""
+    made: list[Model] = []
+
+    def building(*args: object) -> Model:
+        made.append(build(*args))  # type: ignore[arg-type]
+        return made[-1]
+
+    monkeypatch.setattr(loop, "build", building)
+    return made
+
+
+def test_objectives_alternate_in_order(data: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = spy(monkeypatch)
+    monkeypatch.setattr(loop, "_decide", lambda *a: plan.Plan(5, "float32", 1, "test"))
+    train(recipe("toy-alternating", steps=5), data, tmp_path / "run", quiet=True)
+    (model,) = made
+    step = ["critic"] * 3
+    expected = []
+    for number in range(5):
+        expected += step + ["penalty"] * (number % 4 == 0) + ["generator"] + ["adapt"] * (number % 2 == 0)
+    assert model.calls == expected  # type: ignore[attr-defined]
+    assert model.strength.item() == pytest.approx(0.03)  # type: ignore[attr-defined]
+
+
+def test_lazy_penalty_shares_the_critics_optimizer(data: Table, tmp_path: Path) -> None:
+    run = train(recipe("toy-alternating"), data, tmp_path / "run", quiet=True)
+    newest = checkpoints.newest(run.checkpoints)
+    assert newest is not None
+    heads = {key.split("/")[0] for key in newest.tensors("optimizer")}
+    assert heads == {"critic", "generator"}
+    steps = newest.tensors("optimizer")["critic/0/step"].item()
+    assert steps == 12 * 3 + 3  # three critic updates a step, the penalty in steps 0, 4 and 8
+
+
+def test_stages_follow_one_another(data: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = spy(monkeypatch)
+    run = train(recipe("toy-stages", log_every=1), data, tmp_path / "run", quiet=True)
+    (model,) = made
+    assert model.entered == ["prior"]  # type: ignore[attr-defined]
+    assert ("codes", 6) in model.sizes  # type: ignore[attr-defined]
+    assert ("prior", 4) in model.sizes  # type: ignore[attr-defined]
+    names = [m["stage"] for m in run.metrics()]
+    assert names == ["codes"] * 8 + ["prior"] * 4
+    newest = checkpoints.newest(run.checkpoints)
+    assert newest is not None
+    assert {key.split("/")[0] for key in newest.tensors("optimizer")} == {"prior"}
+
+
+@pytest.mark.parametrize("name", ["toy-alternating", "toy-stages", "toy-chain", "toy-gradient-free"])
+@pytest.mark.parametrize("crash_after", [2, 6, 8, 11])
+def test_every_kind_resumes_bit_for_bit(name: str, crash_after: int, data: Table, tmp_path: Path) -> None:
+    straight = train(recipe(name, checkpoint_every=2), data, tmp_path / "a", quiet=True)
+
+    def crash(step: int, logs: object) -> None:
+        if step == crash_after:
+            raise RuntimeError("crash")
+
+    with pytest.raises(RuntimeError):
+        train(recipe(name, checkpoint_every=2), data, tmp_path / "b", quiet=True, callback=crash)
+    equal_runs(straight, train(recipe(name, checkpoint_every=2), data, tmp_path / "b", quiet=True, resume=True))
+
+
+def test_gradient_free_stage_finds_the_optimum(data: Table, tmp_path: Path) -> None:
+    run = train(recipe("toy-gradient-free", steps=300), data, tmp_path / "run", quiet=True)
+    newest = checkpoints.newest(run.checkpoints)
+    assert newest is not None
+    torch.testing.assert_close(newest.tensors("model")["mean"], torch.tensor([1.0, -2.0]), atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["bad_loss", "bad_gradient"])
+def test_non_finite_steps_never_reach_the_weights(
+    kind: str, data: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(toys.Poisoned, kind, (3, 7))
+    run = train(recipe("toy-poisoned", steps=10, log_every=1), data, tmp_path / "run")
+    newest = checkpoints.newest(run.checkpoints)
+    assert newest is not None
+    assert all(t.isfinite().all() for group in ("model", "ema") for t in newest.tensors(group).values())
+    assert newest.state()["skipped"] == 2
+    assert run.metrics()[-1]["skipped"] == 2
+    told = capsys.readouterr().err
+    assert "Step 4 was skipped" in told
+    assert "Its examples: " in told
+
+
+def test_training_stops_after_too_many_bad_steps(
+    data: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(toys.Poisoned, "bad_loss", tuple(range(6, 99)))
+    with pytest.raises(NonFiniteError, match=r"3 such steps in a row.*step-0000000") as caught:
+        train(
+            recipe("toy-poisoned", max_bad_steps=3, checkpoint_every=2), data, tmp_path / "run", quiet=True
+        )
+    assert "Its examples: " in str(caught.value)
+    run = runs.open_run(tmp_path / "run")
+    newest = checkpoints.newest(run.checkpoints)
+    assert newest is not None
+    assert newest.step == 8 or newest.step == 6
+    assert all(t.isfinite().all() for t in newest.tensors("model").values())
+
+
+def test_a_signal_saves_and_stops(data: Table, tmp_path: Path) -> None:
+    import os
+    import signal
+
+    def shoot(step: int, logs: object) -> None:
+        if step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    straight = train(recipe("toy-stages"), data, tmp_path / "a", quiet=True)
+    with pytest.raises(Interrupted) as caught:
+        train(recipe("toy-stages"), data, tmp_path / "b", quiet=True, callback=shoot)
+    assert caught.value.exit_code == 143
+    equal_runs(straight, train(recipe("toy-stages"), data, tmp_path / "b", quiet=True, resume=True))
+
+
+def test_a_full_disk_loses_nothing(data: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from castalia.core import files
+
+    real, count = files.os.replace, [0]
+
+    def full(source: object, target: object) -> None:
+        count[0] += "checkpoints" in str(target) and "step-" in str(Path(str(target)).name)
+        if count[0] == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(source, target)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(files.os, "replace", full)
+    with pytest.raises(RunError, match="disk is full"):
+        train(recipe("toy-stages", checkpoint_every=2), data, tmp_path / "run", quiet=True)
+    monkeypatch.setattr(files.os, "replace", real)
+    folder = tmp_path / "run" / "checkpoints"
+    assert [p.name for p in sorted(folder.iterdir())] == ["step-00000002", "step-00000004"]
+    straight = train(recipe("toy-stages", checkpoint_every=2), data, tmp_path / "a", quiet=True)
+    equal_runs(straight, train(recipe("toy-stages", checkpoint_every=2), data, tmp_path / "run", quiet=True, resume=True))
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "gone", "manifest"])
+@pytest.mark.parametrize("file", ["model.safetensors", "ema.safetensors", "optimizer.safetensors", "state.json"])
+def test_a_damaged_checkpoint_is_passed_over(damage: str, file: str, data: Table, tmp_path: Path) -> None:
+    settings = recipe("toy-stages", checkpoint_every=4, keep=3)
+    straight = train(settings, data, tmp_path / "a", quiet=True)
+    run = train(settings, data, tmp_path / "run", quiet=True)
+    newest = checkpoints.newest(run.checkpoints)
+    assert newest is not None
+    path = newest.path / ("manifest.json" if damage == "manifest" else file)
+    raw = path.read_bytes()
+    path.unlink()  # a hard link may share its contents with model.safetensors
+    if damage == "cut":
+        path.write_bytes(raw[: len(raw) // 2])
+    elif damage == "flip":
+        path.write_bytes(raw[:-3] + bytes([raw[-3] ^ 1]) + raw[-2:])
+    elif damage == "manifest":
+        path.write_text("{")
+    older = checkpoints.newest(run.checkpoints)
+    assert older is not None
+    assert older.step == 8
+    assert checkpoints.damaged(run.checkpoints) == [newest.path]
+    equal_runs(straight, train(settings, data, tmp_path / "run", quiet=True, resume=True))
+
+
+def test_damaged_weights_fall_back_to_the_checkpoint(data: Table, tmp_path: Path) -> None:
+    run = train(recipe("toy-stages"), data, tmp_path / "run", quiet=True)
+    good = run.model()[0].state_dict()
+    raw = run.weights.read_bytes()
+    run.weights.unlink()
+    run.weights.write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
+    with pytest.warns(UserWarning, match="damaged"):
+        model, origin = run.model()
+    assert "checkpoint" in origin
+    assert all(torch.equal(v, good[k]) for k, v in model.state_dict().items())
+
+
+def test_refuses_to_mix_runs(data: Table, tmp_path: Path) -> None:
+    train(recipe("toy-stages"), data, tmp_path / "run", quiet=True)
+    with pytest.raises(UsageError, match="--resume"):
+        train(recipe("toy-stages"), data, tmp_path / "run", quiet=True)
+    with pytest.raises(UsageError, match=r"training\.lr"):
+        train(recipe("toy-stages", lr=0.5), data, tmp_path / "run", quiet=True, resume=True)
+    other = Table(data.x, data.spec)
+    other.fingerprint = "other"
+    with pytest.raises(UsageError, match="other data"):
+        train(recipe("toy-stages"), other, tmp_path / "run", quiet=True, resume=True)
+
+
+def test_accumulation_equals_one_large_batch(data: Table, tmp_path: Path) -> None:
+    whole = train(recipe("toy-stages"), data, tmp_path / "a", quiet=True)
+    parts = train(recipe("toy-stages", accumulate=2), data, tmp_path / "b", quiet=True)
+    equal_runs(whole, parts, tolerance=1e-5)
+
+
+def test_minutes_bound_the_training(data: Table, tmp_path: Path) -> None:
+    run = train(recipe("toy-stages", minutes=0.03), data, tmp_path / "run", quiet=True)
+    planned = plan.load(run.path / "plan.json")
+    assert planned is not None
+    assert planned.steps > 12
+    assert 0 < run.metrics()[-1]["seconds"] < 8 if run.metrics() else True
+    newest = checkpoints.newest(run.checkpoints)
+    assert newest is not None
+    assert newest.step <= planned.steps
+
+
+def test_stage_shares() -> None:
+    stages = build(toys.Stages, toys.ToyConfig(), toys.SPEC).stages()
+    assert stage_ends(stages, 12) == [8, 12]
+    assert stage_ends(stages, 2) == [1, 2]
+
+
+def test_metrics_are_complete_and_json(data: Table, tmp_path: Path) -> None:
+    run = train(recipe("toy-stages"), data, tmp_path / "run", quiet=True)
+    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [5, 10, 12]
+    assert all(math.isfinite(v) for line in lines for v in line.values() if isinstance(v, float))
+    assert (run.path / "README.md").read_text().startswith("# ")
+    assert sorted(p.name for p in (run.path / "samples").iterdir())[-1] == "step-00000012.png"
+
+
+def test_constant_schedule_and_no_averaging(data: Table, tmp_path: Path) -> None:
+    run = train(
+        recipe("toy-stages", ema_half_life=0, schedule=Schedule("constant", warmup=0)), data, tmp_path / "r", quiet=True
+    )
+    newest = checkpoints.newest(run.checkpoints)
+    assert newest is not None
+    assert all(torch.equal(v, newest.tensors("ema")[k]) for k, v in newest.tensors("model").items())
+
+
+def test_order_uses_every_example_once_per_epoch() -> None:
+    from castalia.core.data import Order
+
+    order = Order(10, 4, seed=3)
+    drawn = np.concatenate([order.ids(d) for d in range(5)])
+    assert sorted(drawn[:10]) == list(range(10))
+    assert sorted(drawn[10:]) == list(range(10))
+    assert (Order(10, 4, seed=3).ids(4) == order.ids(4)).all()
+    assert (Order(10, 4, seed=4).ids(0) != order.ids(0)).any()
+    assert sorted(Order(3, 8, seed=0).ids(0).tolist())[:3] == [0, 0, 0] or len(Order(3, 8, seed=0).ids(0)) == 8
+
+
+def test_replaced_training_is_checked() -> None:
+    with pytest.raises(ValueError, match="micro-batches"):
+        replace(Training(), batch_size=7, accumulate=2)
