@@ -6,11 +6,10 @@ import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # processes of the suite run side by side; see the performance notes
 
-from collections.abc import Iterator  # noqa: E402
-from pathlib import Path  # noqa: E402
+from pathlib import Path
 
-import pytest  # noqa: E402
-import torch  # noqa: E402
+import pytest
+import torch
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -20,9 +19,8 @@ def _one_thread() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _private_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["CASTALIA_CACHE"] = str(tmp_path_factory.mktemp("cache"))
-    yield
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,14 @@ class Table(Dataset):
 def small_recipe(model: str, **training: object) -> Recipe:
     """The demo recipe of a model, short and in float32."""
     base = recipes.recipe(recipes.DEMOS[model])
-    settings = {"precision": "float32", "steps": 12, "batch_size": 8, "samples": 4, "log_every": 5, **training}
+    settings = {
+        "precision": "float32",
+        "steps": 12,
+        "batch_size": 8,
+        "samples": 4,
+        "log_every": 5,
+        **training,
+    }
     return replace(base, training=replace(base.training, **settings))  # type: ignore[arg-type]
 
 

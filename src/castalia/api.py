@@ -21,7 +21,16 @@ from castalia.media.image.decode import ImageOptions
 from castalia.media.named import open_data as _open_data
 from castalia.runs import Run
 
-__all__ = ["evaluate", "load", "make_recipe", "open_data", "sample", "save_pictures", "train", "training_data"]
+__all__ = [
+    "evaluate",
+    "load",
+    "make_recipe",
+    "open_data",
+    "sample",
+    "save_pictures",
+    "train",
+    "training_data",
+]
 
 SAMPLES_AT_ONCE = 256
 
@@ -93,11 +102,17 @@ def make_recipe(
 def open_data(source: str, *, split: str | None = None, image: ImageOptions | None = None) -> Dataset:
     """Open a named set, a folder, a zip, IDX, Parquet or NumPy file as pictures.
 
+    Args:
+        source: the name or path.
+        split: ``train``, ``test``, ...; a path without splits of its own is cut into nine tenths and one tenth.
+            None: the training split, or everything where a path has none; ``all``: likewise.
+        image: how to decode.
+
     Raises:
         DataError: it cannot be read; the text names the file and what is wrong.
         UsageError: there is no such set or path.
     """
-    return _open_data(source, image or ImageOptions(), split)
+    return _open_data(source, image or ImageOptions(), None if split == "all" else split)
 
 
 def training_data(recipe: Recipe) -> Dataset:
@@ -158,7 +173,7 @@ def sample(run: Run | str | Path, n: int, *, seed: int = 0, temperature: float =
 
 def save_pictures(pictures: Tensor, folder: str | Path) -> list[Path]:
     """Write pictures ``uint8`` (n, C, H, W) as ``0000.png`` ... and ``grid.png`` into a folder."""
-    from castalia.media.image import ImageMedium
+    from castalia.media.image.medium import ImageMedium
 
     return ImageMedium().write(pictures, Path(folder), recipe=None)
 
@@ -173,15 +188,23 @@ def evaluate(run: Run | str | Path, data: str | None = None, *, split: str = "te
         **options: ``samples``, ``refine``, ``limit``, ``seed``, ``baselines``.
 
     Returns:
-        Metric name to value, unit, kind, n, seed, interval.
+        ``{"metrics": {name: {value, unit, kind, n, seed, interval, detail}}, "context": {...}}``, as stored in the
+        run's ``results.json``.
     """
+    import time
+
     from castalia.evaluation import evaluate as measuring
 
     run = load(run) if not isinstance(run, Run) else run
-    source = data or run.recipe.data.source
-    held_out = open_data(source, split=split, image=run_image_options(run))
-    metrics = measuring.evaluate(run, held_out, split=split, train=None, **options)
-    return metrics
+    image = run_image_options(run)
+    held_out = open_data(data or run.recipe.data.source, split=split, image=image)
+    seen = None
+    if options.get("baselines"):
+        seen = open_data(run.recipe.data.source, split=run.recipe.data.split, image=image)
+    started = time.perf_counter()
+    metrics = measuring.evaluate(run, held_out, split=split, train=seen, **options)
+    seconds = time.perf_counter() - started
+    return measuring.record(run, metrics, measuring.context(run, held_out, metrics, split=split, seconds=seconds))
 
 
 def run_image_options(run: Run) -> ImageOptions:

@@ -106,12 +106,13 @@ class Data:
 
     Attributes:
         source: a named set or a path.
-        split: which part trains; None takes the set's training split, or everything where there are no splits.
+        split: which part trains. A path without splits of its own keeps a tenth of its examples, chosen by a hash
+            of their names, as ``test``; ``all`` trains on that tenth too, and leaves nothing to measure on.
         image: how picture files are decoded.
     """
 
     source: str
-    split: str | None = None
+    split: str = "train"
     image: ImageOptions = field(default_factory=ImageOptions)
 
 
@@ -185,6 +186,6 @@ def spec_to_json(spec: Spec) -> dict[str, Any]:
 
 def spec_from_json(data: Any, where: str = "spec") -> Spec:
     """The inverse of :func:`spec_to_json`."""
-    if not isinstance(data, Mapping) or data.get("medium") not in SPECS:
+    if not isinstance(data, Mapping) or not isinstance(data.get("medium"), str) or data["medium"] not in SPECS:
         raise RunError(f"{where}: expected an object whose 'medium' is one of {', '.join(SPECS)}.")
     return from_json(SPECS[data["medium"]], {k: v for k, v in data.items() if k != "medium"}, where)

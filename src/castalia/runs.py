@@ -1,12 +1,12 @@
 """The run: a folder with everything that a verb needs and nothing that a verb cannot rebuild.
 
-    config.json          recipe, spec, fingerprint of the data, versions
-    model.safetensors    averaged weights of the newest checkpoint; self-verifying
-    metrics.jsonl        one line per logging interval
-    checkpoints/         the newest few, each with a manifest of hashes
-    samples/             grids drawn during training
-    results.json         what `castalia evaluate` measured
-    README.md            the model card
+config.json          recipe, spec, fingerprint of the data, versions
+model.safetensors    averaged weights of the newest checkpoint; self-verifying
+metrics.jsonl        one line per logging interval
+checkpoints/         the newest few, each with a manifest of hashes
+samples/             grids drawn during training
+results.json         what `castalia evaluate` measured
+README.md            the model card
 """
 
 from __future__ import annotations

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.tools import MODELS, Table, small_recipe
 
 from castalia import api, checkpoints, recipes, runs
 from castalia.catalogue import CATALOGUE
@@ -25,6 +24,7 @@ from castalia.core.model import CAPABILITIES, Density, Exportable, Latents, Mode
 from castalia.core.rng import BatchRng, SampleRng
 from castalia.core.weights import load_tensors, save_tensors
 from castalia.training.loop import train
+from tests.tools import MODELS, Table, small_recipe
 
 every_model = pytest.mark.parametrize("name", MODELS)
 
@@ -139,14 +139,14 @@ def test_a_sample_does_not_depend_on_its_neighbours(name: str, trained: dict[str
 @every_model
 def test_overfits_one_batch(name: str, data: dict[str, Dataset], tmp_path: Path) -> None:
     batch = first(data[name])
-    labels = batch.label
-    table = Table(batch.x, data[name].spec, labels)
+    x = torch.where(batch.x > 127, 255, 0).to(torch.uint8)  # black and white: no noise that nobody could learn
+    table = Table(x, data[name].spec, batch.label)
     seen: list[dict[str, float]] = []
     recipe = small_recipe(name, steps=250)
     train(recipe, table, tmp_path / "run", quiet=True, callback=lambda step, logs: seen.append(dict(logs)))
     key = next(k for k in seen[0] if k.endswith("/loss"))
     start, end = (float(np.mean([s[key] for s in part])) for part in (seen[:10], seen[-10:]))
-    assert end < 0.8 * start, f"{key} went from {start:.3f} to {end:.3f}"
+    assert end < 0.6 * start, f"{key} went from {start:.3f} to {end:.3f}"
 
 
 def equal_runs(a: runs.Run, b: runs.Run, tolerance: float = 0.0) -> None:
@@ -197,7 +197,15 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
 def test_two_processes_equal_one(trained: dict[str, runs.Run], data: dict[str, Dataset], tmp_path: Path) -> None:
     """Same losses and weights within 2e-5 (gradients are summed in another order); a checkpoint of two resumes on one."""
     script = Path(__file__).with_name("two_processes.py")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+        str(script),
+    ]
     done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     for name in MODELS:

@@ -1,24 +1,25 @@
 """Run under torchrun by the conformance suite: every model in two processes.
 
-    <name>-whole   from start to end
-    <name>-half    stopped after a checkpoint, to be resumed by one process
-    <name>-back    begun by one process here (rank 0, alone), resumed by two
+<name>-whole   from start to end
+<name>-half    stopped after a checkpoint, to be resumed by one process
+<name>-back    begun by one process here (rank 0, alone), resumed by two
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import torch.distributed as dist
-from tests.tools import MODELS, small_recipe
 
 from castalia import api
 from castalia.configuration import Recipe
 from castalia.core.data import Dataset
 from castalia.training.loop import train
+from tests.tools import MODELS, small_recipe
 
 
 class Stop(Exception):
@@ -52,10 +53,8 @@ def main(folder: Path) -> None:
         recipe = replace(recipe, training=replace(recipe.training, checkpoint_every=6, threads=1))
         data = api.training_data(recipe)
         train(recipe, data, folder / f"{name}-whole", quiet=True)
-        try:
+        with contextlib.suppress(Stop):
             train(recipe, data, folder / f"{name}-half", quiet=True, callback=stop_after(8))
-        except Stop:
-            pass
         if rank == 0:
             alone(recipe, data, folder / f"{name}-back")
         dist.barrier()

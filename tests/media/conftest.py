@@ -20,9 +20,7 @@ def encode():
 
     def run(picture, kind="PNG", **options):
         if isinstance(picture, np.ndarray):
-            picture = Image.fromarray(
-                picture[:, :, 0] if picture.ndim == 3 and picture.shape[2] == 1 else picture
-            )
+            picture = Image.fromarray(picture[:, :, 0] if picture.ndim == 3 and picture.shape[2] == 1 else picture)
         out = io.BytesIO()
         picture.save(out, kind, **options)
         return out.getvalue()
@@ -34,9 +32,7 @@ def encode():
 def write_idx():
     def run(path, array, *, cut=None, extra=b"", kind=8, dims=None):
         shape = array.shape if dims is None else dims
-        data = (
-            bytes([0, 0, kind, len(shape)]) + struct.pack(f">{len(shape)}I", *shape) + array.tobytes() + extra
-        )
+        data = bytes([0, 0, kind, len(shape)]) + struct.pack(f">{len(shape)}I", *shape) + array.tobytes() + extra
         data = data if cut is None else data[:cut]
         path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
         return path

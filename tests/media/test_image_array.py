@@ -97,9 +97,7 @@ def parquet(tmp_path, noise, encode):
 
     def run(name, n=7, *, names=None, column="image", plain=False, labels=None, **more):
         pictures = [encode(np.full((4, 5, 3), i, np.uint8)) for i in range(n)]
-        data = {
-            column: pictures if plain else [{"bytes": b, "path": f"{i}.png"} for i, b in enumerate(pictures)]
-        }
+        data = {column: pictures if plain else [{"bytes": b, "path": f"{i}.png"} for i, b in enumerate(pictures)]}
         if labels is not None:
             data["label"] = labels
         table = pa.table({**data, **more})
@@ -120,9 +118,7 @@ def test_parquet(parquet):
     assert d.spec.classes == ("p", "q", "r")
     assert d.labels.tolist() == [0, 1, 2, 0, 1, 2, 0]
     assert d.texts == tuple("abcdefg")
-    assert open_images(parquet("b.parquet", plain=True, column="img"), PLAIN).x[:, 0, 0, 0].tolist() == list(
-        range(7)
-    )
+    assert open_images(parquet("b.parquet", plain=True, column="img"), PLAIN).x[:, 0, 0, 0].tolist() == list(range(7))
 
 
 def test_parquet_splits_share_classes(parquet):

@@ -179,9 +179,7 @@ def test_progress_and_animations(tree, encode):
     from PIL import Image
 
     frames = [Image.new("RGB", (4, 4), c) for c in ("red", "blue")]
-    root = tree(
-        {f"{i}.gif": encode(frames[0], "GIF", save_all=True, append_images=frames[1:]) for i in range(100)}
-    )
+    root = tree({f"{i}.gif": encode(frames[0], "GIF", save_all=True, append_images=frames[1:]) for i in range(100)})
     calls = []
     d = open_images(root, PLAIN, progress=lambda done, total: calls.append((done, total)))
     assert calls[-1] == (100, 100)
@@ -190,9 +188,7 @@ def test_progress_and_animations(tree, encode):
 
 
 def test_large_pictures_go_through_threads_in_order(tree, encode):
-    root = tree(
-        {f"{i:03}.png": encode(np.full((150, 150, 1), i, np.uint8)) for i in range(200)} | {"x.png": b"bad"}
-    )
+    root = tree({f"{i:03}.png": encode(np.full((150, 150, 1), i, np.uint8)) for i in range(200)} | {"x.png": b"bad"})
     d = open_images(root, ImageOptions(on_bad_file="skip"))
     assert d.x[:, 0, 0, 0].tolist() == list(range(200))
     assert d.x[:, 0, 149, 149].tolist() == list(range(200))
@@ -271,11 +267,7 @@ def test_metadata_errors(tree, rows, message):
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    st.one_of(
-        st.binary(max_size=60), st.text(max_size=60).map(lambda s: json.dumps({"file_name": s}).encode())
-    )
-)
+@given(st.one_of(st.binary(max_size=60), st.text(max_size=60).map(lambda s: json.dumps({"file_name": s}).encode())))
 def test_any_metadata_line_is_a_row_or_a_data_error(line):
     reason = None
     try:

@@ -210,7 +210,4 @@ def test_redirects_stay_on_https():
     handler = _SameScheme()
     with pytest.raises(urllib.error.URLError, match="not https"):
         handler.redirect_request(request, io.BytesIO(), 302, "", Message(), "http://example.org/a")
-    assert (
-        handler.redirect_request(request, io.BytesIO(), 302, "", Message(), "https://example.org/b")
-        is not None
-    )
+    assert handler.redirect_request(request, io.BytesIO(), 302, "", Message(), "https://example.org/b") is not None

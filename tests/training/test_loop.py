@@ -11,9 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.conformance.test_conformance import equal_runs
-from tests.tools import Table
-from tests.training import toys
 
 from castalia import catalogue, checkpoints, runs
 from castalia.configuration import Data, Recipe, Schedule, Training
@@ -22,6 +19,9 @@ from castalia.core.model import Model, build
 from castalia.training import loop, plan
 from castalia.training.loop import train
 from castalia.training.stage import stage_ends
+from tests.conformance.test_conformance import equal_runs
+from tests.tools import Table
+from tests.training import toys
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +36,14 @@ def data() -> Table:
 
 
 def recipe(name: str, **training: object) -> Recipe:
-    settings = {"steps": 12, "batch_size": 6, "log_every": 5, "precision": "float32", "samples": 2, **training}
+    settings = {
+        "steps": 12,
+        "batch_size": 6,
+        "log_every": 5,
+        "precision": "float32",
+        "samples": 2,
+        **training,
+    }
     return Recipe(name, toys.ToyConfig(), Data("table"), Training(**settings))  # type: ignore[arg-type]
 
 
@@ -112,7 +119,11 @@ def test_gradient_free_stage_finds_the_optimum(data: Table, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("kind", ["bad_loss", "bad_gradient"])
 def test_non_finite_steps_never_reach_the_weights(
-    kind: str, data: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    kind: str,
+    data: Table,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(toys.Poisoned, kind, (3, 7))
     run = train(recipe("toy-poisoned", steps=10, log_every=1), data, tmp_path / "run")
@@ -126,14 +137,10 @@ def test_non_finite_steps_never_reach_the_weights(
     assert "Its examples: " in told
 
 
-def test_training_stops_after_too_many_bad_steps(
-    data: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_training_stops_after_too_many_bad_steps(data: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(toys.Poisoned, "bad_loss", tuple(range(6, 99)))
     with pytest.raises(NonFiniteError, match=r"3 such steps in a row.*step-0000000") as caught:
-        train(
-            recipe("toy-poisoned", max_bad_steps=3, checkpoint_every=2), data, tmp_path / "run", quiet=True
-        )
+        train(recipe("toy-poisoned", max_bad_steps=3, checkpoint_every=2), data, tmp_path / "run", quiet=True)
     assert "Its examples: " in str(caught.value)
     run = runs.open_run(tmp_path / "run")
     newest = checkpoints.newest(run.checkpoints)
@@ -175,7 +182,10 @@ def test_a_full_disk_loses_nothing(data: Table, tmp_path: Path, monkeypatch: pyt
     folder = tmp_path / "run" / "checkpoints"
     assert [p.name for p in sorted(folder.iterdir())] == ["step-00000002", "step-00000004"]
     straight = train(recipe("toy-stages", checkpoint_every=2), data, tmp_path / "a", quiet=True)
-    equal_runs(straight, train(recipe("toy-stages", checkpoint_every=2), data, tmp_path / "run", quiet=True, resume=True))
+    equal_runs(
+        straight,
+        train(recipe("toy-stages", checkpoint_every=2), data, tmp_path / "run", quiet=True, resume=True),
+    )
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "gone", "manifest"])
@@ -260,7 +270,10 @@ def test_metrics_are_complete_and_json(data: Table, tmp_path: Path) -> None:
 
 def test_constant_schedule_and_no_averaging(data: Table, tmp_path: Path) -> None:
     run = train(
-        recipe("toy-stages", ema_half_life=0, schedule=Schedule("constant", warmup=0)), data, tmp_path / "r", quiet=True
+        recipe("toy-stages", ema_half_life=0, schedule=Schedule("constant", warmup=0)),
+        data,
+        tmp_path / "r",
+        quiet=True,
     )
     newest = checkpoints.newest(run.checkpoints)
     assert newest is not None

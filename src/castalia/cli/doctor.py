@@ -10,7 +10,13 @@ import shutil
 import time
 from pathlib import Path
 
-EXTRAS = {"av": "video", "pyarrow": "parquet", "tensorboard": "track", "onnx": "onnx", "huggingface_hub": "hub"}
+EXTRAS = {
+    "av": "video",
+    "pyarrow": "parquet",
+    "tensorboard": "track",
+    "onnx": "onnx",
+    "huggingface_hub": "hub",
+}
 
 
 def check() -> tuple[dict[str, str], bool]:
@@ -33,7 +39,9 @@ def check() -> tuple[dict[str, str], bool]:
             healthy = healthy and "WRONG" not in text
     import torch
 
-    report["processor"] = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
+    report["processor"] = (
+        f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
+    )
     from castalia.training.plan import bf16_is_native
 
     native = bf16_is_native(torch.device("cpu"))

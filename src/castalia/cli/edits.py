@@ -27,7 +27,7 @@ from castalia.runs import Run
 def run(options: Namespace) -> int:
     """Run the edit that was parsed."""
     opened = api.load(options.run)
-    model, origin = opened.model()
+    model, _ = opened.model()
     if not isinstance(model, Latents):
         raise UsageError(f"{opened.recipe.model} has no latents to edit. See the capabilities in: castalia models")
     out = Path(options.out)
@@ -56,9 +56,7 @@ def _interpolate(opened: Run, model: Latents, out: Path, options: Namespace, rec
 
 def _walk(opened: Run, model: Latents, out: Path, options: Namespace, recipe: dict[str, Any]) -> None:
     rng = SampleRng(options.seed, range(options.points))
-    save_walk(
-        latents.random_walk(model, options.points, options.frames, rng).cpu(), out, options.fps, recipe=recipe
-    )
+    save_walk(latents.random_walk(model, options.points, options.frames, rng).cpu(), out, options.fps, recipe=recipe)
 
 
 def _reconstruct(opened: Run, model: Latents, out: Path, options: Namespace, recipe: dict[str, Any]) -> None:

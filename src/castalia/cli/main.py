@@ -37,7 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except MemoryError:
-        print("castalia: out of memory; a smaller training.batch_size or data.image.size needs less.", file=sys.stderr)
+        print(
+            "castalia: out of memory; a smaller training.batch_size or data.image.size needs less.",
+            file=sys.stderr,
+        )
         return 1
 
 

@@ -30,7 +30,7 @@ class Parser(argparse.ArgumentParser):
         print(f"castalia: {message}\nSee: {self.prog} --help", file=sys.stderr)
         raise SystemExit(2)
 
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:  # pyright: ignore
         options, rest = self.parse_known_args(args, namespace)
         if rest:
             parser: Parser = getattr(options, "parser", self)
@@ -147,7 +147,11 @@ def make_parser() -> Parser:
     for name in ("a", "b", "c"):
         p.add_argument(f"--{name}", required=True, metavar=f"{name.upper()}.png")
 
-    p = edit("attribute", "Add a class or a caption word to a picture, in steps.", "FILE.png for a strip, or a film")
+    p = edit(
+        "attribute",
+        "Add a class or a caption word to a picture, in steps.",
+        "FILE.png for a strip, or a film",
+    )
     p.add_argument("--of", required=True, metavar="A.png", help="the picture to change")
     p.add_argument("--add", required=True, metavar="NAME", help="a class name, or a word of the captions")
     p.add_argument("--data", help="labelled or captioned data (the run's own)")
@@ -164,7 +168,11 @@ def make_parser() -> Parser:
     p.add_argument("--split", default="test", help="which part (test)")
     p.add_argument("--samples", type=_positive, default=100, metavar="K", help="importance samples per example (100)")
     p.add_argument(
-        "--refine", type=int, default=0, metavar="M", help="K samples on M random examples, K/100 on all: an estimate"
+        "--refine",
+        type=int,
+        default=0,
+        metavar="M",
+        help="K samples on M random examples, K/100 on all: an estimate",
     )
     p.add_argument("--limit", type=_positive, metavar="N", help="only N random examples")
     p.add_argument("--baselines", action="store_true", help="also measure trivial models of the training data")
@@ -175,10 +183,11 @@ def make_parser() -> Parser:
     p = verb("export", "Write a run for use elsewhere.")
     p.add_argument("run", help="a run folder")
     p.add_argument("--format", choices=["folder", "torch", "onnx"], default="folder", help="folder: for a model hub")
-    p.add_argument("--out", required=True, help="folder to make")
+    p.add_argument("--out", help="folder to make")
+    p.add_argument("--to-hub", metavar="OWNER/NAME", help="upload a folder to the Hugging Face hub instead (private)")
 
     p = verb("import", "Make a run from an exported folder.")
-    p.add_argument("source", help="an exported folder")
+    p.add_argument("source", help="an exported folder, or hf://owner/name@revision")
     p.add_argument("--out", required=True, help="run folder to make")
 
     p = verb("demo", "Train every system on built-in data and write a page to look at.")

@@ -26,6 +26,7 @@ def _print_json(value: Any) -> None:
 
 
 def models(options: Namespace) -> int:
+    """List the systems."""
     from castalia.catalogue import CATALOGUE
 
     if options.json:
@@ -42,6 +43,7 @@ def models(options: Namespace) -> int:
 
 
 def data(options: Namespace) -> int:
+    """List the named sets, or describe one source."""
     from castalia.media.image.decode import ImageOptions
     from castalia.media.named import describe, list_data, open_data
 
@@ -49,12 +51,15 @@ def data(options: Namespace) -> int:
         rows = list_data()
         if options.json:
             _print_json(rows)
-        else:
-            for row in rows:
-                print("  ".join(f"{k}: {v}" for k, v in row.items()))
+            return 0
+        for row in rows:
+            shape, splits = "x".join(map(str, row["shape"])), row["splits"].items()
+            counts = ", ".join(f"{n:,} {split}" for split, n in splits)
+            print(f"{row['name']}\n  {row['what']}\n  {shape}; {counts}; {row['licence']}; {row['where']}")
+        print("Or any folder, .zip, .npy, .npz, .parquet or IDX file of yours.")
         return 0
     image = ImageOptions(size=options.size, on_bad_file=options.on_bad_file)
-    found = open_data(options.source, image, options.split)
+    found = open_data(options.source, image, None if options.split == "all" else options.split)
     report = describe(found)
     if options.grid:
         import numpy as np
@@ -71,6 +76,7 @@ def data(options: Namespace) -> int:
 
 
 def train(options: Namespace) -> int:
+    """Train a model."""
     from castalia import api
 
     api.train(
@@ -92,15 +98,14 @@ def train(options: Namespace) -> int:
 
 
 def sample(options: Namespace) -> int:
+    """Draw samples and write them."""
     from castalia import api
-    from castalia.media.image import ImageMedium
+    from castalia.media.image.medium import ImageMedium
     from castalia.media.image.write import save_grid
 
     opened = api.load(options.run)
     started = time.perf_counter()
-    pictures = api.sample(
-        opened, options.n, seed=options.seed, temperature=options.temperature, start=options.start
-    )
+    pictures = api.sample(opened, options.n, seed=options.seed, temperature=options.temperature, start=options.start)
     seconds = time.perf_counter() - started
     recipe = {
         "model": opened.recipe.model,
@@ -118,12 +123,14 @@ def sample(options: Namespace) -> int:
 
 
 def edit(options: Namespace) -> int:
+    """Work in the latent space."""
     from castalia.cli import edits
 
     return edits.run(options)
 
 
 def evaluate(options: Namespace) -> int:
+    """Measure a run."""
     from castalia import api
 
     shown = None if options.quiet or options.json or not sys.stderr.isatty() else _progress
@@ -152,38 +159,52 @@ def _progress(text: str) -> None:
 
 
 def export(options: Namespace) -> int:
+    """Write a run for use elsewhere."""
     from castalia import api
-    from castalia.interop import folder, programs
+    from castalia.interop import folder, hub, programs
 
-    opened, out = api.load(options.run), Path(options.out)
+    opened = api.load(options.run)
+    if options.to_hub:
+        print(f"Uploaded to {hub.export_hub(opened, options.to_hub)}")
+        return 0
+    if not options.out:
+        raise UsageError("Say where to write with --out (or --to-hub).")
+    out = Path(options.out)
     if options.format == "folder":
         folder.export_folder(opened, out)
-    elif options.format == "torch":
-        programs.export_torch(opened, out)
     else:
-        programs.export_onnx(opened, out)
+        write = programs.export_torch if options.format == "torch" else programs.export_onnx
+        for parity in write(opened, out):
+            print(f"{parity.call}: differs from the model by at most {parity.max_abs_error:.2g}")
     print(f"Exported to {out}/")
     return 0
 
 
 def import_(options: Namespace) -> int:
-    from castalia.interop.folder import import_folder
+    """Make a run from an exported folder."""
+    from castalia.interop import folder, hub
 
-    made = import_folder(Path(options.source), Path(options.out))
+    out = Path(options.out)
+    if options.source.startswith("hf://"):
+        made = hub.import_hub(options.source, out)
+    else:
+        made = folder.import_folder(Path(options.source), out)
     print(f"Imported {made.recipe.model} as {made.path}/")
     return 0
 
 
 def demo(options: Namespace) -> int:
+    """Train everything on built-in data and write a page."""
     from castalia.demo import demo as run_demo
 
     if options.minutes <= 0:
         raise UsageError("--minutes must be positive.")
-    print(run_demo(Path(options.out), options.minutes))
+    print(f"Open {run_demo(Path(options.out), options.minutes).resolve().as_uri()}")
     return 0
 
 
 def doctor(options: Namespace) -> int:
+    """Check the installation."""
     from castalia.cli.doctor import check
 
     report, healthy = check()

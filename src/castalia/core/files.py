@@ -67,7 +67,7 @@ def read_json(path: Path, limit: int = 16 << 20) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise RunError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}).") from error
-    except (UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # not UTF-8, a number of thousands of digits, endless nesting
         raise RunError(f"{path} is not a JSON text file.") from error
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror}.") from error

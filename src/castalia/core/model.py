@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -138,8 +138,12 @@ class Stage:
     transform: Callable[[Batch], Batch] | None = None
 
 
-class Model(nn.Module, ABC):
-    """One system. Construct with ``Model(config, spec)``; weights come from torch's global generator.
+C = TypeVar("C", bound=Config)
+S = TypeVar("S", bound=Spec)
+
+
+class Model(nn.Module, ABC, Generic[C, S]):
+    """One system, with its configuration C for examples of shape S. Construct with ``Model(config, spec)``; weights come from torch's global generator.
 
     Attributes:
         Config: the class of its configuration.
@@ -148,10 +152,10 @@ class Model(nn.Module, ABC):
     """
 
     Config: ClassVar[type[Config]]
-    config: Config
-    spec: Spec
+    config: C
+    spec: S
 
-    def initialise(self, data: Dataset, rng: Rng, parents: Mapping[str, Model]) -> None:  # noqa: B027
+    def initialise(self, data: Dataset, rng: Rng, parents: Mapping[str, Model]) -> None:
         """Fit what must be known before step 0: base rates, actnorm, tokenizers, encoders of tables.
 
         Called once per run, on every process with the same arguments, never on resume. The default does nothing.

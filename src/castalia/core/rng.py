@@ -59,7 +59,13 @@ class BatchRng(Rng):
     """One stream for a global batch of ``total`` rows, of which rows ``start : start + rows`` are returned."""
 
     def __init__(
-        self, seed: int, *, total: int, start: int = 0, rows: int | None = None, device: torch.device | None = None
+        self,
+        seed: int,
+        *,
+        total: int,
+        start: int = 0,
+        rows: int | None = None,
+        device: torch.device | None = None,
     ) -> None:
         self.seed, self.total, self.start = seed, total, start
         self.rows = total - start if rows is None else rows

@@ -47,9 +47,7 @@ def attribute_vector(model: Latents, x_with: Tensor, x_without: Tensor) -> Tenso
     return (encode(model, x_with).double().mean(0) - encode(model, x_without).double().mean(0)).float()
 
 
-def attribute_vectors(
-    model: Latents, data: Dataset, limit: int = LIMIT, least: int = LEAST
-) -> dict[str, Tensor]:
+def attribute_vectors(model: Latents, data: Dataset, limit: int = LIMIT, least: int = LEAST) -> dict[str, Tensor]:
     """A direction for every class of a data set and for every common word of its captions.
 
     Each is the mean latent of the examples of that class (or whose caption holds that word, in any case)
@@ -108,8 +106,7 @@ def apply_attribute(model: Latents, x: Tensor, vector: Tensor, strengths: Sequen
     """
     if vector.shape != (model.latent_dims,) or not len(strengths):
         raise UsageError(
-            f"an attribute needs strengths and a vector of {model.latent_dims} values, "
-            f"not of {tuple(vector.shape)}"
+            f"an attribute needs strengths and a vector of {model.latent_dims} values, not of {tuple(vector.shape)}"
         )
     steps = torch.tensor(strengths, dtype=torch.float32)[:, None] * vector.cpu().float()
     return decode(model, encode(model, x)[:, None] + steps)
@@ -132,9 +129,7 @@ def arithmetic(model: Latents, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     """
     rows = {len(a), len(b), len(c)} - {1}
     if len(rows) > 1:
-        raise UsageError(
-            f"arithmetic needs as many examples in each place, not {len(a)}, {len(b)} and {len(c)}"
-        )
+        raise UsageError(f"arithmetic needs as many examples in each place, not {len(a)}, {len(b)} and {len(c)}")
     return decode(model, encode(model, a) - encode(model, b) + encode(model, c))
 
 

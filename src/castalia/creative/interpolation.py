@@ -86,9 +86,7 @@ def walk(points: Tensor, frames: int, how: How = "spherical", loop: bool = False
         UsageError: no points, or less than one frame.
     """
     if points.ndim != 2 or not len(points):
-        raise UsageError(
-            f"a walk needs points of shape (P, z) with at least one row, not {tuple(points.shape)}"
-        )
+        raise UsageError(f"a walk needs points of shape (P, z) with at least one row, not {tuple(points.shape)}")
     if frames < 1:
         raise UsageError(f"a walk needs at least one frame, not {frames}")
     legs = len(points) if loop else len(points) - 1

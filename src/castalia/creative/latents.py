@@ -49,9 +49,7 @@ def encode_data(model: Latents, data: Dataset, limit: int) -> tuple[Tensor, np.n
         UsageError: the data set is empty or ``limit`` is not positive.
     """
     if not len(data) or limit < 1:
-        raise UsageError(
-            f"there is nothing to encode: {data.name} has {len(data)} examples and the limit is {limit}"
-        )
+        raise UsageError(f"there is nothing to encode: {data.name} has {len(data)} examples and the limit is {limit}")
     ids = np.unique(np.linspace(0, len(data) - 1, min(len(data), limit)).astype(np.int64))
     latents, labels = [], []
     for start in range(0, len(ids), ROWS):
@@ -84,9 +82,7 @@ def interpolate(model: Latents, x_from: Tensor, x_to: Tensor, frames: int, how: 
         UsageError: the rows do not pair up, or less than two frames.
     """
     if len(x_from) != len(x_to) or frames < 2:
-        raise UsageError(
-            f"interpolate needs pairs and 2 frames or more, not {len(x_from)}, {len(x_to)} and {frames}"
-        )
+        raise UsageError(f"interpolate needs pairs and 2 frames or more, not {len(x_from)}, {len(x_to)} and {frames}")
     a, b = encode(model, x_from), encode(model, x_to)
     z = torch.stack([PATHS[how](a, b, i / (frames - 1)) for i in range(frames)], dim=1)
     return decode(model, z)
@@ -148,9 +144,7 @@ def traverse(
     """
     if dims is None:
         if x is None:
-            raise UsageError(
-                "a traversal from the prior's mean needs dims; give examples to have them chosen"
-            )
+            raise UsageError("a traversal from the prior's mean needs dims; give examples to have them chosen")
         dims = informative_dims(model, x)
     for d in dims:
         if not 0 <= d < model.latent_dims:

@@ -73,9 +73,7 @@ def plane_of_dims(model: Latents, dims: Sequence[int] = (0, 1)) -> Plane:
         UsageError: these are not two different dimensions of the model.
     """
     if len(dims) != 2 or dims[0] == dims[1] or not all(0 <= d < model.latent_dims for d in dims):
-        raise UsageError(
-            f"a map needs two different latent dimensions of 0 to {model.latent_dims - 1}, not {dims}"
-        )
+        raise UsageError(f"a map needs two different latent dimensions of 0 to {model.latent_dims - 1}, not {dims}")
     return Plane(torch.zeros(model.latent_dims), torch.eye(model.latent_dims)[list(dims)])
 
 
@@ -86,9 +84,7 @@ def principal_plane(z: Tensor) -> Plane:
         UsageError: there are too few latents or dimensions.
     """
     if len(z) < 2 or z.shape[1] < 2:
-        raise UsageError(
-            f"principal components need 2 examples and 2 dimensions or more, not {tuple(z.shape)}"
-        )
+        raise UsageError(f"principal components need 2 examples and 2 dimensions or more, not {tuple(z.shape)}")
     centred = z.double() - z.double().mean(0)
     values, vectors = torch.linalg.eigh(centred.T @ centred / len(z))
     axes = vectors.T.flip(0)[:2]
@@ -134,9 +130,7 @@ def latent_map(
         if model.latent_dims == 2:
             plane = plane_of_dims(model)
         elif x is None:
-            raise UsageError(
-                f"a map of {model.latent_dims} latent dimensions needs a plane, or examples to find one"
-            )
+            raise UsageError(f"a map of {model.latent_dims} latent dimensions needs a plane, or examples to find one")
         else:
             plane = principal_plane(encode(model, x))
     right = normal_quantiles(cells, span)

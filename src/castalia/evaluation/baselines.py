@@ -1,8 +1,8 @@
 """Trivial models of pictures, measured in the units of the real ones.
 
-A likelihood means little alone: these say what independent pixels, and the best mixture found, reach on the same
-examples. Everything that could be tuned (smoothing, components, kind of covariance) is chosen on a held-out part
-of the *training* data; only then is the model fitted to all of it and scored.
+A likelihood means little alone: these say what independent pixels, and the best mixture found, reach on the
+same examples. Everything that could be tuned (smoothing, components, kind of covariance) is chosen on a
+held-out part of the *training* data; only then is the model fitted to all of it and scored.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ MIXTURE_VALUES = 1 << 24
 """Training values that a mixture is fitted to; larger sets are subsampled."""
 
 MIXTURE_EXAMPLES = 2_000
-"""Examples that a mixture is fitted to where pictures have more values than this (eigenvectors cost their cube)."""
+"""Examples that a mixture is fitted to where pictures have more values: eigenvectors cost the cube."""
 
-HELD_VALUES = 1 << 19
+HELD_VALUES = 1 << 18
 """Values that the smoothing is chosen on."""
 
 SCORED_AT_ONCE = 1 << 21
@@ -138,7 +138,7 @@ class BaseRates:
         return (total + strength * channel) / (len(grey) + strength)
 
     def nats(self, grey: Tensor) -> Tensor:
-        """Expected negative log-likelihood, ``float64`` (B,), of pictures whose pixels are 1 with probability grey.
+        """Expected negative log-likelihood, ``float64`` (B,), of pixels that are 1 with probability ``grey``.
 
         The log-likelihood is linear in the pixels, so this is exact under dynamic binarisation.
         """
@@ -166,18 +166,14 @@ class BestMixture:
     tried: dict[str, float]
 
     @staticmethod
-    def fit(
-        x: Tensor, binarise: Binarise, levels: int = 256, seed: int = 0, show: Show | None = None
-    ) -> BestMixture:
+    def fit(x: Tensor, binarise: Binarise, levels: int = 256, seed: int = 0, show: Show | None = None) -> BestMixture:
         """Fit to pictures ``uint8`` (N, C, H, W), N >= 2."""
         d = x[0].numel()
         limit = min(max(20, MIXTURE_VALUES // d), MIXTURE_EXAMPLES if d > MIXTURE_EXAMPLES else len(x))
         x = x[torch.from_numpy(subset(len(x), limit, seed, "mixture"))]
         ids = np.arange(len(x))
         fitting, held = _split(torch.arange(len(x)), seed, max(20, HELD_VALUES // d))
-        kinds: tuple[type[Mixture], ...] = (
-            (DiagonalGaussians, FullGaussians) if binarise == "none" else (Bernoullis,)
-        )
+        kinds: tuple[type[Mixture], ...] = (DiagonalGaussians, FullGaussians) if binarise == "none" else (Bernoullis,)
         tried: dict[str, float] = {}
         options: list[tuple[float, int, int, float]] = []
         for number, kind in enumerate(kinds):
@@ -194,9 +190,7 @@ class BestMixture:
             tried[kind.title] = min(mine)[0]
         _, number, k, strength = min(options)
         kind = kinds[number]
-        return BestMixture(
-            kind(mixture_target(kind, x, ids, binarise, seed), k, levels, seed), strength, len(x), tried
-        )
+        return BestMixture(kind(mixture_target(kind, x, ids, binarise, seed), k, levels, seed), strength, len(x), tried)
 
 
 def mixture_target(kind: type[Mixture], x: Tensor, ids: np.ndarray, binarise: Binarise, seed: int) -> Tensor:

@@ -107,8 +107,8 @@ def check_fits(run: Run, data: Dataset) -> None:
         if ours.shape != theirs.shape:
             c, h, w = ours.shape
             raise UsageError(
-                f"{run.path} makes pictures of {_size(ours)}, but {data.name} holds {_size(theirs)}. Read the data "
-                f"with size=({h}, {w}) and channels={c} so that it is resized to the run's shape."
+                f"{run.path} makes pictures of {_size(ours)}, but {data.name} holds {_size(theirs)}. Read "
+                f"the data with size=({h}, {w}) and channels={c} so that it is resized to the run's shape."
             )
     elif ours != theirs:
         raise UsageError(f"{run.path} models {ours}, but {data.name} holds {theirs}.")
@@ -118,9 +118,7 @@ def _size(spec: ImageSpec) -> str:
     return f"{spec.height}x{spec.width} with {spec.channels} channel{'s' if spec.channels > 1 else ''}"
 
 
-def context(
-    run: Run, data: Dataset, metrics: Mapping[str, Metric], *, split: str, seconds: float
-) -> dict[str, Any]:
+def context(run: Run, data: Dataset, metrics: Mapping[str, Metric], *, split: str, seconds: float) -> dict[str, Any]:
     """What surrounds a measurement: weights, data, split, preprocessing, hardware, versions.
 
     Args:
@@ -188,7 +186,7 @@ def record(run: Run, metrics: Mapping[str, Metric], context: Mapping[str, Any]) 
     old = run.results()
     if not isinstance(old, dict) or not all(isinstance(old.get(key, {}), dict) for key in ("metrics", "context")):
         raise RunError(f"{run.path}/results.json is not a table of results; move it away and measure again.")
-    earlier = list(old.get("earlier", []))
+    earlier = old["earlier"] if isinstance(old.get("earlier"), list) else []
     kept = dict(old.get("metrics", {}))
     before = old.get("context", {})
     if kept and any(before.get(key) != context.get(key) for key in SAME):

@@ -1,7 +1,7 @@
-"""How likely a :class:`Density` finds examples: nats per example, bits per dimension, and what kind of number.
+"""How likely a :class:`Density` finds examples: nats per example, bits per dimension, and of what kind.
 
-A likelihood bound, an estimate and an exact likelihood are three different numbers, and so are those of binary
-and of 8-bit pictures; ``kind`` and ``detail`` of each metric say which it is (Burda et al. 2016,
+A likelihood bound, an estimate and an exact likelihood are three different numbers, and so are those of
+binary and of 8-bit pictures; ``kind`` and ``detail`` of each metric say which it is (Burda et al. 2016,
 arXiv:1509.00519, for the importance-weighted bound).
 """
 
@@ -30,7 +30,7 @@ MIN_REFINED = 10
 """Fewer refined examples give no usable interval."""
 
 ACTIVE = 0.01
-"""A latent dimension is active where its posterior mean varies more than this over the data (Burda, sec. 5)."""
+"""A latent dimension is active where its posterior mean has a larger variance over the data (Burda)."""
 
 
 def dims(spec: Spec) -> int:
@@ -66,8 +66,8 @@ def log_likelihoods(
 ) -> Likelihood:
     """Log-likelihood of each example ``ids`` (N,), in nats, ``float64`` (N,).
 
-    Randomness belongs to (seed, example), so the numbers do not depend on the batch size ``rows``, and a second
-    call with more samples measures the very same binarised or dequantised examples.
+    Randomness belongs to (seed, example), so the numbers do not depend on the batch size ``rows``, and a
+    second call with more samples measures the very same binarised or dequantised examples.
 
     Args:
         model: what is measured.
@@ -103,8 +103,8 @@ def log_likelihoods(
     if len(bad):
         raise NonFiniteError(
             f"{len(bad)} of {len(ids)} examples of {data.name} have no finite likelihood (K = {samples}; "
-            f"the first: {', '.join(map(str, bad[:5]))}). Nothing was recorded: leaving them out would flatter "
-            "the model."
+            f"the first: {', '.join(map(str, bad[:5]))}). Nothing was recorded: leaving them out would "
+            "flatter the model."
         )
     return Likelihood(nats, found.kind, found.detail, found.preprocessing)
 
@@ -126,8 +126,8 @@ def measure(
         data: where the examples are.
         ids: which examples, ``int64`` (N,).
         samples: importance samples per example, K; models with an exact likelihood ignore it.
-        refine: 0: K samples for every example. Else: K samples for this many random examples and K/100 for all
-            (see :func:`two_phase`), much cheaper and unbiased for the mean of the K-sample bound.
+        refine: 0: K samples for every example. Else: K samples for this many random examples and K/100 for
+            all (see :func:`two_phase`), much cheaper and unbiased for the mean of the K-sample bound.
         seed: of all randomness.
         show: receives lines of progress.
 
@@ -198,7 +198,7 @@ def two_phase(first: np.ndarray, chosen: np.ndarray, fine: np.ndarray) -> tuple[
 def latent_use(
     model: Latents, data: Dataset, ids: np.ndarray, *, seed: int = 0, show: Show | None = None
 ) -> dict[str, Metric]:
-    """How much of its latents a model uses: ``kl`` (nats) and ``active_units`` (Burda et al. 2016, section 5).
+    """How much of its latents a model uses: ``kl`` (nats) and ``active_units`` (Burda et al., section 5).
 
     Raises:
         NonFiniteError: an example has no finite latents or KL.
@@ -234,7 +234,7 @@ def latent_use(
             len(ids),
             seed,
             None,
-            f"of {model.latent_dims}; the encoder saw pictures as they are, not binarised or dequantised at random",
+            f"of {model.latent_dims}; the encoder saw pictures as they are, nothing drawn at random",
         ),
     }
 
@@ -244,6 +244,6 @@ def _kind(likelihood: Likelihood) -> str:
 
 
 def _bits(nll: Metric, spec: Spec) -> Metric:
-    """Nats per example as bits per dimension; binary pictures are named, for theirs are other bits than 8-bit's."""
+    """Nats per example as bits per dimension; those of binary values are other bits, and the unit says so."""
     unit = "bits/dim of binary values" if is_binary(nll.detail) else "bits/dim"
     return nll.scaled(1 / (dims(spec) * math.log(2)), unit)

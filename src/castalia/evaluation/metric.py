@@ -93,7 +93,7 @@ def mean_metric(values: np.ndarray, unit: str, kind: str, seed: int, detail: str
 
 
 def subset(size: int, n: int | None, seed: int, purpose: str) -> np.ndarray:
-    """Return ``n`` of ``size`` positions drawn without replacement, in rising order; all where ``n`` is None."""
+    """Return ``n`` of ``size`` positions, drawn without replacement, rising; all where ``n`` is None."""
     if n is None or n >= size:
         return np.arange(size, dtype=np.int64)
     return np.sort(generator(seed, purpose).permutation(size)[:n]).astype(np.int64)

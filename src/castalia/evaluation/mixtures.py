@@ -4,7 +4,7 @@ Each takes the training targets when constructed, ``float64`` (N, D), and scores
 ``strength`` that is chosen afterwards on held-out examples, so one fit serves the whole grid of strengths.
 
 * :class:`Bernoullis`: binary targets.
-* :class:`DiagonalGaussians`: targets are levels 0 ... levels - 1, scored by the exact mass of each level's bin.
+* :class:`DiagonalGaussians`: targets are levels 0 ... levels - 1, scored by the exact mass of their bins.
 * :class:`FullGaussians`: targets are uniformly dequantised levels x + u, scored by density, which bounds the
   probability of the level from below in expectation over u.
 """
@@ -70,11 +70,11 @@ def cluster(x: Tensor, k: int, seed: int) -> Tensor:
 
 
 class Bernoullis(Mixture):
-    """Independent binary pixels in each component; ``strength`` counts pseudo-examples of the overall rates."""
+    """Independent binary pixels per component; ``strength`` counts pseudo-examples of the overall rates."""
 
     title = "Bernoulli mixture"
     components = (1, 10, 30, 100)
-    strengths = (0.1, 0.5, 2.0)
+    strengths = (0.1, 0.5, 2.0, 8.0)
 
     def __init__(self, x: Tensor, k: int, levels: int, seed: int) -> None:
         self.k, self.levels = k, levels
@@ -102,11 +102,11 @@ class Bernoullis(Mixture):
 
 
 class DiagonalGaussians(Mixture):
-    """Independent Gaussian pixels in each component; ``strength`` is the least deviation, in levels of 256."""
+    """Independent Gaussian pixels per component; ``strength`` is the least deviation, in levels of 256."""
 
     title = "mixture of diagonal Gaussians, discretised"
     components = (1, 5, 20, 50)
-    strengths = (2.0, 8.0, 24.0, 48.0)
+    strengths = (2.0, 8.0, 32.0, 80.0)
 
     def __init__(self, x: Tensor, k: int, levels: int, seed: int) -> None:
         self.k, self.levels = k, levels
@@ -175,9 +175,9 @@ def log_bin_mass(x: Tensor, mean: Tensor, std: Tensor, levels: int) -> Tensor:
 class FullGaussians(Mixture):
     """Correlated Gaussian pixels in each k-means cluster; ``strength`` is a deviation, in levels of 256.
 
-    The covariance of a cluster is its own plus strength^2 I, so that directions in which few or no examples
-    vary stay possible. Clusters are not refined by EM: with far more pixels than examples, responsibilities are
-    0 or 1 anyway.
+    The covariance of a cluster is its own plus strength^2 I, so that directions in which few or no
+    examples vary stay possible. Clusters are not refined by EM: with far more pixels than examples,
+    responsibilities are 0 or 1 anyway.
     """
 
     title = "mixture of full-covariance Gaussians, dequantised"
@@ -208,7 +208,7 @@ class FullGaussians(Mixture):
 
 
 def _principal(z: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues (r,) and orthonormal eigenvectors (D, r) of z^T z for z (N, D), from the smaller product."""
+    """Eigenvalues (r,) and eigenvectors (D, r) of z^T z for z (N, D), from the smaller of its products."""
     small = z @ z.T if len(z) < z.shape[1] else z.T @ z
     values, vectors = torch.linalg.eigh(small)
     keep = values > 1e-9 * values[-1].clamp(min=1e-30)

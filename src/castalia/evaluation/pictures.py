@@ -51,7 +51,10 @@ def reconstruction(
     assert mse.interval is not None
     low, high = (_decibel(end) for end in reversed(mse.interval))
     detail = "of the mean squared error over all pictures; at most 58.9 dB, the rounding to 8 bits"
-    return {"mse": mse, "psnr": Metric(_decibel(mse.value), "dB", "measured", mse.n, seed, (low, high), detail)}
+    return {
+        "mse": mse,
+        "psnr": Metric(_decibel(mse.value), "dB", "measured", mse.n, seed, (low, high), detail),
+    }
 
 
 def _decibel(mse: float) -> float:
@@ -68,7 +71,7 @@ def nearest(x: Tensor, train: Dataset, k: int = 1) -> tuple[Tensor, Tensor]:
 
     Returns:
         Root mean squared distance per value, in [0, 1], ``float64`` (B, k), nearest first; and positions in
-        ``train``, ``int64`` (B, k). A copy is at distance exactly 0; of equally near ones the first comes first.
+        ``train``, ``int64`` (B, k). A copy is at distance exactly 0; of equally near ones the first wins.
 
     Raises:
         UsageError: the training set is smaller than ``k``.
@@ -86,7 +89,7 @@ def nearest(x: Tensor, train: Dataset, k: int = 1) -> tuple[Tensor, Tensor]:
         distance = squares - 2 * mine @ other.T + (other**2).sum(1)
         best = torch.cat([best, distance], 1)
         where = torch.cat([where, torch.from_numpy(ids).expand(len(x), -1)], 1)
-        best, order = best.sort(1, stable=True)
+        best, order = best.sort(dim=1, stable=True)
         best, where = best[:, :k], where.gather(1, order[:, :k])
     return (best.clamp(min=0) / d).sqrt() / 255, where
 
@@ -114,7 +117,8 @@ def sampling_speed(model: Model, *, n: int = 256, batch: int = 64, seed: int = 0
         draw(number)
     _wait(model.device)
     seconds = max(time.perf_counter() - started, 1e-9)
-    detail = f"batches of {batch} on {model.device.type}, {torch.get_num_threads()} threads, {seconds:.3g} s in all"
+    where = f"{model.device.type}, {torch.get_num_threads()} threads"
+    detail = f"batches of {batch} on {where}, {seconds:.3g} s in all"
     return Metric(batches * batch / seconds, "samples/s", "wall-clock", batches * batch, seed, None, detail)
 
 

@@ -1,7 +1,7 @@
 """Self-contained HTML pages: text, tables, pictures and curves in one file that needs nothing from elsewhere.
 
-Everything that is put on a page is escaped, for names and captions may come from files that somebody else wrote;
-a content policy in the page forbids scripts and outside resources on top of that.
+Everything that is put on a page is escaped, for names and captions may come from files that somebody else
+wrote; a content policy in the page forbids scripts and outside resources on top of that.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _DATA_URI = re.compile(r"data:image/(png|jpeg|webp|gif);base64,[A-Za-z0-9+/]+=*"
 
 _STYLE = """
 :root { color-scheme: light dark; --paper: #fbfbf9; --ink: #22252b; --soft: #6a707c; --line: #dddfe3;
-  --panel: #ffffff; --accent: #1f5fae;
+  --panel: #ffffff;
   --c0: #1f5fae; --c1: #c4511b; --c2: #2c8a57; --c3: #8a4fae; --c4: #a8841a; --c5: #b03060; }
-@media (prefers-color-scheme: dark) { :root { --paper: #16181c; --ink: #e4e6ea; --soft: #9aa1ad; --line: #343941;
-  --panel: #1e2127; --accent: #7fb2f0;
+@media (prefers-color-scheme: dark) { :root { --paper: #16181c; --ink: #e4e6ea; --soft: #9aa1ad;
+  --line: #343941; --panel: #1e2127;
   --c0: #7fb2f0; --c1: #f0935c; --c2: #6fcf97; --c3: #c79af0; --c4: #e0c062; --c5: #f08aae; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.55 system-ui, sans-serif; }
@@ -37,7 +37,7 @@ figure { margin: 1.2rem 0; padding: .9rem; background: var(--panel); border: 1px
   border-radius: 10px; }
 figure img { display: block; max-width: 100%; height: auto; margin: 0 auto; image-rendering: pixelated; }
 figure svg { display: block; width: 100%; height: auto; }
-figcaption { color: var(--soft); font-size: .9rem; margin-top: .6rem; overflow-wrap: anywhere; }
+figcaption, .note { color: var(--soft); font-size: .9rem; margin-top: .6rem; overflow-wrap: anywhere; }
 .wide { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; width: 100%; font-size: .93rem; }
 th, td { padding: .4rem .7rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
@@ -46,6 +46,7 @@ th { font-weight: 600; color: var(--soft); white-space: nowrap; }
 pre { background: var(--panel); border: 1px solid var(--line); border-radius: 10px; padding: .8rem;
   overflow-x: auto; font: .88rem/1.5 ui-monospace, monospace; }
 .tick, .label { fill: var(--soft); font: 12px system-ui, sans-serif; }
+@media (max-width: 36rem) { .tick, .label { font-size: 19px; } }
 .grid { stroke: var(--line); stroke-width: 1; }
 .curve { fill: none; stroke-width: 2; stroke-linejoin: round; }
 .legend { display: flex; flex-wrap: wrap; gap: .2rem 1.1rem; font-size: .88rem; margin-bottom: .4rem; }
@@ -98,10 +99,9 @@ class Page:
         body = "".join(
             "<tr>" + "".join(f"<td{mark[c]}>{escape(_cell(row[c]))}</td>" for c in columns) + "</tr>" for row in rows
         )
-        note = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
-        return self._add(
-            f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{note}</div>'
-        )
+        note = f'<p class="note">{escape(caption)}</p>' if caption else ""
+        table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        return self._add(f'<div class="wide">{table}{note}</div>')
 
     def figure(self, data_uri: str, caption: str = "") -> Page:
         """Add a picture given as a ``data:image/...;base64,`` address.
@@ -171,7 +171,7 @@ def _cell(value: Cell) -> str:
     return f"{value:,}" if _is_number(value) else str(value)
 
 
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 720, 340, 72, 48, 12, 16
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 720, 340, 72, 48, 12, 32
 
 
 def curve_svg(series: Series, xlabel: str, ylabel: str) -> str:
@@ -188,7 +188,8 @@ def curve_svg(series: Series, xlabel: str, ylabel: str) -> str:
 
     out = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(f"{ylabel} over {xlabel}")}">']
     for x in x_ticks:
-        out.append(f'<text class="tick" x="{across(x):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{x:.6g}</text>')
+        at = f'x="{across(x):.1f}" y="{HEIGHT - BOTTOM + 18}"'
+        out.append(f'<text class="tick" {at} text-anchor="middle">{x:.6g}</text>')
     for y in y_ticks:
         out.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{down(y):.1f}" y2="{down(y):.1f}"/>')
         out.append(f'<text class="tick" x="{LEFT - 8}" y="{down(y) + 4:.1f}" text-anchor="end">{y:.6g}</text>')

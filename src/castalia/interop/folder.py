@@ -135,14 +135,12 @@ def _step(run: Run, origin: str) -> str:
     try:
         return load_tensors(run.weights)[1].get("castalia.step", "?")
     except RunError:
-        return origin
+        return origin.removeprefix("step ")
 
 
 def _without_folders(recipe: Recipe) -> Recipe:
     data = replace(recipe.data, source=_last_part(recipe.data.source))
-    return replace(
-        recipe, data=data, parents=tuple((role, _last_part(folder)) for role, folder in recipe.parents)
-    )
+    return replace(recipe, data=data, parents=tuple((role, _last_part(folder)) for role, folder in recipe.parents))
 
 
 def _last_part(text: str) -> str:

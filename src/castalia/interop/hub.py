@@ -80,7 +80,7 @@ def export_hub(run: Run, repo: str, *, private: bool = True) -> Address:
             commit = api.upload_folder(
                 repo_id=repo, folder_path=str(folder), commit_message=f"Castalia {run.recipe.model}"
             )
-        except (OSError, ValueError) as error:  # the hub's own errors derive from these
+        except Exception as error:  # which library's errors these are depends on the hub client's version
             raise RunError(f"{repo} could not be published: {error}") from error
     return Address(repo, str(commit.oid))
 
@@ -108,7 +108,7 @@ def import_hub(address: str, out: Path) -> Run:
                 local_dir=temporary,
                 allow_patterns=[*HASHED, SUMS],
             )
-        except (OSError, ValueError) as error:
+        except Exception as error:
             raise RunError(f"{address} could not be fetched: {error}") from error
         return import_folder(Path(temporary), out)
 

@@ -146,9 +146,7 @@ def export_onnx(run: Run, out: Path) -> list[Parity]:
     return _export(run, out, "ONNX", write)
 
 
-def _export(
-    run: Run, out: Path, form: str, write: Callable[[_Call, Path], tuple[Path, Runner]]
-) -> list[Parity]:
+def _export(run: Run, out: Path, form: str, write: Callable[[_Call, Path], tuple[Path, Runner]]) -> list[Parity]:
     """Write and compare every call of a run's model, and describe them in ``calls.json``."""
     if "Exportable" not in entry(run.recipe.model).capabilities:
         raise UsageError(f"{run.recipe.model} has no network calls that run outside Castalia.")
@@ -166,9 +164,7 @@ def _export(
                     raise
                 # exporters raise whatever their insides raise; for the user it is one thing
                 except Exception as error:
-                    raise RunError(
-                        f"{form} cannot export the {name} of {run.recipe.model}: {error}"
-                    ) from error
+                    raise RunError(f"{form} cannot export the {name} of {run.recipe.model}: {error}") from error
                 absolute, relative = compare(call.module, call.inputs, runner)
             if not relative <= TOLERANCE:
                 raise RunError(
@@ -220,9 +216,7 @@ def compare(module: nn.Module, inputs: tuple[Tensor, ...], runner: Runner) -> tu
                 return float("inf"), float("inf")
             error = float((ours.double() - theirs.double()).abs().max())
             absolute = max(absolute, error)
-            relative = max(
-                relative, error / max(float(ours.double().abs().max()), torch.finfo(torch.float32).tiny)
-            )
+            relative = max(relative, error / max(float(ours.double().abs().max()), torch.finfo(torch.float32).tiny))
     return absolute, relative
 
 

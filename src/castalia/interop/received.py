@@ -60,9 +60,7 @@ def read_sums(folder: Path) -> dict[str, str]:
             raise RunError(f"{path}, line {number}: expected a SHA-256, two spaces and a file name.")
         digest, name = match.groups()
         if name not in HASHED:
-            raise RunError(
-                f"{path}, line {number}: {name!r} is not a file of an export ({', '.join(HASHED)})."
-            )
+            raise RunError(f"{path}, line {number}: {name!r} is not a file of an export ({', '.join(HASHED)}).")
         if name in sums:
             raise RunError(f"{path}, line {number}: {name} is listed twice.")
         sums[name] = digest
@@ -156,9 +154,7 @@ def check_weights_header(path: Path, run: Run) -> None:
         raise RunError(f"{path} is not a valid safetensors file: its header cannot be read.") from error
     expected = _skeleton(run, len(shapes)).state_dict()
     for name in sorted(expected.keys() ^ shapes.keys()):
-        raise RunError(
-            f"{path} does not fit the configuration: {'no' if name in expected else 'unexpected'} {name!r}."
-        )
+        raise RunError(f"{path} does not fit the configuration: {'no' if name in expected else 'unexpected'} {name!r}.")
     for name, tensor in expected.items():
         if shapes[name] != tuple(tensor.shape):
             raise RunError(

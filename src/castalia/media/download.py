@@ -101,14 +101,11 @@ def _stream(
                 if progress is not None:
                     progress(done, size)
     except urllib.error.HTTPError as error:
-        raise DataError(
-            f"{url} cannot be downloaded: the server answers {error.code} {error.reason}."
-        ) from error
+        raise DataError(f"{url} cannot be downloaded: the server answers {error.code} {error.reason}.") from error
     except (OSError, EOFError) as error:  # URLError, timeouts and broken connections are OSErrors
         reason = getattr(error, "reason", None) or error
         raise DataError(
-            f"{url} cannot be downloaded ({reason}). Without a network, get the file elsewhere and put it at "
-            f"{path}."
+            f"{url} cannot be downloaded ({reason}). Without a network, get the file elsewhere and put it at {path}."
         ) from error
     except Exception as error:
         if isinstance(error, DataError) or not type(error).__module__.startswith("http."):

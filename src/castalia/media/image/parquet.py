@@ -73,14 +73,10 @@ class _File:
         self.lock = threading.Lock()
         self.kept: OrderedDict[int, Any] = OrderedDict()
         columns = {field.name: field.type for field in file.schema_arrow}
-        self.image = _find(columns, _IMAGE, _is_image) or next(
-            (n for n, t in columns.items() if _is_image(t)), None
-        )
+        self.image = _find(columns, _IMAGE, _is_image) or next((n for n, t in columns.items() if _is_image(t)), None)
         if self.image is None:
             names = ", ".join(columns)
-            raise DataError(
-                f"{path}: no column holds pictures (binary, or a struct with 'bytes'); it has: {names}."
-            )
+            raise DataError(f"{path}: no column holds pictures (binary, or a struct with 'bytes'); it has: {names}.")
         self.label = _find(columns, _LABEL, _is_label)
         self.text = _find(columns, _TEXT, _is_text)
 
@@ -119,9 +115,7 @@ class _File:
                     label = None  # Hugging Face's mark of an unlabelled test split
                 if isinstance(label, int) and names is not None:
                     if not 0 <= label < len(names):
-                        raise DataError(
-                            f"{self.path}: row {i} has label {label}, but {len(names)} names are declared."
-                        )
+                        raise DataError(f"{self.path}: row {i} has label {label}, but {len(names)} names are declared.")
                     label = names[label]
                 index = None if label is None else number[str(label)]
                 text = (texts[i] or "") if self.text else None
@@ -135,18 +129,14 @@ class _File:
                     try:
                         self.kept[group] = self.file.read_row_group(group, columns=[self.image]).column(0)
                     except Exception as error:  # see above
-                        raise DataError(
-                            f"{self.path}: row group {group} cannot be read ({_line(error)})."
-                        ) from error
+                        raise DataError(f"{self.path}: row group {group} cannot be read ({_line(error)}).") from error
                     while len(self.kept) > _KEEP_GROUPS:
                         self.kept.popitem(last=False)
                 value = self.kept[group][row].as_py()
             if isinstance(value, dict):
                 value = value.get("bytes")
             if value is None:
-                raise DataError(
-                    f"{where}: holds no picture bytes (only a path?); embed the files in the Parquet."
-                )
+                raise DataError(f"{where}: holds no picture bytes (only a path?); embed the files in the Parquet.")
             return io.BytesIO(value)
 
         return opener
@@ -176,9 +166,7 @@ def _is_binary(kind: Any) -> bool:
 def _is_image(kind: Any) -> bool:
     if not str(kind).startswith("struct"):
         return _is_binary(kind)
-    return any(
-        kind.field(i).name == "bytes" and _is_binary(kind.field(i).type) for i in range(kind.num_fields)
-    )
+    return any(kind.field(i).name == "bytes" and _is_binary(kind.field(i).type) for i in range(kind.num_fields))
 
 
 def _is_text(kind: Any) -> bool:

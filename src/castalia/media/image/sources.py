@@ -89,9 +89,7 @@ def _list(
         listing = arrange(files, str(path), split)
         return Listing(listing.items, listing.classes, notes + listing.notes, listing.split)
     if not path.is_file():
-        raise DataError(
-            f"{path} does not exist." if not path.exists() else f"{path} is neither a file nor a folder."
-        )
+        raise DataError(f"{path} does not exist." if not path.exists() else f"{path} is neither a file nor a folder.")
     if is_idx_images(path):
         return _list_idx([path], None, str(path))
     if suffix == ".zip":
@@ -152,15 +150,11 @@ def _wanted(
     rows = np.flatnonzero(held_out == (split == "test"))
     if not len(rows):
         raise DataError(f"{where} has only {len(names)} pictures, too few to make a {split!r} split of them.")
-    return rows, [
-        f"No splits of its own: {split!r} is {len(rows)} of {len(names)} pictures, by a hash of their names."
-    ]
+    return rows, [f"No splits of its own: {split!r} is {len(rows)} of {len(names)} pictures, by a hash of their names."]
 
 
 def _hash(name: str) -> int:
-    return int.from_bytes(
-        hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little"
-    )
+    return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little")
 
 
 def from_pixels(

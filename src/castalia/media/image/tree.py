@@ -96,9 +96,7 @@ def pick_split(available: Mapping[str, T], split: str | None, where: str) -> tup
     if chosen not in available:
         raise DataError(f"{where} has no split {chosen!r}. It has: {', '.join(sorted(available))}.")
     others = sorted(set(available) - {chosen})
-    notes = (
-        [f"Split {chosen!r} of {where} (left out: {', '.join(others)})."] if others and split is None else []
-    )
+    notes = [f"Split {chosen!r} of {where} (left out: {', '.join(others)})."] if others and split is None else []
     return chosen, available[chosen], notes
 
 
@@ -197,9 +195,7 @@ def arrange(files: Sequence[Item], where: str, split: str | None) -> Listing:
     """
     pictures = [f for f in files if posixpath.splitext(f.name)[1].lower() in SUFFIXES]
     metadata = [f for f in files if posixpath.basename(f.name) == METADATA]
-    suffixes = [
-        posixpath.splitext(f.name)[1].lower() for f in files if posixpath.basename(f.name) != METADATA
-    ]
+    suffixes = [posixpath.splitext(f.name)[1].lower() for f in files if posixpath.basename(f.name) != METADATA]
     others = Counter(suffix or "no suffix" for suffix in suffixes if suffix not in SUFFIXES)
     kinds = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5))
     notes = []
@@ -214,9 +210,7 @@ def arrange(files: Sequence[Item], where: str, split: str | None) -> Listing:
     if rows:
         unlisted = [p for p in pictures if p.name not in rows]
         if unlisted:
-            notes.append(
-                f"Left out {len(unlisted)} pictures that {METADATA} does not list ({unlisted[0].name}, ...)."
-            )
+            notes.append(f"Left out {len(unlisted)} pictures that {METADATA} does not list ({unlisted[0].name}, ...).")
         pictures = [p for p in pictures if p.name in rows]
 
     heads = {_first(p.name, base) for p in pictures}
@@ -224,9 +218,7 @@ def arrange(files: Sequence[Item], where: str, split: str | None) -> Listing:
     if not own_splits and any(h.lower() in ("train", "test") for h in heads) and not rows:
         notes.append(f"Folders {', '.join(sorted(heads)[:6])} are taken as classes, not splits.")
     label_of, classes = _labels(pictures, rows, base, own_splits)
-    items = [
-        Item(p.name, p.open, label_of.get(p.name), rows[p.name].text if rows else None) for p in pictures
-    ]
+    items = [Item(p.name, p.open, label_of.get(p.name), rows[p.name].text if rows else None) for p in pictures]
     if not own_splits:
         return Listing(items, classes, notes)
     by_split: dict[str, list[Item]] = {}
@@ -315,9 +307,7 @@ def _read_metadata(files: list[Item], where: str, pictures: set[str]) -> dict[st
             first = first or row
             for what in ("text", "label"):
                 if (getattr(first, what) is None) != (getattr(row, what) is None):
-                    raise DataError(
-                        f"{at}: {what!r} must be in every line or in none, and the first line differs."
-                    )
+                    raise DataError(f"{at}: {what!r} must be in every line or in none, and the first line differs.")
             if type(row.label) is not type(first.label):
                 raise DataError(f"{at}: labels must be all text or all whole numbers.")
             rows[full] = row

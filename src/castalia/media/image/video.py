@@ -51,9 +51,7 @@ def save_walk(
     """
     suffix = path.suffix.lower()
     if suffix not in (".png", *_ENCODERS):
-        raise UsageError(
-            f"{path.name}: a walk is written as one of {', '.join(sorted(_ENCODERS))}, .png (a strip)."
-        )
+        raise UsageError(f"{path.name}: a walk is written as one of {', '.join(sorted(_ENCODERS))}, .png (a strip).")
     if len(frames) == 0:
         raise UsageError("A walk needs at least one frame.")
     if not 0 < fps <= 120:

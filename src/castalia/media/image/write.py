@@ -118,9 +118,7 @@ def save_png(picture: Tensor, path: Path, recipe: Mapping[str, Any] | None = Non
     _save(to_image(to_numpy(picture[None])[0]), path, recipe)
 
 
-def save_grid(
-    x: Tensor, path: Path, columns: int | None = None, recipe: Mapping[str, Any] | None = None
-) -> None:
+def save_grid(x: Tensor, path: Path, columns: int | None = None, recipe: Mapping[str, Any] | None = None) -> None:
     """Write :func:`grid_image` of ``uint8`` (N, C, H, W) as PNG; with a recipe, also a JSON beside it.
 
     Raises:
@@ -181,9 +179,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
     if text is None and beside.is_file() and beside.stat().st_size <= _MAX_JSON:
         text = beside.read_bytes()
     if text is None:
-        raise DataError(
-            f"{path} carries no recipe; Castalia did not write it, or another program rewrote it."
-        )
+        raise DataError(f"{path} carries no recipe; Castalia did not write it, or another program rewrote it.")
     try:
         recipe = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -106,7 +106,10 @@ class ConvDecoder(nn.Module):
         self.sizes = _sizes(height, width, len(widths))
         h, w = self.sizes[-1]
         self.dense = nn.Sequential(
-            nn.Linear(latent, hidden), act(), nn.Linear(hidden, widths[-1] * h * w), nn.Unflatten(1, (widths[-1], h, w))
+            nn.Linear(latent, hidden),
+            act(),
+            nn.Linear(hidden, widths[-1] * h * w),
+            nn.Unflatten(1, (widths[-1], h, w)),
         )
         levels: list[nn.Module] = []
         outs = [top or maps, *widths[:-1]]

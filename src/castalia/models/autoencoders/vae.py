@@ -32,7 +32,18 @@ from torch import Tensor, nn
 
 from castalia.core.data import Batch, Dataset, ImageSpec
 from castalia.core.errors import UsageError
-from castalia.core.model import Config, Density, Exportable, Latents, Likelihood, Logs, Model, Objective, Progress, Stage
+from castalia.core.model import (
+    Config,
+    Density,
+    Exportable,
+    Latents,
+    Likelihood,
+    Logs,
+    Model,
+    Objective,
+    Progress,
+    Stage,
+)
 from castalia.core.rng import Rng, SampleRng
 from castalia.models.autoencoders.networks import ConvDecoder, ConvEncoder, DenseDecoder, DenseEncoder
 from castalia.nn.likelihoods import pixel_likelihood
@@ -96,12 +107,10 @@ class VAEConfig(Config):
             raise ValueError("beta, warmup and free_bits belong to bound='elbo'")
 
 
-class VAE(Model, Density, Latents, Exportable):
+class VAE(Model[VAEConfig, ImageSpec], Density, Latents, Exportable):
     """p(x) = integral of p(x | z) N(z; 0, I) dz, with a Gaussian encoder q(z | x)."""
 
     Config = VAEConfig
-    config: VAEConfig
-    spec: ImageSpec
 
     def __init__(self, config: VAEConfig, spec: ImageSpec) -> None:
         super().__init__()
@@ -234,5 +243,5 @@ def gaussian_kl(mean: Tensor, std: Tensor) -> Tensor:
 
 
 def log_ratio(z: Tensor, noise: Tensor, std: Tensor) -> Tensor:
-    """log N(z; 0, I) - log q(z | x) for z = mean + std * noise, summed over the last dimension."""
+    """Log N(z; 0, I) - log q(z | x) for z = mean + std * noise, summed over the last dimension."""
     return (0.5 * (noise**2 - z**2) + std.log()).sum(-1)

@@ -1,0 +1,148 @@
+"""The demo: every system of the catalogue on built-in data, and one page to look at.
+
+The time is shared by the systems, so that it stays a few minutes however many there are. What a system shows
+follows from its capabilities; a system needs only a demo recipe to appear.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from castalia import api, recipes
+from castalia.catalogue import CATALOGUE, Entry
+from castalia.core.data import Dataset
+from castalia.core.model import Latents
+from castalia.creative import latents, maps
+from castalia.evaluation.report import Page
+from castalia.media.image.write import grid_image, png_bytes
+from castalia.runs import Run
+from castalia.training.loop import train
+
+TRAINING_SHARE = 0.6
+"""Share of the time that trains; the rest measures and draws."""
+
+
+def demo(out: Path, minutes: float = 4.0) -> Path:
+    """Train every system that has a demo recipe and write ``out/index.html``.
+
+    Args:
+        out: folder of the page and of the runs; runs of an earlier demo in it are replaced.
+        minutes: for all systems together.
+
+    Returns:
+        The page.
+    """
+    page = Page("Castalia: what it makes")
+    page.text(
+        "Every picture on this page was made a moment ago on this computer, by the commands shown, from "
+        "scikit-learn's 1,797 handwritten digits of 8 by 8 pixels. Nothing was downloaded."
+    )
+    shown = [CATALOGUE[name] for name in recipes.DEMOS]
+    for entry in shown:
+        _system(page, entry, out, minutes / len(shown))
+    page.heading("What the numbers mean")
+    for word, meaning in MEANINGS.items():
+        page.text(f"{word}: {meaning}")
+    page.heading("Now your own data")
+    page.code(NEXT)
+    page.write(out / "index.html")
+    return out / "index.html"
+
+
+def _system(page: Page, entry: Entry, out: Path, minutes: float) -> None:
+    """Train one system, and show and measure what it can do."""
+    name = recipes.DEMOS[entry.name]
+    recipe = recipes.recipe(name)
+    recipe = replace(recipe, training=replace(recipe.training, minutes=minutes * TRAINING_SHARE, log_every=20))
+    run_folder = _fresh(out, entry.name)
+    data, held_out = (
+        api.training_data(recipe),
+        api.open_data(recipe.data.source, split="test", image=recipe.data.image),
+    )
+    started = time.monotonic()
+    run = train(recipe, data, run_folder)
+    seconds = time.monotonic() - started
+
+    page.heading(entry.title)
+    page.text(f"{entry.paper}. Trained for {seconds:.0f} seconds on {len(data):,} examples.")
+    page.code(
+        f"castalia train {entry.name} --recipe {name} --minutes {recipe.training.minutes:.2g} --out runs/{entry.name}"
+    )
+    page.figure(_uri(data.batch(np.arange(32)).x, 16), "Examples of the data")
+    page.figure(_uri(api.sample(run, 64, seed=1), 16), "Samples: new digits that nobody wrote")
+    page.code(f"castalia sample runs/{entry.name} -n 64 --seed 1 --out out/")
+    model, _ = run.model()
+    if isinstance(model, Latents):
+        _latents(page, model, data, held_out, entry.name)
+    page.curve(_curves(run), "step", "loss")
+    rows = []
+    for key, m in api.evaluate(run, samples=100, baselines=True)["metrics"].items():
+        interval = f"{m['interval'][0]:.4g} to {m['interval'][1]:.4g}" if m["interval"] else ""
+        rows.append((key, f"{m['value']:.4g}", m["unit"], interval, m["kind"], str(m["n"])))
+    page.table(("measured", "value", "unit", "95 % interval", "kind", "examples"), rows)
+    page.code(f"castalia evaluate runs/{entry.name} --baselines")
+
+
+def _latents(page: Page, model: Latents, data: Dataset, held_out: Dataset, name: str) -> None:
+    """Reconstructions, interpolations, traversals and a map."""
+    x = held_out.batch(np.arange(16)).x
+    rebuilt = latents.reconstruct(model, x).cpu()
+    page.figure(_uri(torch.cat([x, rebuilt]), 16), "Held-out digits, and below each its reconstruction")
+    page.code(f"castalia edit reconstruct runs/{name} A.png B.png --out pairs.png")
+    walks = latents.interpolate(model, x[:6], x[6:12], 12).cpu()
+    page.figure(_uri(walks.flatten(0, 1), 12), "Each row walks from one held-out digit to another")
+    page.code(f"castalia edit interpolate runs/{name} --from A.png --to B.png --frames 16 --out walk.gif")
+    dims = latents.informative_dims(model, data.batch(np.arange(min(512, len(data)))).x, 6)
+    rows = latents.traverse(model, x[:1], dims, torch.linspace(-2.5, 2.5, 12).tolist()).cpu()
+    page.figure(_uri(rows.flatten(0, 1), 12), "Each row moves one latent, the most informative first")
+    page.code(f"castalia edit traverse runs/{name} --of A.png --out latents.png")
+    plane = None if model.latent_dims == 2 else maps.embed(model, data).plane
+    cells = maps.latent_map(model, 16, plane=plane).cpu()
+    page.figure(_uri(cells.reshape(-1, *cells.shape[-3:]), 16), "A map of the plane in which the digits vary most")
+    page.code(f"castalia edit map runs/{name} --out map.png")
+
+
+def _uri(pictures: Tensor, columns: int) -> str:
+    import base64
+
+    image = grid_image(pictures, columns)
+    return "data:image/png;base64," + base64.b64encode(png_bytes(image)).decode()
+
+
+def _curves(run: Run) -> dict[str, list[tuple[float, float]]]:
+    """The losses over the steps, by name."""
+    lines = run.metrics()
+    names = [k for k in (lines[0] if lines else {}) if k.endswith("/loss")]
+    return {name: [(m["step"], m[name]) for m in lines if name in m] for name in names}
+
+
+def _fresh(out: Path, name: str) -> Path:
+    """An empty run folder; a run left by an earlier demo is removed."""
+    import shutil
+
+    folder = out / "runs" / name
+    if (folder / "config.json").is_file():
+        shutil.rmtree(folder)
+    return folder
+
+
+MEANINGS = {
+    "nll": "negative log-likelihood: how surprised the model is by held-out examples, in nats; lower is better. A "
+    "bound says that the truth is not worse than this; K is the number of importance samples behind it.",
+    "bits per dimension": "the same divided by the number of pixel values, in bits: what a perfect compressor built "
+    "on this model would spend per value. 8 is the cost of raw bytes.",
+    "baselines": "models that anybody would try first, measured in the same units: a system that does not beat them "
+    "has learnt nothing.",
+    "active units": "latent dimensions that carry information about the example.",
+}
+
+NEXT = """castalia train vae --data FOLDER_OF_PICTURES --size 64 --minutes 30 --out runs/mine
+castalia sample runs/mine -n 16 --seed 7 --out out/
+castalia edit interpolate runs/mine --from A.png --to B.png --frames 16 --out walk.gif
+castalia evaluate runs/mine --baselines"""

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import json
+import sys
+import zipfile
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from castalia.catalogue import CATALOGUE
+from castalia.core.data import ImageSpec
+from castalia.core.errors import MissingExtra, RunError, UsageError
+from castalia.interop import programs
+from castalia.models.autoencoders.vae import VAE, VAEConfig
+
+CPU = torch.device("cpu")
+CONFIGS = {
+    "dense": (VAEConfig(network="dense", latent_dims=3, widths=(8,)), ImageSpec(1, 5, 6)),
+    "conv": (VAEConfig(latent_dims=3, widths=(4, 8), hidden=8, top=4), ImageSpec(3, 7, 9)),
+}
+
+
+@pytest.mark.parametrize("network", CONFIGS)
+def test_torch_programs_agree_with_the_model(make_run, tmp_path, network):
+    run = make_run(*CONFIGS[network])
+    parities = programs.export_torch(run, tmp_path / "out")
+    assert [p.call for p in parities] == ["encoder", "decoder"]
+    assert all(p.max_relative_error <= programs.TOLERANCE for p in parities)
+    model, _ = run.model(CPU)
+    assert isinstance(model, VAE)
+    decoder = torch.export.load(parities[1].file).module()
+    for batch in (1, 4, 9):
+        z = torch.randn(batch, 3, generator=torch.Generator().manual_seed(batch))
+        assert torch.allclose(decoder(z), model.outputs(z), atol=1e-5)
+
+
+def test_the_description_says_what_goes_in_and_out(make_run, tmp_path):
+    run = make_run(*CONFIGS["dense"])
+    programs.export_torch(run, tmp_path / "out")
+    text = json.loads((tmp_path / "out" / "calls.json").read_text())
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"encoder.pt2", "decoder.pt2", "calls.json"}
+    assert "[-1, 1]" in text["units"]
+    assert text["config"]["likelihood"] == "bernoulli"
+    assert text["calls"]["encoder"]["inputs"] == [{"name": "x", "dtype": "float32", "shape": ["batch", 1, 5, 6]}]
+    assert text["calls"]["encoder"]["outputs"] == [{"name": "output", "dtype": "float32", "shape": ["batch", 6]}]
+    assert text["calls"]["decoder"]["outputs"][0]["shape"] == ["batch", 1, 5, 6]
+    assert text["calls"]["decoder"]["parity"]["batches"] == [1, 2, 5]
+
+
+def test_archives_hold_no_pickle(make_run, tmp_path):
+    for parity in programs.export_torch(make_run(*CONFIGS["dense"]), tmp_path / "out"):
+        with zipfile.ZipFile(parity.file) as archive:
+            for name in archive.namelist():
+                data = archive.read(name)
+                assert not data.startswith((b"\x80", b"PK")), name
+                assert b"data.pkl" not in data, name
+
+
+def test_a_program_that_disagrees_is_refused(make_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(programs, "TOLERANCE", -1.0)
+    with pytest.raises(RunError, match="does not agree with the original"):
+        programs.export_torch(make_run(*CONFIGS["dense"]), tmp_path / "out")
+    assert {p.name for p in tmp_path.iterdir()} == {"run"}
+
+
+def test_compare_measures_errors():
+    module = nn.Linear(3, 2)
+    x = (torch.zeros(2, 3),)
+    assert programs.compare(module, x, lambda i: (module(*i).detach(),)) == (0.0, 0.0)
+    absolute, relative = programs.compare(module, x, lambda i: (module(*i).detach() * 1.01,))
+    assert absolute > 0
+    assert relative == pytest.approx(0.01, rel=1e-3)
+    assert programs.compare(module, x, lambda i: (module(*i).detach()[:2],))[1] == float("inf")
+    assert programs.compare(module, x, lambda i: (module(*i).detach() * torch.nan,))[1] == float("inf")
+
+
+def test_whole_number_inputs_stay_in_range():
+    module = nn.Embedding(7, 2)
+    assert programs.compare(module, (torch.tensor([[0, 6]]),), lambda i: (module(*i).detach(),)) == (0.0, 0.0)
+
+
+def test_a_call_that_cannot_be_exported_is_told(make_run, tmp_path, monkeypatch):
+    class Branching(nn.Module):
+        def forward(self, x):
+            return x + 1 if bool(x.sum() > 0) else x
+
+    monkeypatch.setattr(VAE, "export_calls", lambda self: {"decoder": (Branching(), (torch.zeros(2, 3),))})
+    with pytest.raises(RunError, match="cannot export the decoder"):
+        programs.export_torch(make_run(*CONFIGS["dense"]), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_models_without_calls_and_full_targets_are_refused(make_run, tmp_path, monkeypatch):
+    run = make_run(*CONFIGS["dense"])
+    with pytest.raises(UsageError, match="not empty"):
+        programs.export_torch(run, run.path)
+    monkeypatch.setitem(CATALOGUE, "vae", replace(CATALOGUE["vae"], capabilities=("Latents",)))
+    with pytest.raises(UsageError, match="no network calls"):
+        programs.export_torch(run, tmp_path / "out")
+
+
+def test_the_missing_extra_is_named(make_run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(MissingExtra, match=r"castalia\[onnx\]"):
+        programs.export_onnx(make_run(*CONFIGS["dense"]), tmp_path / "out")
+
+
+@pytest.mark.parametrize("network", CONFIGS)
+def test_onnx_graphs_agree_with_the_model(make_run, tmp_path, network):
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(name, reason=f"{name} is not installed: pip install 'castalia[onnx]'")
+    import onnxruntime
+
+    run = make_run(*CONFIGS[network])
+    parities = programs.export_onnx(run, tmp_path / "out")
+    assert [p.file.name for p in parities] == ["encoder.onnx", "decoder.onnx"]
+    text = json.loads((tmp_path / "out" / "calls.json").read_text())
+    session = onnxruntime.InferenceSession(str(parities[1].file), providers=["CPUExecutionProvider"])
+    assert [i.name for i in session.get_inputs()] == [i["name"] for i in text["calls"]["decoder"]["inputs"]]
+    assert session.get_inputs()[0].shape[1:] == [3]
+    assert isinstance(session.get_inputs()[0].shape[0], str)  # a free dimension has a name
+    model, _ = run.model(CPU)
+    assert isinstance(model, VAE)
+    z = torch.randn(7, 3, generator=torch.Generator().manual_seed(0))
+    (ours,) = session.run(None, {session.get_inputs()[0].name: z.numpy()})
+    assert torch.allclose(torch.from_numpy(ours), model.outputs(z), atol=1e-5)

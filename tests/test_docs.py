@@ -1,0 +1,193 @@
+"""The documentation is true: its Python runs, its commands parse, its links lead somewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from castalia.cli.parser import make_parser
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = [p for p in sorted((ROOT / "docs").rglob("*.md")) if "_build" not in p.parts]
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")] + DOCS
+ADDING = ROOT / "docs" / "adding-a-model.md"
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+FENCE = re.compile(r"^```([^\n`]*)\n(.*?)^```[ ]*$", re.MULTILINE | re.DOTALL)
+DIRECTIVE = re.compile(r"<!-- (file|insert|replace): (.+?) -->\s*$")
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: the words after the fence, the text, its line, and the comment just above it."""
+
+    info: tuple[str, ...]
+    text: str
+    line: int
+    directive: tuple[str, ...]
+
+
+def blocks(page: Path) -> list[Block]:
+    text = page.read_text(encoding="utf-8")
+    found = []
+    for match in FENCE.finditer(text):
+        above = DIRECTIVE.search(text[: match.start()])
+        directive = (above[1], *(part for part in above[2].split(" | "))) if above else ()
+        line = text.count("\n", 0, match.start()) + 1
+        found.append(Block(tuple(match[1].split()), match[2], line, directive))
+    return found
+
+
+def python_blocks(page: Path) -> list[Block]:
+    return [b for b in blocks(page) if b.info[:1] == ("python",) and "no-run" not in b.info and not b.directive]
+
+
+def name(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+def environment(*first: Path) -> dict[str, str]:
+    """The environment of a child process that finds this repository's package, one thread, and no terminal."""
+    paths = [str(p) for p in first] or [str(ROOT / "src")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+
+
+def run(arguments: list[str], folder: Path, *paths: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=environment(*paths),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if p != ADDING and python_blocks(p)], ids=name)
+def test_python_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, object] = {"__name__": "page"}
+    for block in python_blocks(page):
+        # blank lines in front give errors the line numbers of the page
+        exec(compile("\n" * block.line + block.text, name(page), "exec"), namespace)
+
+
+def apply(directive: tuple[str, ...], text: str, root: Path) -> None:
+    """Do to a copy of the repository what a block of the page on adding a model says."""
+    kind, path = directive[0], root / directive[1]
+    if kind == "file":
+        assert not path.exists(), f"{path} is there already"
+        path.write_text(text, encoding="utf-8")
+        return
+    anchor = directive[-1]
+    lines = path.read_text(encoding="utf-8")
+    assert lines.count(f"\n{anchor}") == 1, f"{directive[1]} has not exactly one line that starts with {anchor!r}"
+    before, after = lines.split(f"\n{anchor}")
+    if kind == "replace":
+        new = f"\n{text.rstrip()}"
+    elif directive[2] == "before":
+        new = f"\n{text}{anchor}"
+    else:
+        new = f"\n{anchor}\n{text.rstrip()}"
+    path.write_text(before + new + after, encoding="utf-8")
+
+
+def test_a_model_is_added_in_ten_minutes(tmp_path: Path) -> None:
+    """The page's edits are applied to a copy of the repository; the suite and the page's Python run there."""
+    ignore = shutil.ignore_patterns("__pycache__")
+    for folder in ("src", "tests"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignore)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for block in blocks(ADDING):
+        if block.directive:
+            apply(block.directive, block.text, tmp_path)
+    code = "\n".join(b.text for b in python_blocks(ADDING))
+    paths = (tmp_path / "src", tmp_path)
+    run(["-c", code], tmp_path, *paths)
+    run(["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "tests/conformance", "-k", "ppca"], tmp_path, *paths)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=name)
+def test_example_runs(example: Path, tmp_path: Path) -> None:
+    run([str(example), "--steps", "20", "--out", str(tmp_path / "out")], tmp_path)
+    assert any((tmp_path / "out").iterdir())
+
+
+def commands(page: Path) -> list[tuple[int, str]]:
+    """Commands of ``castalia`` in blocks of shell, one per logical line."""
+    found = []
+    for block in blocks(page):
+        if block.info[:1] not in ((), ("console",), ("sh",)):
+            continue
+        for offset, line in enumerate(block.text.replace("\\\n", " ").splitlines()):
+            text = line.strip().removeprefix("$ ")
+            text = re.sub(r"^torchrun .*-m (?=castalia )", "", text)
+            text = re.sub(r"^(\w+=\S+ )+(?=castalia )", "", text)
+            if text == "castalia" or text.startswith("castalia "):
+                found.append((block.line + offset + 1, text))
+    return found
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if commands(p)], ids=name)
+def test_commands_of_a_page_parse(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parser = make_parser()
+    for line, text in commands(page):
+        words = shlex.split(text, comments=True)[1:]
+        words = words[: next((i for i, w in enumerate(words) if w in ("|", ">", "&&", ";")), len(words))]
+        try:
+            parser.parse_args(words)
+        except SystemExit as stop:
+            assert stop.code in (0, None), f"{name(page)}, line {line}: {text}\n{capsys.readouterr().err}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    for target in LINK.findall(text):
+        if re.match(r"[a-z]+:", target):
+            continue  # elsewhere
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), f"{name(page)}: {target}"
+        if anchor and file.suffix == ".md":
+            assert anchor in anchors(file), f"{name(page)}: {target}"
+
+
+def anchors(page: Path) -> set[str]:
+    """Addresses of a page's headings, as GitHub and MyST make them."""
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", h.lower()).strip().replace(" ", "-") for h in headings}
+
+
+def test_map_of_the_tree_names_what_exists() -> None:
+    (tree,) = [b for b in blocks(ROOT / "README.md") if b.info[:1] == ("text",) and "src/castalia/" in b.text]
+    folders: list[str] = []
+    named = 0
+    for line in tree.text.splitlines():
+        if not line.strip():
+            continue
+        depth, rest = (len(line) - len(line.lstrip())) // 2, line.split()[0]
+        folders[depth:] = [rest]
+        path = ROOT.joinpath(*folders)
+        assert path.exists(), f"the map of the README names {path.relative_to(ROOT)}, which does not exist"
+        assert not rest.endswith("/") or path.is_dir(), rest
+        named += 1
+    assert named > 20
+
+
+def test_pages_do_not_hold_open_placeholders() -> None:
+    """Numbers that were to be measured are there."""
+    marks = [f"{name(p)}: {m}" for p in PAGES for m in re.findall(r"MEASURE:[^\s|)`]*", p.read_text(encoding="utf-8"))]
+    assert not marks, "still to be measured: " + ", ".join(marks)
