@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,7 @@ ADDING = ROOT / "docs" / "adding-a-model.md"
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 FENCE = re.compile(r"^```([^\n`]*)\n(.*?)^```[ ]*$", re.MULTILINE | re.DOTALL)
-DIRECTIVE = re.compile(r"<!-- (file|insert|replace): (.+?) -->\s*$")
+DIRECTIVE = re.compile(r"<!-- (file|before|add|replace): (.+?) -->\s*$")
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -84,23 +85,27 @@ def test_python_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.M
 
 
 def apply(directive: tuple[str, ...], text: str, root: Path) -> None:
-    """Do to a copy of the repository what a block of the page on adding a model says."""
-    kind, path = directive[0], root / directive[1]
+    """Do to a copy of the repository what a block of the page on adding a model says.
+
+    ``file`` writes it; ``before`` puts it above the line that starts with the anchor, ``replace`` in its place;
+    ``add`` makes it the first item of the table that the anchor opens.
+    """
+    kind, path, text = directive[0], root / directive[1], text.strip()
     if kind == "file":
         assert not path.exists(), f"{path} is there already"
-        path.write_text(text, encoding="utf-8")
+        path.write_text(text + "\n", encoding="utf-8")
         return
-    anchor = directive[-1]
-    lines = path.read_text(encoding="utf-8")
-    assert lines.count(f"\n{anchor}") == 1, f"{directive[1]} has not exactly one line that starts with {anchor!r}"
-    before, after = lines.split(f"\n{anchor}")
-    if kind == "replace":
-        new = f"\n{text.rstrip()}"
-    elif directive[2] == "before":
-        new = f"\n{text}{anchor}"
-    else:
-        new = f"\n{anchor}\n{text.rstrip()}"
-    path.write_text(before + new + after, encoding="utf-8")
+    anchor = directive[2]
+    code = path.read_text(encoding="utf-8")
+    assert code.count(f"\n{anchor}") == 1, f"{directive[1]} has not exactly one line that starts with {anchor!r}"
+    before, after = code.split(f"\n{anchor}")
+    if kind == "add":
+        indent = re.match(r"\s*", after.lstrip("\n"))
+        assert indent
+        text = anchor + "\n" + textwrap.indent(text + ",", indent[0])
+    elif kind == "before":
+        text = f"{text}\n\n\n{anchor}"
+    path.write_text(f"{before}\n{text}{after}", encoding="utf-8")
 
 
 def test_a_model_is_added_in_ten_minutes(tmp_path: Path) -> None:
@@ -120,7 +125,7 @@ def test_a_model_is_added_in_ten_minutes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=name)
 def test_example_runs(example: Path, tmp_path: Path) -> None:
-    run([str(example), "--steps", "20", "--out", str(tmp_path / "out")], tmp_path)
+    run([str(example), "--steps", "10", "--out", str(tmp_path / "out")], tmp_path)
     assert any((tmp_path / "out").iterdir())
 
 
@@ -148,7 +153,8 @@ def test_commands_of_a_page_parse(page: Path, capsys: pytest.CaptureFixture[str]
         try:
             parser.parse_args(words)
         except SystemExit as stop:
-            assert stop.code in (0, None), f"{name(page)}, line {line}: {text}\n{capsys.readouterr().err}"
+            if stop.code:
+                pytest.fail(f"{name(page)}, line {line}: {text}\n{capsys.readouterr().err}")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

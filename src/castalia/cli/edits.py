@@ -91,11 +91,11 @@ def _arithmetic(opened: Run, model: Latents, out: Path, options: Namespace, reci
 
 
 def _attribute(opened: Run, model: Latents, out: Path, options: Namespace, recipe: dict[str, Any]) -> None:
+    x = _pictures(opened, [options.of])
     vectors = attributes.attribute_vectors(model, _data(opened, options.data))
     if options.add not in vectors:
         raise UsageError(f"The data have no class or frequent word {options.add!r}. {near(options.add, vectors)}")
     strengths = torch.linspace(-options.strength, options.strength, options.frames).tolist()
-    x = _pictures(opened, [options.of])
     frames = attributes.apply_attribute(model, x, vectors[options.add], strengths)[0].cpu()
     save_walk(frames, out, boomerang=out.suffix.lower() != ".png", recipe=recipe)
 

@@ -98,7 +98,6 @@ def make_parser() -> Parser:
     p.add_argument("--on-bad-file", choices=["error", "skip"], help="what to do with broken files")
     p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="settings", help="change a field")
     p.add_argument("--resume", action="store_true", help="continue the run in --out")
-    p.add_argument("--list-recipes", action="store_true", help=argparse.SUPPRESS)
     p.add_argument("--quiet", action="store_true", help="print nothing")
 
     p = verb("sample", "Draw samples from a run and write them as files.")

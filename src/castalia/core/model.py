@@ -143,7 +143,9 @@ S = TypeVar("S", bound=Spec)
 
 
 class Model(nn.Module, ABC, Generic[C, S]):
-    """One system, with its configuration C for examples of shape S. Construct with ``Model(config, spec)``; weights come from torch's global generator.
+    """One system, with a configuration C, for examples of shape S.
+
+    Construct with ``Model(config, spec)``; initial weights come from torch's global generator (see :func:`build`).
 
     Attributes:
         Config: the class of its configuration.

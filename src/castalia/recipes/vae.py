@@ -104,9 +104,9 @@ def pictures() -> Recipe:
             latent_dims=128,
             widths=(32, 64, 96, 128),
             hidden=512,
-            top=32,
+            top=16,
             likelihood="logistic",
-            mixtures=5,
+            mixtures=3,
         ),
         data=Data("pictures", image=ImageOptions(size=64)),
         training=Training(
@@ -124,9 +124,9 @@ def emoji() -> Recipe:
     base = pictures()
     return replace(
         base,
-        config=replace(base.config, widths=(48, 96, 128), latent_dims=96),
+        config=replace(base.config, widths=(32, 64, 128), latent_dims=64, top=16),
         data=Data("noto-emoji", image=ImageOptions(size=32, channels=4)),
-        training=replace(base.training, steps=6_000, batch_size=64),
+        training=replace(base.training, steps=7_000),
     )
 
 

@@ -16,13 +16,15 @@ from castalia.core.model import Optimizer
 def make(module: nn.Module, settings: Optimizer, training: Training) -> torch.optim.Optimizer:
     """Build an optimizer over all parameters of ``module``; vectors and scalars are not decayed."""
     lr = settings.lr or training.lr
-    matrices = [p for p in module.parameters() if p.ndim > 1]
-    vectors = [p for p in module.parameters() if p.ndim <= 1]
-    groups = [
-        {"params": matrices, "weight_decay": settings.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    groups = [g for g in groups if g["params"]]
+    groups = [{"params": list(module.parameters()), "weight_decay": 0.0}]
+    if settings.weight_decay:
+        matrices = [p for p in module.parameters() if p.ndim > 1]
+        vectors = [p for p in module.parameters() if p.ndim <= 1]
+        groups = [
+            {"params": matrices, "weight_decay": settings.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
+        groups = [g for g in groups if g["params"]]
     if settings.name == "adamw":
         made = torch.optim.AdamW(groups, lr, settings.betas, settings.eps, fused=True)
     elif settings.name == "adam":

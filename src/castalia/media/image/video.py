@@ -18,6 +18,7 @@ from castalia.core.errors import MissingExtra, UsageError
 from castalia.media.image.write import grid_image, over, png_bytes, replace_file, to_image, to_numpy
 
 _MIN_SIDE = 256
+_MIN_SIDE_OF_PICTURES = 128  # GIF and WebP: few people can see a film of 8 by 8 pixels
 # The palette is computed from this many frames spread over the walk, so that colours do not flicker.
 _PALETTE_FRAMES = 16
 
@@ -33,8 +34,9 @@ def save_walk(
 ) -> None:
     """Write frames as a film; the suffix of ``path`` chooses the kind.
 
-    ``.gif`` and ``.webp`` play for ever with ``loop``; ``.mp4`` (``castalia[video]``) is H.264 that every
-    browser plays, enlarged to at least 256 pixels and laid over white; ``.png`` is one strip, left to right.
+    ``.gif`` and ``.webp`` play for ever with ``loop`` and are enlarged to at least 128 pixels; ``.mp4``
+    (``castalia[video]``) is H.264 that every browser plays, enlarged to at least 256 pixels and laid over white;
+    ``.png`` is one strip, left to right.
 
     Args:
         frames: ``uint8`` (T, C, H, W), T >= 1, C 1, 3 or 4.
@@ -62,6 +64,9 @@ def save_walk(
         pictures = to_numpy(frames)
         if boomerang and len(pictures) > 2:
             pictures = np.concatenate([pictures, pictures[-2:0:-1]])
+        if suffix != ".mp4":
+            times = math.ceil(_MIN_SIDE_OF_PICTURES / min(pictures.shape[1:3]))
+            pictures = pictures.repeat(times, axis=1).repeat(times, axis=2)
         data = _ENCODERS[suffix](pictures, fps, loop)
     replace_file(path, data)
     if recipe is not None:
