@@ -137,7 +137,11 @@ def train(
     """
     from castalia.training.loop import train as run_loop
 
-    made = make_recipe(model, data, recipe=recipe, **changes)
+    continued = resume and (Path(out) / "config.json").exists()
+    if continued and model is None and data is None and recipe is None and not any(changes.values()):
+        made = load(out).recipe  # `castalia train --resume --out RUN` needs nothing else
+    else:
+        made = make_recipe(model, data, recipe=recipe, **changes)
     return run_loop(made, training_data(made), Path(out), resume=resume, quiet=quiet)
 
 
@@ -172,10 +176,13 @@ def sample(run: Run | str | Path, n: int, *, seed: int = 0, temperature: float =
 
 
 def save_pictures(pictures: Tensor, folder: str | Path) -> list[Path]:
-    """Write pictures ``uint8`` (n, C, H, W) as ``0000.png`` ... and ``grid.png`` into a folder."""
+    """Write pictures ``uint8`` (n, C, H, W) as ``0000.png`` ... and ``grid.png`` into a folder; return the paths."""
     from castalia.media.image.medium import ImageMedium
+    from castalia.media.image.write import save_grid
 
-    return ImageMedium().write(pictures, Path(folder), recipe=None)
+    paths = ImageMedium().write(pictures, Path(folder), recipe=None)
+    save_grid(pictures, Path(folder) / "grid.png")
+    return [*paths, Path(folder) / "grid.png"]
 
 
 def evaluate(run: Run | str | Path, data: str | None = None, *, split: str = "test", **options: Any) -> dict[str, Any]:

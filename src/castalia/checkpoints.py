@@ -100,7 +100,7 @@ def save(
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise disk_error(target, error) from error
-    except RunError:
+    except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     for path in sorted(_candidates(folder))[:-keep]:

@@ -211,13 +211,24 @@ def open_run(path: Path) -> Run:
     return Run(path, recipe, spec, fingerprint)
 
 
+def _decisive(recipe: Recipe) -> dict[str, Any]:
+    """The part of a recipe that the trained weights depend on. Where data lie may change: their hash may not."""
+    data = to_json(recipe)
+    for name in ("expected", "parents"):
+        data.pop(name)
+    data["data"].pop("source")
+    for name in ("keep", "samples", "sample_every", "checkpoint_every", "tracker"):
+        data["training"].pop(name)
+    return data
+
+
 def check_same(run: Run, recipe: Recipe, data: Dataset) -> None:
     """Refuse to resume a run with another recipe or other data.
 
     Raises:
         UsageError: lists what differs.
     """
-    found = differences(to_json(run.recipe), to_json(recipe))
+    found = differences(_decisive(run.recipe), _decisive(recipe))
     if found:
         raise UsageError(f"{run.path} was started with other settings (there against here): " + "; ".join(found[:5]))
     if run.fingerprint and run.fingerprint != data.fingerprint:

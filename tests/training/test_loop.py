@@ -117,7 +117,7 @@ def test_gradient_free_stage_finds_the_optimum(data: Table, tmp_path: Path) -> N
     torch.testing.assert_close(newest.tensors("model")["mean"], torch.tensor([1.0, -2.0]), atol=0.05, rtol=0)
 
 
-@pytest.mark.parametrize("kind", ["bad_loss", "bad_gradient"])
+@pytest.mark.parametrize("kind", ["bad_loss", "bad_gradient", "bad_update"])
 def test_non_finite_steps_never_reach_the_weights(
     kind: str,
     data: Table,
@@ -130,6 +130,8 @@ def test_non_finite_steps_never_reach_the_weights(
     newest = checkpoints.newest(run.checkpoints)
     assert newest is not None
     assert all(t.isfinite().all() for group in ("model", "ema") for t in newest.tensors(group).values())
+    assert run.metrics()[1]["loss/loss"] >= 0
+    assert "drift/silent" not in run.metrics()[1], "a value that is not finite is left out, not written"
     assert newest.state()["skipped"] == 2
     assert run.metrics()[-1]["skipped"] == 2
     told = capsys.readouterr().err
@@ -232,6 +234,8 @@ def test_refuses_to_mix_runs(data: Table, tmp_path: Path) -> None:
         train(recipe("toy-stages", lr=0.5), data, tmp_path / "run", quiet=True, resume=True)
     other = Table(data.x, data.spec)
     other.fingerprint = "other"
+    moved = replace(recipe("toy-stages"), data=Data("elsewhere"))
+    train(replace(moved, training=replace(moved.training, keep=5)), data, tmp_path / "run", quiet=True, resume=True)
     with pytest.raises(UsageError, match="other data"):
         train(recipe("toy-stages"), other, tmp_path / "run", quiet=True, resume=True)
 

@@ -48,9 +48,12 @@ class Alternating(Toy):
     def __init__(self, config: ToyConfig, spec: ImageSpec) -> None:
         super().__init__(config, spec)
         self.critic = nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Dropout(0.2), nn.Linear(16, 1))
-        self.register_buffer("strength", torch.zeros(()))
+        self.augment = nn.Module()
+        self.augment.register_buffer("strength", torch.zeros(()))
 
-    strength: Tensor
+    @property
+    def strength(self) -> Tensor:
+        return self.augment.strength
 
     def stages(self) -> tuple[Stage, ...]:
         shared = Optimizer("adam", lr=1e-3, betas=(0.0, 0.9))
@@ -61,7 +64,7 @@ class Alternating(Toy):
                     Objective("critic", self.critic, self.critic_loss, shared, repeat=3),
                     Objective("penalty", self.critic, self.penalty, shared, every=4),
                     Objective("generator", self.generator, self.generator_loss, Optimizer("adam", betas=(0.0, 0.9))),
-                    Update("adapt", nn.Identity(), self.adapt, every=2),
+                    Update("adapt", self.augment, self.adapt, every=2),
                 ),
             ),
         )
@@ -87,7 +90,7 @@ class Alternating(Toy):
 
     def adapt(self, batch: Batch, rng: Rng, progress: Progress) -> Mapping[str, Tensor]:
         self.calls.append("adapt")
-        self.strength += 0.01
+        self.augment.strength += 0.01
         return {"strength": self.strength.clone()}
 
 
@@ -199,6 +202,7 @@ class Poisoned(Toy):
 
     bad_loss: tuple[int, ...] = ()
     bad_gradient: tuple[int, ...] = ()
+    bad_update: tuple[int, ...] = ()
 
     def __init__(self, config: ToyConfig, spec: ImageSpec) -> None:
         super().__init__(config, spec)
@@ -207,7 +211,12 @@ class Poisoned(Toy):
     running: Tensor
 
     def stages(self) -> tuple[Stage, ...]:
-        return (Stage("train", (Objective("loss", self, self.loss),)),)
+        return (Stage("train", (Objective("loss", self, self.loss), Update("drift", self, self.drift))),)
+
+    def drift(self, batch: Batch, rng: Rng, progress: Progress) -> Mapping[str, Tensor]:
+        bad = progress.step in self.bad_update
+        self.generator[0].weight.add_(float("nan") if bad else 1e-3)
+        return {"silent": torch.tensor(float("nan") if progress.step % 2 else 1.0)}
 
     def loss(self, batch: Batch, rng: Rng, progress: Progress):
         out = self.generator(rng.normal("z", 3)).square().mean()

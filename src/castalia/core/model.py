@@ -98,8 +98,9 @@ class Update:
     """A step without gradients: contrastive divergence, CMA-ES, k-means, adaptive augmentation.
 
     ``step`` changes the module's parameters and buffers in place. Whatever must survive an interruption has to
-    be a buffer of the module. Several processes call it with their own rows and must agree afterwards; the
-    loop averages the module's floating parameters over processes after each call.
+    be a buffer of the module. Several processes call it with their own rows and must agree afterwards: after each
+    call the module's parameters become their mean over processes, and its buffers those of the first process.
+    Where it leaves anything non-finite, the module is put back as it was and the step counts as refused.
 
     Attributes:
         name: prefix of its logged values.
@@ -125,7 +126,8 @@ class Stage:
         objectives: what happens in one step, in order.
         share: part of the run's total steps, relative to the other stages' shares.
         batch_size: examples per draw over all processes; None uses the recipe's.
-        enter: called once before the stage's first step (initialise from the previous stage, freeze, fade).
+        enter: called once before the stage's first step, to set weights or buffers from the previous stage. It is
+            not called again on a resume inside the stage: what it does must lie in the state dict.
         transform: applied to each batch before the objectives see it, for example a frozen encoder or a
             lower resolution.
     """

@@ -118,7 +118,7 @@ class Gaussian(PixelLikelihood):
     @staticmethod
     def _parameters(outputs: Tensor) -> tuple[Tensor, Tensor]:
         mean, raw = outputs.float().chunk(2, dim=-3)
-        # at most e^-7 = a quarter of a grey level: the density of a constant pixel must stay finite
+        # at least e^-7 = a quarter of a grey level: the density of a constant pixel must stay finite
         return mean, raw.clamp(min=-7.0)
 
     def log_prob(self, outputs: Tensor, target: Tensor) -> Tensor:

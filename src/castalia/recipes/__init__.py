@@ -66,4 +66,7 @@ def recipe(name: str) -> Recipe:
 
 def default(model: str, source: str) -> Recipe:
     """Return the recipe that ``model`` uses for the data ``source``."""
-    return recipe(DEFAULTS.get((model, source)) or DEFAULTS[model, "*"])
+    name = DEFAULTS.get((model, source)) or DEFAULTS.get((model, "*"))
+    if name is None:
+        raise UsageError(f"{model} has no recipe for {source!r}; name one with --recipe. {near(model, RECIPES)}")
+    return recipe(name)

@@ -6,6 +6,7 @@ a few numbers, and a resumed run equals an uninterrupted one bit for bit.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -86,6 +87,7 @@ def train(
         signals = stack.enter_context(Signals())
         world = stack.enter_context(parallel.world(device))
         torch.set_flush_denormal(True)
+        stack.callback(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(plan.threads_for(recipe, world))
 
         # the run: new, or as it was left
@@ -129,6 +131,8 @@ def train(
         reporter = Reporter(run.path, steps, settings.tracker, quiet=quiet or not world.main)
         stack.callback(reporter.close)
         reporter.say(_opening(recipe, data, model, decided, state))
+        for sentence in data.notes:
+            reporter.say(f"Note: {sentence}")
         checkpoint_every = settings.checkpoint_every or max(1, steps // 20)
         sample_every = settings.sample_every or max(1, steps // 10)
 
@@ -167,10 +171,10 @@ def train(
             if finite:
                 state.bad_in_a_row = 0
                 for name, value in logs.items():
-                    total = state.window.setdefault(name, [0.0, 0])
-                    total[0] += value
-                    total[1] += 1
-                ema.update(state.step, active.batch_size, last=last)
+                    if math.isfinite(value):  # an indicator without a value in this step says nothing about it
+                        total = state.window.setdefault(name, [0.0, 0])
+                        total[0] += value
+                        total[1] += 1
             else:
                 state.skipped += 1
                 state.bad_in_a_row += 1
@@ -178,6 +182,7 @@ def train(
                 reporter.say(text)
                 if state.bad_in_a_row >= settings.max_bad_steps:
                     raise NonFiniteError(f"{text} {_last_good(run, state)}")
+            ema.update(state.step, active.batch_size, last=last)
             if callback is not None:
                 callback(state.step, logs)
 
@@ -255,11 +260,11 @@ def _opening(recipe: Recipe, data: Dataset, model: Model, decided: plan.Plan, st
 def _bad_step(state: State, logs: Mapping[str, float], used: Sequence[Tensor], data: Dataset) -> str:
     ids = torch.cat(list(used)).tolist() if used else []
     names = [data.files[i] if data.files else str(i) for i in ids[:8]]
-    what = ", ".join(f"{name} {value}" for name, value in logs.items() if value - value != 0)
+    what = ", ".join(f"{name} {value}" for name, value in logs.items() if not math.isfinite(value)) or "non-finite"
     more = f" and {len(ids) - 8} more" if len(ids) > 8 else ""
     return (
         f"Step {state.step:,} was skipped: {what}. Its examples: {', '.join(names)}{more}. "
-        f"The weights are untouched ({state.bad_in_a_row} in a row, {state.skipped} in all)."
+        f"No weight was changed by them ({state.bad_in_a_row} in a row, {state.skipped} in all)."
     )
 
 

@@ -105,13 +105,14 @@ def broadcast_state(module: nn.Module, world: World) -> None:
 
 
 @torch.no_grad()
-def average_state(module: nn.Module, world: World) -> None:
-    """Average a module's floating parameters and buffers over processes, after an update without gradients."""
+def unite(module: nn.Module, world: World) -> None:
+    """After an update without gradients: parameters become their mean over processes, buffers rank 0's."""
     if world.size > 1:
-        for tensor in module.state_dict().values():
-            if tensor.is_floating_point():
-                dist.all_reduce(tensor)
-                tensor /= world.size
+        for parameter in module.parameters():
+            dist.all_reduce(parameter.data)
+            parameter.data /= world.size
+        for buffer in module.buffers():
+            dist.broadcast(buffer, 0)
 
 
 def mean_over(values: Tensor, world: World) -> Tensor:
@@ -138,12 +139,12 @@ def on_main(action: Callable[[], Any], world: World) -> Any:
     Where it raises, every process raises, so that nobody waits for ever.
     """
     problem: str | None = None
-    error: CastaliaError | None = None
+    error: Exception | None = None
     result = None
     if world.main:
         try:
             result = action()
-        except CastaliaError as caught:
+        except Exception as caught:
             error, problem = caught, str(caught)
     problem, result = share((problem, result), world)
     if error is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from castalia.checkpoints import Checkpoint
 from castalia.configuration import Training
 from castalia.core.data import Batch, Dataset, Order
+from castalia.core.errors import UsageError
 from castalia.core.model import Model, Objective, Optimizer, Progress, Stage, Update
 from castalia.core.rng import BatchRng, derive
 from castalia.training import optimizers, parallel
@@ -78,9 +79,14 @@ class ActiveStage:
         self.end = start + steps
         self.data, self.training, self.world = data, training, world
         self.batch_size = stage.batch_size or training.batch_size
+        if self.batch_size % training.accumulate:
+            raise UsageError(
+                f"The stage {stage.name!r} has batches of {self.batch_size}, which do not divide into "
+                f"{training.accumulate} micro-batches (training.accumulate)."
+            )
         self.order = Order(len(data), self.batch_size, derive(training.seed, "stage", stage.name))
         self.draws = sum(o.repeat for o in stage.objectives)
-        self.first_row, self.rows = world.rows(self.batch_size // training.accumulate)
+        self.model = model
         self.parts: list[Part] = []
         shared: dict[tuple[int, Optimizer], tuple[str, torch.optim.Optimizer]] = {}
         draw = 0
@@ -107,12 +113,15 @@ class ActiveStage:
         draw = local * self.draws + part.first_draw + repeat
         ids = self.order.ids(draw)
         seed = derive(self.training.seed, self.stage.name, part.objective.name, local, repeat)
-        total, size = self.batch_size, self.batch_size // self.training.accumulate
-        for micro in range(self.training.accumulate):
-            start = micro * size + self.first_row
-            rng = BatchRng(seed, total=total, start=start, rows=self.rows, device=self.world.device)
-            augment = BatchRng(derive(seed, "augment"), total=total, start=start, rows=self.rows)
-            batch = self.data.batch(ids[start : start + self.rows], augment).to(self.world.device)
+        # accumulation is of gradients: an update without them sees its batch whole
+        parts = self.training.accumulate if isinstance(part.objective, Objective) else 1
+        total, size = self.batch_size, self.batch_size // parts
+        first, rows = self.world.rows(size)
+        for micro in range(parts):
+            start = micro * size + first
+            rng = BatchRng(seed, total=total, start=start, rows=rows, device=self.world.device)
+            augment = BatchRng(derive(seed, "augment"), total=total, start=start, rows=rows)
+            batch = self.data.batch(ids[start : start + rows], augment).to(self.world.device)
             yield (self.stage.transform(batch) if self.stage.transform else batch), rng
 
     def backward(
@@ -148,13 +157,16 @@ class ActiveStage:
             derive(self.training.seed, "layers", self.stage.name, objective.name, local, repeat, self.world.rank)
         )
         if isinstance(objective, Update):
-            used = []
+            state = [t for t in objective.module.state_dict().values() if t.is_floating_point()]
+            kept = [t.clone() for t in state]
+            ((batch, rng),) = self.micro_batches(part, local, repeat)
             with torch.no_grad():
-                for batch, rng in self.micro_batches(part, local, repeat):
-                    note(notes, objective.name, objective.step(batch, rng, Progress(local, self.steps)))
-                    used.append(batch.ids)
-            parallel.average_state(objective.module, self.world)
-            return settle(notes, self.world), used, True
+                note(notes, objective.name, objective.step(batch, rng, Progress(local, self.steps)))
+            parallel.unite(objective.module, self.world)
+            finite = all(bool(t.isfinite().all()) for t in state)
+            if not finite:
+                restore(state, kept)
+            return settle(notes, self.world), [batch.ids], finite
         assert part.optimizer is not None
         kept = [b.clone() for b in part.buffers]
         used = self.backward(part, local, repeat, precision, notes)
@@ -165,8 +177,7 @@ class ActiveStage:
         note(notes, objective.name, {"gradient_norm": norm})
         logs = settle(notes, self.world)
         if not all(math.isfinite(logs[f"{objective.name}/{key}"]) for key in ("loss", "gradient_norm")):
-            for buffer, old in zip(part.buffers, kept, strict=True):
-                buffer.copy_(old)
+            restore(part.buffers, kept)
             return logs, used, False
         factor = optimizers.multiplier(self.training.schedule, local, self.steps)
         optimizers.set_rate(part.optimizer, factor)
@@ -190,16 +201,16 @@ class ActiveStage:
 
     def attempt(self) -> None:
         """Forward and backward passes of one step; nothing changes. For measuring speed."""
+        buffers = list(self.model.buffers())
+        kept = [b.clone() for b in buffers]
+        context = "bfloat16" if torch.is_autocast_enabled(self.world.device.type) else "float32"
         for part in self.parts:
             if isinstance(part.objective, Objective):
-                kept = [b.clone() for b in part.buffers]
-                context = "bfloat16" if torch.is_autocast_enabled(self.world.device.type) else "float32"
                 for repeat in range(part.objective.repeat):
                     self.backward(part, 0, repeat, context, {})
                 for p in part.parameters:
                     p.grad = None
-                for buffer, old in zip(part.buffers, kept, strict=True):
-                    buffer.copy_(old)
+        restore(buffers, kept)
 
 
 def stage_ends(stages: tuple[Stage, ...], steps: int) -> list[int]:
@@ -211,6 +222,13 @@ def stage_ends(stages: tuple[Stage, ...], steps: int) -> list[int]:
         ends.append(max(round(steps * passed / total), (ends[-1] if ends else 0) + 1))
     ends[-1] = max(steps, 1)
     return [min(end, steps) for end in ends]
+
+
+@torch.no_grad()
+def restore(tensors: Sequence[Tensor], kept: Sequence[Tensor]) -> None:
+    """Copy values kept earlier back into tensors."""
+    for tensor, old in zip(tensors, kept, strict=True):
+        tensor.copy_(old)
 
 
 def note(notes: dict[str, list[Tensor]], prefix: str, named: Mapping[str, Tensor]) -> None:

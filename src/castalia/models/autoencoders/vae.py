@@ -10,8 +10,9 @@ Papers
 
 What differs, and why
     The posterior's deviation is softplus(raw) + 1e-4 instead of exp(raw / 2): it cannot overflow.
-    Outputs are offsets from a map of base rates fitted to the data (Burda's output bias, here per pixel also for
-    convolutions), so training starts from the independent-pixel model.
+    Outputs are offsets from a learned base map (Burda's output bias, here per pixel also for convolutions). It starts
+    at the mean and deviation of the data's pixels, so training starts from the independent-pixel model; for the
+    logistic mixture it starts with components spread evenly over the range.
     ``network="conv"``: residual convolutions without normalisation, so no example depends on its batch.
     beta multiplies the KL term (the paper's sign); some books multiply the reconstruction instead.
 
