@@ -11,14 +11,21 @@ from typing import Any, Literal
 
 from castalia.catalogue import entry
 from castalia.core.config import from_json, to_json
-from castalia.core.data import ImageSpec, Spec
+from castalia.core.data import Spec
 from castalia.core.errors import RunError, UsageError
 from castalia.core.model import Config, Optimizer
+from castalia.media.base import Medium
 from castalia.media.image.decode import ImageOptions
+from castalia.media.image.medium import ImageMedium
 
 SCHEMA_VERSION = 1
 
-SPECS: dict[str, type[Spec]] = {"image": ImageSpec}
+MEDIA: dict[str, Medium] = {"image": ImageMedium()}
+
+
+def medium_of(spec: Spec) -> Medium:
+    """The medium whose examples ``spec`` describes."""
+    return next(medium for medium in MEDIA.values() if type(spec) is medium.spec)
 
 
 @dataclass(frozen=True)
@@ -180,12 +187,11 @@ class _Rest:
 
 def spec_to_json(spec: Spec) -> dict[str, Any]:
     """A spec with the name of its medium."""
-    (medium,) = (name for name, cls in SPECS.items() if type(spec) is cls)
-    return {"medium": medium, **to_json(spec)}
+    return {"medium": medium_of(spec).name, **to_json(spec)}
 
 
 def spec_from_json(data: Any, where: str = "spec") -> Spec:
     """The inverse of :func:`spec_to_json`."""
-    if not isinstance(data, Mapping) or not isinstance(data.get("medium"), str) or data["medium"] not in SPECS:
-        raise RunError(f"{where}: expected an object whose 'medium' is one of {', '.join(SPECS)}.")
-    return from_json(SPECS[data["medium"]], {k: v for k, v in data.items() if k != "medium"}, where)
+    if not isinstance(data, Mapping) or not isinstance(data.get("medium"), str) or data["medium"] not in MEDIA:
+        raise RunError(f"{where}: expected an object whose 'medium' is one of {', '.join(MEDIA)}.")
+    return from_json(MEDIA[data["medium"]].spec, {k: v for k, v in data.items() if k != "medium"}, where)

@@ -111,7 +111,10 @@ class Run:
             import warnings
 
             warnings.warn(f"{problem} Using {origin} instead.", stacklevel=2)
-        return model.eval().to(device or default_device()), origin
+        model.eval().to(device or default_device())
+        if any(p.ndim == 4 for p in model.parameters()):
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as in training: faster
+        return model, origin
 
     def publish_weights(self, source: Path) -> None:
         """Make ``model.safetensors`` the given file, by hard link where the disk allows, atomically."""

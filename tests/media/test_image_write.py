@@ -37,7 +37,8 @@ def test_medium_writes_numbered_files(tmp_path):
     paths = medium.write(pictures(3, 3), tmp_path / "new", 5, RECIPE)
     assert [p.name for p in paths] == ["0005.png", "0006.png", "0007.png"]
     assert read_recipe(paths[2]) == {**RECIPE, "index": 7}
-    assert medium.grid(pictures(3, 3), 3).mode == "RGB"
+    medium.draw(pictures(3, 3), tmp_path / "grid.png", RECIPE)
+    assert read_recipe(tmp_path / "grid.png") == RECIPE
     assert [p.suffix for p in medium.write(pictures(1, 1), tmp_path / "bare")] == [".png"]
     assert len(list((tmp_path / "bare").iterdir())) == 1
 

@@ -100,12 +100,11 @@ def train(options: Namespace) -> int:
 def sample(options: Namespace) -> int:
     """Draw samples and write them."""
     from castalia import api
-    from castalia.media.image.medium import ImageMedium
-    from castalia.media.image.write import save_grid
+    from castalia.configuration import medium_of
 
     opened = api.load(options.run)
     started = time.perf_counter()
-    pictures = api.sample(opened, options.n, seed=options.seed, temperature=options.temperature, start=options.start)
+    samples = api.sample(opened, options.n, seed=options.seed, temperature=options.temperature, start=options.start)
     seconds = time.perf_counter() - started
     recipe = {
         "model": opened.recipe.model,
@@ -116,8 +115,9 @@ def sample(options: Namespace) -> int:
         "config": api.config_json(opened),
     }
     out = Path(options.out)
-    ImageMedium().write(pictures, out, options.start, recipe)
-    save_grid(pictures, out / "grid.png", recipe={**recipe, "start": options.start, "n": options.n})
+    medium = medium_of(opened.spec)
+    medium.write(samples, out, options.start, recipe)
+    medium.draw(samples, out / "grid.png", recipe={**recipe, "start": options.start, "n": options.n})
     print(f"{options.n} samples in {seconds:.2f} s: {out}/ (look at {out / 'grid.png'})")
     return 0
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from PIL import Image
 from torch import Tensor
+
+from castalia.core.data import Spec
 
 
 class Medium(ABC):
@@ -18,9 +19,11 @@ class Medium(ABC):
 
     Attributes:
         name: what the medium is called in configurations and reports.
+        spec: how the shape of one example is described.
     """
 
     name: ClassVar[str]
+    spec: ClassVar[type[Spec]]
 
     @abstractmethod
     def write(
@@ -39,10 +42,14 @@ class Medium(ABC):
         """
 
     @abstractmethod
-    def grid(self, samples: Tensor, columns: int | None = None) -> Image.Image:
-        """Draw all samples in one overview picture.
+    def draw(self, samples: Tensor, path: Path, recipe: Mapping[str, Any] | None = None) -> None:
+        """Draw all samples in one picture, a PNG with the recipe in it and beside it.
 
         Args:
             samples: natural units, first dimension N >= 1.
-            columns: how many side by side; None for about a square.
+            path: the picture.
+            recipe: as in :meth:`write`.
+
+        Raises:
+            RunError: the disk is full or the folder cannot be written.
         """

@@ -18,13 +18,12 @@ from torch import Tensor
 
 from castalia import card, checkpoints, runs
 from castalia.catalogue import entry
-from castalia.configuration import Recipe
+from castalia.configuration import Recipe, medium_of
 from castalia.core.config import to_json
 from castalia.core.data import Dataset
 from castalia.core.errors import Interrupted, NonFiniteError
 from castalia.core.model import Model, build
 from castalia.core.rng import BatchRng, SampleRng, derive
-from castalia.media.image.write import save_grid
 from castalia.runs import Run
 from castalia.training import parallel, plan
 from castalia.training.ema import Ema
@@ -302,7 +301,7 @@ def _draw(model: Model, ema: Ema, recipe: Recipe, run: Run, step: int, device: t
     """Write a grid of samples, always from the same seed so that grids can be compared."""
     n, seed = recipe.training.samples, recipe.training.seed
     with ema.applied(), torch.no_grad():
-        pictures = model.sample(n, rng=SampleRng(seed, range(n), device))
+        samples = model.sample(n, rng=SampleRng(seed, range(n), device))
     folder = run.path / "samples"
     folder.mkdir(exist_ok=True)
     origin = {
@@ -312,4 +311,4 @@ def _draw(model: Model, ema: Ema, recipe: Recipe, run: Run, step: int, device: t
         "seed": seed,
         "config": to_json(recipe.config),
     }
-    save_grid(pictures.cpu(), folder / f"step-{step:08d}.png", recipe=origin)
+    medium_of(model.spec).draw(samples.cpu(), folder / f"step-{step:08d}.png", recipe=origin)

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, final
 
-from PIL import Image
 from torch import Tensor
 
+from castalia.core.data import ImageSpec, Spec
 from castalia.core.files import disk_error
 from castalia.media.base import Medium
-from castalia.media.image.write import grid_image, save_png
+from castalia.media.image.write import save_grid, save_png
 
 
 @final
@@ -19,6 +19,7 @@ class ImageMedium(Medium):
     """Pictures: ``uint8`` (N, C, H, W) with C 1 (grey), 3 (RGB) or 4 (RGBA), written as PNG."""
 
     name: ClassVar[str] = "image"
+    spec: ClassVar[type[Spec]] = ImageSpec
 
     def write(
         self, samples: Tensor, folder: Path, stem_start: int = 0, recipe: Mapping[str, Any] | None = None
@@ -35,5 +36,5 @@ class ImageMedium(Medium):
             paths.append(path)
         return paths
 
-    def grid(self, samples: Tensor, columns: int | None = None) -> Image.Image:
-        return grid_image(samples, columns)
+    def draw(self, samples: Tensor, path: Path, recipe: Mapping[str, Any] | None = None) -> None:
+        save_grid(samples.cpu(), path, recipe=recipe)
