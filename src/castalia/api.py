@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from castalia.configuration import Recipe
 from castalia.core.config import override
 from castalia.core.data import Dataset
 from castalia.core.errors import UsageError
+from castalia.core.model import Model
 from castalia.core.rng import SampleRng
 from castalia.media.image.decode import ImageOptions
 from castalia.media.named import open_data as _open_data
@@ -89,14 +91,18 @@ def make_recipe(
     ):
         if value is not None:
             changes.append(f"{name}={value}")
-    config = override(made.config, [s[7:] for s in settings if s.startswith("config.")])
+    config = override(made.config, [s[7:] for s in settings if s.startswith("config.")], "config")
     rest = replace(made, config=config)
     data_changes = [c[5:] for c in [*changes, *settings] if c.startswith("data.")]
     training_changes = [c[9:] for c in [*changes, *settings] if c.startswith("training.")]
     unknown = [s for s in settings if not s.startswith(("config.", "data.", "training."))]
     if unknown:
         raise UsageError(f"--set {unknown[0]}: names start with config., data. or training.")
-    return replace(rest, data=override(rest.data, data_changes), training=override(rest.training, training_changes))
+    return replace(
+        rest,
+        data=override(rest.data, data_changes, "data"),
+        training=override(rest.training, training_changes, "training"),
+    )
 
 
 def open_data(source: str, *, split: str | None = None, image: ImageOptions | None = None) -> Dataset:
@@ -163,9 +169,15 @@ def sample(run: Run | str | Path, n: int, *, seed: int = 0, temperature: float =
         start: number of the first example.
     """
     run = load(run) if not isinstance(run, Run) else run
-    if n < 1:
-        raise UsageError(f"The number of samples must be at least 1, not {n}.")
-    model, _ = run.model()
+    return draw(run.model()[0], n, seed=seed, temperature=temperature, start=start)
+
+
+def draw(model: Model, n: int, *, seed: int = 0, temperature: float = 1.0, start: int = 0) -> Tensor:
+    """:func:`sample` for a model that is loaded already."""
+    if n < 1 or start < 0:
+        raise UsageError(f"The number of samples must be at least 1 and the first number at least 0, not {n}, {start}.")
+    if not math.isfinite(temperature) or temperature < 0:
+        raise UsageError(f"The temperature must be a number from 0 up, not {temperature}.")
     parts = []
     for first in range(start, start + n, SAMPLES_AT_ONCE):
         ids = range(first, min(first + SAMPLES_AT_ONCE, start + n))
@@ -228,11 +240,3 @@ def config_json(run: Run) -> dict[str, Any]:
     from castalia.core.config import to_json
 
     return to_json(run.recipe.config)
-
-
-def weights_name(run: Run) -> str:
-    """Which weights a run samples with: their step and the start of their digest."""
-    from castalia.core.weights import read_metadata
-
-    metadata = read_metadata(run.weights)
-    return f"step {metadata.get('castalia.step', '?')}, sha256 {metadata.get('castalia.sha256', '?')[:16]}"

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from castalia.catalogue import entry
+from castalia.configuration import spec_to_json
 from castalia.core.files import write_bytes
 from castalia.runs import Run
 
 
 def write(run: Run) -> None:
     """Write ``README.md`` into a run, with the results measured so far."""
-    write_bytes(run.path / "README.md", text(run).encode())
+    write_bytes(run.path / "README.md", text(run).encode("utf-8", "backslashreplace"))
 
 
 def text(run: Run) -> str:
     """The card as Markdown."""
     system, recipe = entry(run.recipe.model), run.recipe
+    spec = spec_to_json(run.spec)
+    shape = ", ".join(f"{key} {value}" for key, value in spec.items() if isinstance(value, int | str))
     lines = [
         f"# {system.title} trained on {recipe.data.source}",
         "",
         f"A model of the Castalia workbench: `{system.name}`. Paper: {system.paper}.",
         "",
         f"- data: `{recipe.data.source}`, fingerprint `{run.fingerprint or 'unknown'}`",
-        f"- examples: {run.spec}",
+        f"- one example: {shape}",
         f"- training: {recipe.training.steps:,} steps"
         + (f" or {recipe.training.minutes:g} minutes" if recipe.training.minutes else "")
         + f" of {recipe.training.batch_size} examples, seed {recipe.training.seed}",

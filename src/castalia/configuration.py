@@ -45,6 +45,10 @@ class Schedule:
     end: float = 0.01
     milestones: tuple[float, ...] = ()
 
+    def __post_init__(self) -> None:
+        if self.warmup < 0 or self.end < 0 or not all(0 <= m <= 1 for m in self.milestones):
+            raise ValueError("warmup and end must not be negative, milestones are shares between 0 and 1")
+
 
 @dataclass(frozen=True)
 class Training:

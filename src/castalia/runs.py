@@ -16,6 +16,7 @@ import os
 import platform
 import shutil
 import uuid
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,10 +36,10 @@ from castalia.configuration import (
 )
 from castalia.core.config import differences, to_json
 from castalia.core.data import Dataset, Spec
-from castalia.core.errors import CastaliaError, RunError, UsageError
+from castalia.core.errors import RunError, UsageError
 from castalia.core.files import disk_error, read_json, write_bytes, write_json
 from castalia.core.model import Model, build
-from castalia.core.weights import load_tensors
+from castalia.core.weights import load_tensors, tensor_digest
 from castalia.version import __version__
 
 
@@ -74,11 +75,13 @@ class Run:
         if not path.exists():
             return []
         lines = []
-        for text in path.read_text(encoding="utf-8").splitlines():
+        for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                lines.append(json.loads(text))
-            except json.JSONDecodeError:
+                line = json.loads(text)
+            except (ValueError, RecursionError):
                 continue
+            if isinstance(line, dict) and type(line.get("step")) is int:
+                lines.append(line)
         return lines
 
     def results(self) -> dict[str, Any]:
@@ -90,40 +93,47 @@ class Run:
         """Build the model with its averaged weights, in evaluation mode.
 
         Returns:
-            The model, and the name of the weights used (``step 1200``).
+            The model, and which weights it has: their step and the start of their SHA-256.
 
         Raises:
             RunError: there are no readable weights; the text says what is damaged.
         """
-        problem: CastaliaError | None = None
+        problem: RunError | None = None
         try:
             tensors, metadata = load_tensors(self.weights)
-            origin = f"step {metadata.get('castalia.step', '?')}"
         except RunError as error:
             problem = error
             found = checkpoints.newest(self.checkpoints)
             if found is None:
-                raise RunError(f"{error} There is no intact checkpoint either; train with --resume.") from error
-            tensors, origin = found.tensors("ema"), f"step {found.step}, from its checkpoint"
+                raise RunError(f"{error} There is no intact checkpoint to use instead.") from error
+            tensors, metadata = load_tensors(found.path / "ema.safetensors")
+        origin = f"step {metadata.get('castalia.step', '?')}, sha256 {tensor_digest(tensors)[:16]}"
         model = build(entry(self.recipe.model).load(), self.recipe.config, self.spec)
         load_weights(model, tensors, self.weights)
-        if problem is not None and self.weights.exists():
-            import warnings
-
+        if problem is not None:
             warnings.warn(f"{problem} Using {origin} instead.", stacklevel=2)
         model.eval().to(device or default_device())
         if any(p.ndim == 4 for p in model.parameters()):
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as in training: faster
         return model, origin
 
+    def weights_are_of(self, step: int) -> bool:
+        """Whether ``model.safetensors`` is intact and of that step."""
+        try:
+            return load_tensors(self.weights)[1].get("castalia.step") == str(step)
+        except RunError:
+            return False
+
     def publish_weights(self, source: Path) -> None:
-        """Make ``model.safetensors`` the given file, by hard link where the disk allows, atomically."""
+        """Make ``model.safetensors`` a copy of the given file, atomically.
+
+        A copy and not a link: one damaged block on the disk must not take the checkpoint as well.
+        """
         temporary = self.path / f".model.tmp-{uuid.uuid4().hex[:8]}"
         try:
-            try:
-                os.link(source, temporary)
-            except OSError:
-                shutil.copyfile(source, temporary)
+            shutil.copyfile(source, temporary)
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
             os.replace(temporary, self.weights)
         except OSError as error:
             temporary.unlink(missing_ok=True)
@@ -165,8 +175,12 @@ def create(path: Path, recipe: Recipe, spec: Spec, fingerprint: str) -> Run:
         UsageError: the folder holds something already.
         RunError: it cannot be written.
     """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UsageError(f"{path} is not empty. Choose another --out, or continue that run with --resume.")
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"{path} is a file. Choose another --out.")
+    if (path / "config.json").exists():
+        raise UsageError(f"{path} holds a run. Choose another --out, or continue that run with --resume.")
+    if path.exists() and any(path.iterdir()):
+        raise UsageError(f"{path} is not empty, and has no config.json of a run. Choose another --out.")
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -176,6 +176,14 @@ def test_export_and_import(run: Path, tmp_path: Path) -> None:
         (["edit", "walk", "{run}", "--out", "{tmp}/nowhere/w.gif"], 2, "does not exist"),
         (["evaluate", "{run}", "--split", "tset"], 2, "test"),
         (["export", "{run}"], 2, "--out"),
+        (["sample", "{run}", "--temperature", "nan", "--out", "{tmp}/y"], 2, "finite"),
+        (["sample", "{run}", "--start", "-5", "--out", "{tmp}/y"], 2, "at least 0"),
+        (["sample", "{run}", "--out", ""], 2, "empty"),
+        (["demo", "--minutes", "nan"], 2, "finite"),
+        (["train", "vae", "--data", "digits", "--out", "{tmp}/x", "--set", "training.threads=1000"], 2, "cores"),
+        (["train", "vae", "--data", "digits", "--out", "{tmp}/x", "--set", "training.optimizer.lr=-1"], 2, "positive"),
+        (["train", "vae", "--data", "digits", "--out", "{tmp}/x", "--set", "training.schedule.warmup=-5"], 2, "warmup"),
+        (["train", "vae", "--data", "digits", "--out", "{tmp}/x", "--set", "config.hidden=2000000000"], 1, "memory"),
     ],
 )
 def test_errors_help(
@@ -206,7 +214,7 @@ def test_a_folder_with_broken_files(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main([*train, "--out", str(tmp_path / "run"), "--on-bad-file", "skip"]) == 0
     assert main(["data", str(folder), "--size", "16", "--on-bad-file", "skip", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert report["examples"] == 22
+    assert report["examples"] == 23
     assert any("2" in note and "broken.jpg" in note for note in report["notes"])
 
 

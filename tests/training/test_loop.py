@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -222,7 +223,7 @@ def test_damaged_weights_fall_back_to_the_checkpoint(data: Table, tmp_path: Path
     run.weights.write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
     with pytest.warns(UserWarning, match="damaged"):
         model, origin = run.model()
-    assert "checkpoint" in origin
+    assert origin.startswith("step 12, sha256 ")
     assert all(torch.equal(v, good[k]) for k, v in model.state_dict().items())
 
 
@@ -248,7 +249,7 @@ def test_accumulation_equals_one_large_batch(data: Table, tmp_path: Path) -> Non
 
 def test_minutes_bound_the_training(data: Table, tmp_path: Path) -> None:
     run = train(recipe("toy-stages", minutes=0.03), data, tmp_path / "run", quiet=True)
-    planned = plan.load(run.path / "plan.json")
+    planned = plan.load(run.path / "plan.json", {})
     assert planned is not None
     assert planned.steps > 12
     assert 0 < run.metrics()[-1]["seconds"] < 8 if run.metrics() else True
@@ -261,6 +262,9 @@ def test_stage_shares() -> None:
     stages = build(toys.Stages, toys.ToyConfig(), toys.SPEC).stages()
     assert stage_ends(stages, 12) == [8, 12]
     assert stage_ends(stages, 2) == [1, 2]
+    small = (replace(stages[0], share=0.999), replace(stages[1], share=0.001))
+    assert stage_ends(small, 10) == [9, 10]
+    assert stage_ends(small, 1) == [1, 1]
 
 
 def test_metrics_are_complete_and_json(data: Table, tmp_path: Path) -> None:
@@ -299,3 +303,89 @@ def test_order_uses_every_example_once_per_epoch() -> None:
 def test_replaced_training_is_checked() -> None:
     with pytest.raises(ValueError, match="micro-batches"):
         replace(Training(), batch_size=7, accumulate=2)
+
+
+def test_a_run_without_intact_checkpoints_is_not_begun_anew(data: Table, tmp_path: Path) -> None:
+    run = train(recipe("toy-stages"), data, tmp_path / "run", quiet=True)
+    weights = run.weights.read_bytes()
+    for path in run.checkpoints.iterdir():
+        (path / "state.json").write_text("x")
+    with pytest.raises(RunError, match="damaged"):
+        train(recipe("toy-stages"), data, tmp_path / "run", quiet=True, resume=True)
+    shutil.rmtree(run.checkpoints)
+    with pytest.raises(RunError, match="no checkpoints"):
+        train(recipe("toy-stages"), data, tmp_path / "run", quiet=True, resume=True)
+    assert run.weights.read_bytes() == weights
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut", "old"])
+def test_resume_repairs_the_published_weights(damage: str, data: Table, tmp_path: Path) -> None:
+    """A process killed between the last checkpoint and its publishing leaves old weights, or none."""
+    run = train(recipe("toy-stages", checkpoint_every=4, keep=3), data, tmp_path / "run", quiet=True)
+    good = run.weights.read_bytes()
+    if damage == "gone":
+        run.weights.unlink()
+    elif damage == "cut":
+        run.weights.write_bytes(good[:100])
+    else:
+        shutil.copyfile(run.checkpoints / "step-00000008" / "ema.safetensors", run.weights)
+    train(recipe("toy-stages", checkpoint_every=4, keep=3), data, tmp_path / "run", quiet=True, resume=True)
+    assert run.weights.read_bytes() == good
+
+
+@pytest.mark.parametrize(
+    "line", ["3", "[]", '{"step": "a"}', '{"step": null}', "{", "[" * 100_000, "\udcff"], ids=range(7)
+)
+def test_odd_lines_of_the_log_do_no_harm(line: str, data: Table, tmp_path: Path) -> None:
+    run = train(recipe("toy-stages"), data, tmp_path / "run", quiet=True)
+    before = run.metrics()
+    with open(run.path / "metrics.jsonl", "ab") as file:
+        file.write(line.encode("utf-8", "surrogateescape") + b"\n")
+    train(recipe("toy-stages"), data, tmp_path / "run", quiet=True, resume=True)
+    assert run.metrics() == before
+
+
+@pytest.mark.parametrize("change", [{"steps": -1}, {"threads": 0}, {"precision": "x"}, {"steps": "many"}])
+def test_a_damaged_plan_is_an_error(change: dict[str, object], data: Table, tmp_path: Path) -> None:
+    """Before the first checkpoint the plan is read from its file, later from the checkpoint."""
+
+    def crash(step: int, logs: object) -> None:
+        raise RuntimeError("crash")
+
+    settings = recipe("toy-stages", checkpoint_every=100)
+    with pytest.raises(RuntimeError, match="crash"):
+        train(settings, data, tmp_path / "run", quiet=True, callback=crash)
+    path = tmp_path / "run" / "plan.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(RunError, match=r"plan\.json"):
+        train(settings, data, tmp_path / "run", quiet=True, resume=True)
+
+
+def test_no_checkpoint_is_called_good_that_was_not(
+    data: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(toys.Poisoned, "bad_loss", tuple(range(6, 99)))
+    settings = recipe("toy-poisoned", checkpoint_every=1, max_bad_steps=4)
+    with pytest.raises(NonFiniteError, match="step-00000006"):
+        train(settings, data, tmp_path / "run", quiet=True)
+    with pytest.raises(NonFiniteError, match="last steps"):
+        train(replace(settings, training=replace(settings.training, steps=8)), data, tmp_path / "b", quiet=True)
+
+
+def test_a_reader_who_left_does_not_end_the_training(data: Table, tmp_path: Path) -> None:
+    class Closed:
+        def isatty(self) -> bool:
+            return False
+
+        def write(self, text: str) -> None:
+            raise BrokenPipeError
+
+        def flush(self) -> None:
+            raise BrokenPipeError
+
+    from castalia.training.progress import Reporter
+
+    reporter = Reporter(tmp_path, 10, "none", stream=Closed())
+    reporter.say("hello")
+    assert reporter.quiet
+    reporter.close()

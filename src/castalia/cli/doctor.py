@@ -10,6 +10,8 @@ import shutil
 import time
 from pathlib import Path
 
+from castalia.version import __version__
+
 EXTRAS = {
     "av": "video",
     "pyarrow": "parquet",
@@ -24,7 +26,8 @@ def check() -> tuple[dict[str, str], bool]:
     report: dict[str, str] = {}
     healthy = True
     report["python"] = platform.python_version()
-    for package in ("castalia", "torch", "numpy", "pillow", "safetensors"):
+    report["castalia"] = __version__
+    for package in ("torch", "numpy", "pillow", "safetensors"):
         try:
             report[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

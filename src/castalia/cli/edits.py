@@ -27,7 +27,7 @@ from castalia.runs import Run
 def run(options: Namespace) -> int:
     """Run the edit that was parsed."""
     opened = api.load(options.run)
-    model, _ = opened.model()
+    model, origin = opened.model()
     if not isinstance(model, Latents):
         raise UsageError(f"{opened.recipe.model} has no latents to edit. See the capabilities in: castalia models")
     out = Path(options.out)
@@ -36,7 +36,7 @@ def run(options: Namespace) -> int:
     recipe = {
         "model": opened.recipe.model,
         "run": opened.path.name,
-        "weights": api.weights_name(opened),
+        "weights": origin,
         "config": api.config_json(opened),
         "edit": {k: v for k, v in vars(options).items() if isinstance(v, str | int | float | list | None)},
     }

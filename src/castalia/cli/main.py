@@ -33,14 +33,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # the reader went away (for example `| head`): end quietly, and do not fail again on flushing
+        # the reader of what we print went away (for example `| head`): do not fail again on flushing
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except MemoryError:
-        print(
-            "castalia: out of memory; a smaller training.batch_size or data.image.size needs less.",
-            file=sys.stderr,
-        )
+        return 0 if options.verb in ("models", "data", "doctor") else 1
+    except (MemoryError, RuntimeError) as error:  # torch reports memory as a RuntimeError
+        if not isinstance(error, MemoryError) and "alloc" not in str(error) and "out of memory" not in str(error):
+            raise
+        print("castalia: out of memory; a smaller batch, network or picture needs less.", file=sys.stderr)
         return 1
 
 

@@ -6,6 +6,7 @@ The few options of ``train`` are the ones people type; everything else in a reci
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from typing import Any, NoReturn
 
@@ -49,6 +50,22 @@ def _positive(text: str) -> int:
 _positive.__name__ = "whole number"
 
 
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"must be a finite number, not {text}")
+    return value
+
+
+_number.__name__ = "number"
+
+
+def _path(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("must not be empty")
+    return text
+
+
 def make_parser() -> Parser:
     """Build the parser."""
     parser = Parser(
@@ -71,7 +88,7 @@ def make_parser() -> Parser:
     json_option(p)
 
     p = verb("data", "List the named data sets, or describe a folder, file or set.")
-    p.add_argument("source", nargs="?", help="a named set or a path; without it, the named sets are listed")
+    p.add_argument("source", nargs="?", type=_path, help="a named set or a path; without it, the named sets are listed")
     p.add_argument("--split", help="which part")
     p.add_argument("--size", type=_positive, help="scale pictures to this many pixels")
     p.add_argument("--on-bad-file", choices=["error", "skip"], default="error", help="what to do with broken files")
@@ -89,10 +106,10 @@ def make_parser() -> Parser:
     p.add_argument("model", nargs="?", help="a name from `castalia models`")
     p.add_argument("--data", help="a folder, zip, IDX, Parquet or .npy file, or a named set")
     p.add_argument("--recipe", help="a recipe by name; without it, the model's own for this data")
-    p.add_argument("--out", required=True, help="the run folder to make")
+    p.add_argument("--out", type=_path, required=True, help="the run folder to make")
     p.add_argument("--size", type=_positive, help="scale pictures to this many pixels")
     p.add_argument("--steps", type=_positive, help="training steps")
-    p.add_argument("--minutes", type=float, help="training time instead of steps")
+    p.add_argument("--minutes", type=_number, help="training time instead of steps")
     p.add_argument("--seed", type=int, help="of weights, order and noise")
     p.add_argument("--precision", choices=["auto", "float32", "bfloat16"], help="auto measures")
     p.add_argument("--on-bad-file", choices=["error", "skip"], help="what to do with broken files")
@@ -105,8 +122,8 @@ def make_parser() -> Parser:
     p.add_argument("-n", type=_positive, default=16, help="how many (16)")
     p.add_argument("--seed", type=int, default=0, help="another seed gives other samples")
     p.add_argument("--start", type=int, default=0, help="number of the first sample")
-    p.add_argument("--temperature", type=float, default=1.0, help="1 samples the model; less stays near its modes")
-    p.add_argument("--out", required=True, help="folder for 0000.png ... and grid.png")
+    p.add_argument("--temperature", type=_number, default=1.0, help="1 samples the model; less stays near its modes")
+    p.add_argument("--out", type=_path, required=True, help="folder for 0000.png ... and grid.png")
 
     p = verb("edit", "Interpolate, traverse, reconstruct and calculate with latents.")
     edits = p.add_subparsers(dest="edit", metavar="EDIT", required=True)
@@ -115,7 +132,7 @@ def make_parser() -> Parser:
         made = edits.add_parser(name, help=text, description=text)
         made.set_defaults(parser=made)
         made.add_argument("run", help="a run folder")
-        made.add_argument("--out", required=True, help=out)
+        made.add_argument("--out", type=_path, required=True, help=out)
         return made
 
     walk_out = "FILE.gif, .mp4 or .webp, or FILE.png for a strip"
@@ -124,13 +141,13 @@ def make_parser() -> Parser:
     p.add_argument("--to", dest="end", required=True, metavar="B.png", help="last picture")
     p.add_argument("--frames", type=_positive, default=16)
     p.add_argument("--how", choices=["linear", "spherical"], default="spherical")
-    p.add_argument("--fps", type=float, default=12.0)
+    p.add_argument("--fps", type=_number, default=12.0)
 
     p = edit("walk", "Walk through random places of the latent space.", walk_out)
     p.add_argument("--points", type=_positive, default=6, help="places to visit")
     p.add_argument("--frames", type=_positive, default=72)
     p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--fps", type=float, default=12.0)
+    p.add_argument("--fps", type=_number, default=12.0)
 
     p = edit("reconstruct", "Encode pictures and decode them again.", "FILE.png: originals above reconstructions")
     p.add_argument("pictures", nargs="+", help="picture files")
@@ -139,7 +156,7 @@ def make_parser() -> Parser:
     p.add_argument("--of", metavar="A.png", help="start from this picture instead of the prior's centre")
     p.add_argument("--dims", help="latents, for example 0,3,7; without it, the most informative eight")
     p.add_argument("--data", help="data that tells which latents are informative (the run's own)")
-    p.add_argument("--span", type=float, default=3.0, help="from -span to span")
+    p.add_argument("--span", type=_number, default=3.0, help="from -span to span")
     p.add_argument("--frames", type=_positive, default=11)
 
     p = edit("arithmetic", "Picture A - B + C, in latent space.", "FILE.png: A, B, C and the result")
@@ -154,7 +171,7 @@ def make_parser() -> Parser:
     p.add_argument("--of", required=True, metavar="A.png", help="the picture to change")
     p.add_argument("--add", required=True, metavar="NAME", help="a class name, or a word of the captions")
     p.add_argument("--data", help="labelled or captioned data (the run's own)")
-    p.add_argument("--strength", type=float, default=2.0, help="from -strength to strength")
+    p.add_argument("--strength", type=_number, default=2.0, help="from -strength to strength")
     p.add_argument("--frames", type=_positive, default=9)
 
     p = edit("map", "Draw a two-dimensional map of the latent space.", "FILE.png")
@@ -187,11 +204,11 @@ def make_parser() -> Parser:
 
     p = verb("import", "Make a run from an exported folder.")
     p.add_argument("source", help="an exported folder, or hf://owner/name@revision")
-    p.add_argument("--out", required=True, help="run folder to make")
+    p.add_argument("--out", type=_path, required=True, help="run folder to make")
 
     p = verb("demo", "Train every system on built-in data and write a page to look at.")
     p.add_argument("--out", default="demo", help="folder (demo)")
-    p.add_argument("--minutes", type=float, default=4.0, help="for all systems together")
+    p.add_argument("--minutes", type=_number, default=4.0, help="for all systems together")
 
     p = verb("doctor", "Check this installation.")
     json_option(p)

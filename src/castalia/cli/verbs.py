@@ -104,12 +104,13 @@ def sample(options: Namespace) -> int:
 
     opened = api.load(options.run)
     started = time.perf_counter()
-    samples = api.sample(opened, options.n, seed=options.seed, temperature=options.temperature, start=options.start)
+    model, origin = opened.model()
+    samples = api.draw(model, options.n, seed=options.seed, temperature=options.temperature, start=options.start)
     seconds = time.perf_counter() - started
     recipe = {
         "model": opened.recipe.model,
         "run": opened.path.name,
-        "weights": api.weights_name(opened),
+        "weights": origin,
         "seed": options.seed,
         "temperature": options.temperature,
         "config": api.config_json(opened),

@@ -101,7 +101,7 @@ def _read(hint: Any, value: Any, where: str) -> Any:
     raise UsageError(f"{where}: expected {getattr(hint, '__name__', hint)}, found {_brief(value)}.")
 
 
-def override(config: T, assignments: Sequence[str], where: str = "--set") -> T:
+def override(config: T, assignments: Sequence[str], where: str = "config") -> T:
     """Return ``config`` with ``path.to.field=value`` texts applied, types checked.
 
     Values are read as JSON where they are JSON (``0.1``, ``true``, ``[32, 64]``, ``null``), else as plain text.
@@ -115,7 +115,7 @@ def override(config: T, assignments: Sequence[str], where: str = "--set") -> T:
     for text in assignments:
         path, equals, raw = text.partition("=")
         if not equals:
-            raise UsageError(f"{where} {text}: write it as name=value, for example training.lr=0.001.")
+            raise UsageError(f"{where}.{text}: write it as name=value, for example training.lr=0.001.")
         try:
             value = json.loads(raw)
         except json.JSONDecodeError:

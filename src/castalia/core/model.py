@@ -67,6 +67,12 @@ class Optimizer:
     eps: float = 1e-8
     weight_decay: float = 0.0
 
+    def __post_init__(self) -> None:
+        if self.lr is not None and self.lr <= 0:
+            raise ValueError("lr must be positive")
+        if not all(0 <= beta < 1 for beta in self.betas) or self.eps < 0 or self.weight_decay < 0:
+            raise ValueError("betas lie in [0, 1); eps and weight_decay must not be negative")
+
 
 @dataclass(frozen=True)
 class Objective:

@@ -217,7 +217,7 @@ class LogisticMixture(PixelLikelihood):
     def base(self, mean: Tensor, std: Tensor) -> Tensor:
         k, c = self.mixtures, self.channels
         height, width = mean.shape[-2:]
-        spread = torch.linspace(-1, 1, k).view(1, k, 1, 1).expand(c, k, height, width)
+        spread = (torch.linspace(-1, 1, k) if k > 1 else torch.zeros(1)).view(1, k, 1, 1).expand(c, k, height, width)
         scales = torch.full((c * k, height, width), -2.0)
         weights = torch.zeros(k, height, width)
         return torch.cat([weights, spread.flatten(0, 1), scales, torch.zeros(len(self.pairs) * k, height, width)])

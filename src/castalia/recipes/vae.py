@@ -18,7 +18,7 @@ def digits() -> Recipe:
     """Scikit-learn's 8x8 digits, seconds: the demo."""
     return Recipe(
         model="vae",
-        config=VAEConfig(latent_dims=16, widths=(32, 64), hidden=128),
+        config=VAEConfig(latent_dims=16, widths=(32, 64), hidden=128, binarise="threshold"),
         data=Data("digits"),
         training=Training(steps=1500, batch_size=128, lr=2e-3, ema_half_life=5_000),
     )

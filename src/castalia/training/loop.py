@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ from castalia.catalogue import entry
 from castalia.configuration import Recipe, medium_of
 from castalia.core.config import to_json
 from castalia.core.data import Dataset
-from castalia.core.errors import Interrupted, NonFiniteError
+from castalia.core.errors import Interrupted, NonFiniteError, RunError
 from castalia.core.model import Model, build
 from castalia.core.rng import BatchRng, SampleRng, derive
 from castalia.runs import Run
@@ -45,6 +46,7 @@ class State:
         window: sum and count of each logged value since the last line of ``metrics.jsonl``.
         skipped: steps whose update was dropped because loss or gradient was not finite.
         bad_in_a_row: of those, the latest without a good one between.
+        plan: what was decided before the first step, see :class:`castalia.training.plan.Plan`.
     """
 
     step: int = 0
@@ -52,6 +54,7 @@ class State:
     window: dict[str, list[float]] = field(default_factory=dict)
     skipped: int = 0
     bad_in_a_row: int = 0
+    plan: dict[str, Any] = field(default_factory=dict)
 
 
 def train(
@@ -87,16 +90,19 @@ def train(
         world = stack.enter_context(parallel.world(device))
         torch.set_flush_denormal(True)
         stack.callback(torch.set_num_threads, torch.get_num_threads())
+        plan.check_threads(plan.threads_for(recipe, world))
         torch.set_num_threads(plan.threads_for(recipe, world))
 
         # the run: new, or as it was left
         parallel.on_main(lambda: _open(recipe, data, out, resume), world)
         run = Run(out, recipe, data.spec, data.fingerprint)
-        found = parallel.share(checkpoints.newest(run.checkpoints) if world.main else None, world)
-        decided = parallel.share(plan.load(run.path / "plan.json") if world.main else None, world)
+        found = parallel.on_main(lambda: _newest(run), world)
+        state = State(**found.state()) if found is not None else State()
+        decided = parallel.on_main(lambda: plan.load(run.path / "plan.json", state.plan), world)
         if decided is not None:
-            plan.check_threads(decided)
+            plan.check_threads(decided.threads)
             torch.set_num_threads(decided.threads)
+        world.rows(settings.batch_size // settings.accumulate)  # refuse a batch that cannot be shared, before all else
 
         # the model: from its seed or from the checkpoint, laid out as the hardware likes it
         model = build(entry(recipe.model).load(), recipe.config, data.spec, settings.seed).train()
@@ -120,8 +126,8 @@ def train(
             torch.set_num_threads(decided.threads)
         steps, ends = decided.steps, stage_ends(stages, decided.steps)
 
-        # the state: zero, or the checkpoint's
-        state = State(**found.state()) if found is not None else State()
+        # the averages and the log: new, or as they were at the checkpoint
+        state.plan = to_json(decided)
         ema = Ema(model, settings.ema_half_life)
         if found is not None:
             ema.load({name: t.to(world.device) for name, t in found.tensors("ema").items()})
@@ -130,7 +136,7 @@ def train(
         reporter = Reporter(run.path, steps, settings.tracker, quiet=quiet or not world.main)
         stack.callback(reporter.close)
         reporter.say(_opening(recipe, data, model, decided, state))
-        for sentence in data.notes:
+        for sentence in [*data.notes, *_passed_over(run, found)]:
             reporter.say(f"Note: {sentence}")
         checkpoint_every = settings.checkpoint_every or max(1, steps // 20)
         sample_every = settings.sample_every or max(1, steps // 10)
@@ -202,7 +208,9 @@ def train(
             reporter.show(state.step, logs, active.batch_size / per_step, left, now=last)
             if (state.step % sample_every == 0 or last or over) and world.main:
                 _draw(model, ema, recipe, run, state.step, world.device)
-            if due or last or over or signal:
+            if last and state.bad_in_a_row:
+                raise NonFiniteError(f"The last steps of the training were skipped. {_last_good(run, state)}")
+            if (due and not state.bad_in_a_row) or last or over or signal:
                 state.seconds = spent + elapsed
                 _save(run, state, model, ema, active, settings.keep, world)
                 saved_at = time.monotonic()
@@ -226,15 +234,45 @@ def parameter_count(model: torch.nn.Module) -> int:
 
 
 def _open(recipe: Recipe, data: Dataset, out: Path, resume: bool) -> None:
-    """Create the run, or check that the one in ``out`` may be continued."""
+    """Create the run, or check that the one in ``out`` may be continued; remove what a killed process left."""
+    for leftover in [*out.glob(".*.tmp-*"), *out.glob("samples/.*.tmp-*")] if resume else ():
+        leftover.unlink()
     if resume and (out / "config.json").exists():
         runs.check_same(runs.open_run(out), recipe, data)
         checkpoints.clean(out / "checkpoints")
         return
-    if resume and out.is_dir():  # killed before its configuration stood
-        for leftover in out.glob(".*.tmp-*"):
-            leftover.unlink()
     runs.create(out, recipe, data.spec, data.fingerprint)
+
+
+def _newest(run: Run) -> checkpoints.Checkpoint | None:
+    """The checkpoint to continue from; ``model.safetensors`` is made to agree with it.
+
+    Raises:
+        RunError: there was training, but nothing intact is left of it to continue from.
+    """
+    found = checkpoints.newest(run.checkpoints)
+    if found is not None:
+        if not run.weights_are_of(found.step):  # killed between the checkpoint and the publishing, or damaged since
+            run.publish_weights(found.path / "ema.safetensors")
+        return found
+    broken = checkpoints.damaged(run.checkpoints)
+    if broken:
+        raise RunError(
+            f"Every checkpoint of {run.path} is damaged ({', '.join(p.name for p in broken)}), so it cannot be "
+            "continued. Train anew with another --out."
+        )
+    if run.weights.exists():
+        raise RunError(
+            f"{run.path} has weights but no checkpoints (an imported run, or they were removed), so it cannot be "
+            "continued. Train anew with another --out."
+        )
+    return None
+
+
+def _passed_over(run: Run, found: checkpoints.Checkpoint | None) -> list[str]:
+    """A sentence where damaged checkpoints newer than the one used were found."""
+    newer = [p.name for p in checkpoints.damaged(run.checkpoints) if found is not None and p.name > found.path.name]
+    return [f"damaged and passed over: {', '.join(newer)}"] if newer else []
 
 
 def _decide(recipe: Recipe, run: Run, model: Model, data: Dataset, world: parallel.World) -> plan.Plan:

@@ -16,12 +16,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 
 from castalia.configuration import Recipe
 from castalia.core.config import from_json, to_json
-from castalia.core.errors import CastaliaError, UsageError
+from castalia.core.errors import CastaliaError, RunError, UsageError
 from castalia.core.files import read_json, write_json
 from castalia.training.parallel import World
 
@@ -42,9 +43,13 @@ class Plan:
     """
 
     steps: int
-    precision: str
+    precision: Literal["float32", "bfloat16"]
     threads: int
     reason: str
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.threads < 1:
+            raise ValueError("steps and threads must be at least 1")
 
 
 def threads_for(recipe: Recipe, world: World) -> int:
@@ -52,7 +57,8 @@ def threads_for(recipe: Recipe, world: World) -> int:
     if recipe.training.threads:
         return recipe.training.threads
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    asked = int(os.environ.get("OMP_NUM_THREADS", cores))
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    asked = int(first) if first.isdecimal() and int(first) else cores
     return max(1, min(asked, cores // world.local_size))
 
 
@@ -91,9 +97,18 @@ def decide(recipe: Recipe, world: World, attempt: Callable[[], None]) -> Plan:
     return Plan(steps, precision, threads, reason)
 
 
-def load(path: Path) -> Plan | None:
-    """Read a stored plan, or None where there is none."""
-    return from_json(Plan, read_json(path), str(path)) if path.exists() else None
+def load(path: Path, saved: dict[str, Any]) -> Plan | None:
+    """The plan of a run: the one in its checkpoint, else the one in ``path``, else None.
+
+    Raises:
+        RunError: it is damaged.
+    """
+    if not saved and not path.exists():
+        return None
+    try:
+        return from_json(Plan, saved or read_json(path), str(path))
+    except UsageError as error:
+        raise RunError(str(error)) from error
 
 
 def store(path: Path, plan: Plan) -> None:
@@ -101,29 +116,34 @@ def store(path: Path, plan: Plan) -> None:
     write_json(path, to_json(plan))
 
 
-def _fastest(recipe: Recipe, world: World, attempt: Callable[[], None]) -> tuple[str, str]:
+def _fastest(recipe: Recipe, world: World, attempt: Callable[[], None]) -> tuple[Literal["float32", "bfloat16"], str]:
     if not bf16_is_native(world.device):
         return "float32", "the hardware has no bfloat16 matrix product"
     memory = _memory(recipe, world)
-    with contextlib.suppress(CastaliaError, TypeError, KeyError):
-        known = read_json(memory)
-        if known["precision"] in ("float32", "bfloat16"):
-            return known["precision"], str(known["reason"])
+    if (known := _remembered(memory)) is not None:
+        return known
     times = {"float32": float("inf"), "bfloat16": float("inf")}
     for _ in range(2):  # interleaved, so that a busy moment does not decide
         for name in times:
             with precision_context(name, world.device):
                 times[name] = min(times[name], _time(attempt, PROBE_SECONDS / 2))
     ratio = times["float32"] / times["bfloat16"]
-    choice = "bfloat16" if ratio >= GAIN else "float32"
+    choice: Literal["float32", "bfloat16"] = "bfloat16" if ratio >= GAIN else "float32"
     reason = f"measured: bfloat16 {ratio:.2f} times the speed of float32"
     with contextlib.suppress(CastaliaError, OSError):
         memory.parent.mkdir(parents=True, exist_ok=True)
-        if not memory.exists():
+        if _remembered(memory) is None:
             write_json(memory, {"precision": choice, "reason": reason})
-        known = read_json(memory)  # another process may have been first: its word holds
-        return known["precision"], str(known["reason"])
-    return choice, reason
+    return _remembered(memory) or (choice, reason)  # another process may have been first: its word holds
+
+
+def _remembered(memory: Path) -> tuple[Literal["float32", "bfloat16"], str] | None:
+    """What this machine chose before, where that can be read."""
+    with contextlib.suppress(CastaliaError, TypeError, KeyError):
+        known = read_json(memory)
+        if known["precision"] in ("float32", "bfloat16"):
+            return known["precision"], str(known["reason"])
+    return None
 
 
 def _memory(recipe: Recipe, world: World) -> Path:
@@ -146,10 +166,10 @@ def _memory(recipe: Recipe, world: World) -> Path:
 
 
 def _time(attempt: Callable[[], None], budget: float) -> float:
-    """Seconds of the fastest of at least two attempts after a first one that warms up."""
+    """Seconds of the fastest attempt after a first one that warms up."""
     attempt()
     best, started, done = float("inf"), time.perf_counter(), 0
-    while done < 2 or time.perf_counter() - started < budget:
+    while done < 1 or time.perf_counter() - started < budget:
         begin = time.perf_counter()
         attempt()
         best = min(best, time.perf_counter() - begin)
@@ -157,14 +177,12 @@ def _time(attempt: Callable[[], None], budget: float) -> float:
     return best
 
 
-def check_threads(plan: Plan) -> None:
+def check_threads(threads: int) -> None:
     """Refuse a thread count that the machine cannot have.
 
     Raises:
-        UsageError: the run was started with more threads than there are cores here.
+        UsageError: there are fewer cores here than the run uses threads; a resume with another number would change
+            the last bits of its result.
     """
-    if plan.threads > (os.cpu_count() or 1):
-        raise UsageError(
-            f"This run uses {plan.threads} threads, but this machine has {os.cpu_count()} cores; resuming with "
-            "another number would change the last bits of the result."
-        )
+    if threads > (os.cpu_count() or 1):
+        raise UsageError(f"This run uses {threads} threads, but this machine has only {os.cpu_count()} cores.")

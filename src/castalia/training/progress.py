@@ -118,7 +118,7 @@ class Reporter:
             table.add_row(ProgressBar(self.steps, step, width=24), text)
             self._status.update(table, refresh=True)
         else:
-            print(text, file=self.stream, flush=True)
+            self._print(text)
 
     def say(self, text: str) -> None:
         """Show a sentence."""
@@ -127,7 +127,14 @@ class Reporter:
         if self._status is not None:
             self._status.console.print(text, highlight=False, markup=False)
         else:
+            self._print(text)
+
+    def _print(self, text: str) -> None:
+        """Print a line; when nobody reads any more (``| head``), be quiet and let the training go on."""
+        try:
             print(text, file=self.stream, flush=True)
+        except OSError:
+            self.quiet = True
 
     def close(self) -> None:
         """Flush and leave the terminal as it was."""

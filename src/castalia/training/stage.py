@@ -217,11 +217,12 @@ def stage_ends(stages: tuple[Stage, ...], steps: int) -> list[int]:
     """The run's step at which each stage ends, from the stages' shares; every stage gets a step if there are enough."""
     total = sum(s.share for s in stages)
     ends, passed = [], 0.0
-    for stage in stages:
+    for number, stage in enumerate(stages):
         passed += stage.share
-        ends.append(max(round(steps * passed / total), (ends[-1] if ends else 0) + 1))
-    ends[-1] = max(steps, 1)
-    return [min(end, steps) for end in ends]
+        after = len(stages) - 1 - number
+        end = max(round(steps * passed / total), (ends[-1] if ends else 0) + 1)
+        ends.append(max(min(end, steps - after), min(number + 1, steps)))
+    return ends
 
 
 @torch.no_grad()

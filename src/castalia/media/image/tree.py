@@ -102,7 +102,7 @@ def pick_split(available: Mapping[str, T], split: str | None, where: str) -> tup
 
 def list_folder(path: Path) -> tuple[list[Item], list[str]]:
     """List every visible regular file below a folder, and notes."""
-    items, links = [], []
+    items, links, odd = [], [], []
 
     def fail(error: OSError) -> None:
         raise DataError(f"{error.filename} cannot be listed: {error.strerror}.") from error
@@ -115,7 +115,11 @@ def list_folder(path: Path) -> tuple[list[Item], list[str]]:
             # A named pipe or a device called x.png would block for ever.
             if full.is_file():
                 items.append(Item(full.relative_to(path).as_posix(), file_opener(full)))
+            else:
+                odd.append(full.relative_to(path).as_posix())
     notes = [f"Links to folders are not followed: {', '.join(sorted(links)[:3])}."] if links else []
+    if odd:
+        notes.append(f"{len(odd)} entries are no files (broken links, pipes): {', '.join(sorted(odd)[:3])}.")
     return sorted(items, key=lambda item: item.name), notes
 
 
