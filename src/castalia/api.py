@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -17,11 +17,14 @@ from castalia.configuration import Recipe
 from castalia.core.config import override
 from castalia.core.data import Dataset
 from castalia.core.errors import UsageError
-from castalia.core.model import Model
+from castalia.core.model import Latents, Model
 from castalia.core.rng import SampleRng
 from castalia.media.image.decode import ImageOptions
 from castalia.media.named import open_data as _open_data
 from castalia.runs import Run
+
+if TYPE_CHECKING:
+    from castalia.creative.priors import LatentMixture
 
 __all__ = [
     "evaluate",
@@ -156,7 +159,15 @@ def load(path: str | Path) -> Run:
     return runs.open_run(Path(path))
 
 
-def sample(run: Run | str | Path, n: int, *, seed: int = 0, temperature: float = 1.0, start: int = 0) -> Tensor:
+def sample(
+    run: Run | str | Path,
+    n: int,
+    *,
+    seed: int = 0,
+    temperature: float = 1.0,
+    start: int = 0,
+    prior: Literal["trained", "fitted"] = "trained",
+) -> Tensor:
     """Draw ``n`` examples in natural units (for pictures ``uint8`` (n, C, H, W)).
 
     Example number i depends on (seed, i) only: asking for more, or for others, does not change it.
@@ -167,13 +178,38 @@ def sample(run: Run | str | Path, n: int, *, seed: int = 0, temperature: float =
         seed: another seed gives other examples.
         temperature: 1 samples the model; less stays closer to its modes.
         start: number of the first example.
+        prior: ``fitted`` draws latents where the encoder puts the training data (a Gaussian mixture fitted now, see
+            :mod:`castalia.creative.priors`), which avoids the holes of the trained prior; for models with latents.
     """
     run = load(run) if not isinstance(run, Run) else run
-    return draw(run.model()[0], n, seed=seed, temperature=temperature, start=start)
+    model, _ = run.model()
+    mixture = fitted_prior(run, model) if prior == "fitted" else None
+    return draw(model, n, seed=seed, temperature=temperature, start=start, mixture=mixture)
 
 
-def draw(model: Model, n: int, *, seed: int = 0, temperature: float = 1.0, start: int = 0) -> Tensor:
-    """:func:`sample` for a model that is loaded already."""
+def fitted_prior(run: Run, model: Model) -> LatentMixture:
+    """Fit a mixture to the latents of the run's training data.
+
+    Raises:
+        UsageError: the model has no latents.
+    """
+    from castalia.creative.priors import fit_mixture
+
+    if not isinstance(model, Latents):
+        raise UsageError(f"{run.recipe.model} has no latents, so no prior can be fitted to them.")
+    return fit_mixture(model, open_data(run.recipe.data.source, split="train", image=run_image_options(run)))
+
+
+def draw(
+    model: Model,
+    n: int,
+    *,
+    seed: int = 0,
+    temperature: float = 1.0,
+    start: int = 0,
+    mixture: LatentMixture | None = None,
+) -> Tensor:
+    """:func:`sample` for a model, and a fitted prior, that are there already."""
     if n < 1 or start < 0:
         raise UsageError(f"The number of samples must be at least 1 and the first number at least 0, not {n}, {start}.")
     if not math.isfinite(temperature) or temperature < 0:
@@ -183,7 +219,10 @@ def draw(model: Model, n: int, *, seed: int = 0, temperature: float = 1.0, start
         ids = range(first, min(first + SAMPLES_AT_ONCE, start + n))
         rng = SampleRng(seed, ids, model.device)
         with torch.no_grad():
-            parts.append(model.sample(len(ids), rng=rng, temperature=temperature).cpu())
+            if mixture is not None and isinstance(model, Latents):
+                parts.append(model.decode(mixture.sample(rng, temperature).to(model.device)).cpu())
+            else:
+                parts.append(model.sample(len(ids), rng=rng, temperature=temperature).cpu())
     return torch.cat(parts)
 
 

@@ -113,6 +113,7 @@ EDITS = {
     "interpolate.gif": ["interpolate", "--from", "{0}", "--to", "{1}", "--frames", "5"],
     "interpolate.mp4": ["interpolate", "--from", "{0}", "--to", "{1}", "--frames", "5", "--how", "linear"],
     "walk.webp": ["walk", "--points", "3", "--frames", "6"],
+    "fitted.gif": ["walk", "--points", "3", "--frames", "6", "--prior", "fitted"],
     "pairs.png": ["reconstruct", "{0}", "{1}"],
     "traverse.png": ["traverse", "--of", "{0}", "--frames", "5"],
     "traverse.gif": ["traverse", "--dims", "0,3", "--frames", "5"],

@@ -15,9 +15,9 @@ from torch import Tensor
 from castalia import api
 from castalia.core.data import Dataset
 from castalia.core.errors import UsageError, near
-from castalia.core.model import Latents
+from castalia.core.model import Latents, Model
 from castalia.core.rng import SampleRng
-from castalia.creative import attributes, latents, maps
+from castalia.creative import attributes, interpolation, latents, maps
 from castalia.media.image.decode import decode_image
 from castalia.media.image.video import save_walk
 from castalia.media.image.write import save_grid
@@ -56,6 +56,11 @@ def _interpolate(opened: Run, model: Latents, out: Path, options: Namespace, rec
 
 def _walk(opened: Run, model: Latents, out: Path, options: Namespace, recipe: dict[str, Any]) -> None:
     rng = SampleRng(options.seed, range(options.points))
+    if options.prior == "fitted":
+        assert isinstance(model, Model)
+        places = interpolation.walk(api.fitted_prior(opened, model).sample(rng), options.frames, loop=True)
+        save_walk(latents.decode(model, places).cpu(), out, options.fps, recipe=recipe)
+        return
     save_walk(latents.random_walk(model, options.points, options.frames, rng).cpu(), out, options.fps, recipe=recipe)
 
 

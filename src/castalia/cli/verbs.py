@@ -105,7 +105,10 @@ def sample(options: Namespace) -> int:
     opened = api.load(options.run)
     started = time.perf_counter()
     model, origin = opened.model()
-    samples = api.draw(model, options.n, seed=options.seed, temperature=options.temperature, start=options.start)
+    mixture = api.fitted_prior(opened, model) if options.prior == "fitted" else None
+    samples = api.draw(
+        model, options.n, seed=options.seed, temperature=options.temperature, start=options.start, mixture=mixture
+    )
     seconds = time.perf_counter() - started
     recipe = {
         "model": opened.recipe.model,
@@ -113,6 +116,7 @@ def sample(options: Namespace) -> int:
         "weights": origin,
         "seed": options.seed,
         "temperature": options.temperature,
+        "prior": options.prior,
         "config": api.config_json(opened),
     }
     out = Path(options.out)

@@ -1,0 +1,58 @@
+"""A prior fitted after training: it finds the clusters of the latents, and its draws keep the rules of samples."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from castalia import api
+from castalia.core.data import ImageSpec
+from castalia.core.model import Latents
+from castalia.core.rng import SampleRng
+from castalia.creative.priors import fit_mixture
+from tests.tools import Table
+
+
+class Corners(Latents):
+    """Latents are the two values of a picture, moved and scaled."""
+
+    latent_dims = 2
+
+    def encode(self, x: Tensor, *, rng: SampleRng | None = None) -> Tensor:
+        return x.flatten(1).float() / 255 * 4 - 2
+
+    def decode(self, z: Tensor, *, rng: SampleRng | None = None) -> Tensor:
+        return ((z + 2) / 4 * 255).clamp(0, 255).round().to(torch.uint8).view(-1, 1, 1, 2)
+
+    def posterior_kl(self, x: Tensor) -> Tensor:
+        return torch.zeros(len(x), 2)
+
+
+def test_draws_come_from_where_the_data_are() -> None:
+    """Two clusters in opposite corners, one three times as large; N(0, I) would fall between them."""
+    g = torch.Generator().manual_seed(0)
+    centres = torch.tensor([[40.0, 40.0]] * 300 + [[215.0, 215.0]] * 100)
+    x = (centres + 8 * torch.randn(400, 2, generator=g)).clamp(0, 255).to(torch.uint8).view(-1, 1, 1, 2)
+    mixture = fit_mixture(Corners(), Table(x, ImageSpec(1, 1, 2)))
+    drawn = mixture.sample(SampleRng(0, range(2000)))
+    low = (drawn < 0).all(1)
+    high = (drawn > 0).all(1)
+    assert bool((low | high).all()), "nothing between the clusters"
+    assert abs(low.float().mean().item() - 0.75) < 0.04
+    torch.testing.assert_close(drawn[low].mean(0), torch.full((2,), 40 / 255 * 4 - 2), atol=0.03, rtol=0)
+    frozen = mixture.sample(SampleRng(0, range(500)), temperature=0.0)
+    assert len(frozen.unique(dim=0)) <= len(mixture.means)
+
+
+def test_a_draw_depends_on_its_number_only() -> None:
+    run = api.train("vae", "digits", _folder(), steps=3, precision="float32", quiet=True)
+    many = api.sample(run, 6, seed=2, prior="fitted")
+    one = api.sample(run, 1, seed=2, start=4, prior="fitted")
+    assert (many[4:5].int() - one.int()).abs().max() <= 1
+    assert not torch.equal(many, api.sample(run, 6, seed=2))
+
+
+def _folder() -> str:
+    import tempfile
+
+    return tempfile.mkdtemp()
