@@ -6,6 +6,7 @@ A model listed in the catalogue, with a demo recipe, is tested here with no furt
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -206,7 +207,11 @@ def test_two_processes_equal_one(trained: dict[str, runs.Run], data: dict[str, D
         "2",
         str(script),
     ]
-    done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, timeout=300, check=False)
+    root = str(Path(__file__).parents[2])
+    paths = {"PYTHONPATH": os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])}
+    done = subprocess.run(
+        [*command, str(tmp_path)], capture_output=True, text=True, timeout=300, check=False, env={**os.environ, **paths}
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     for name in MODELS:
         equal_runs(trained[name], runs.open_run(tmp_path / f"{name}-whole"), tolerance=2e-5)
