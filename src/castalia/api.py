@@ -51,6 +51,7 @@ def make_recipe(
     seed: int | None = None,
     precision: str | None = None,
     on_bad_file: str | None = None,
+    start: str | None = None,
     settings: Sequence[str] = (),
 ) -> Recipe:
     """Put a recipe together from a name (or the model's default for the data) and changes.
@@ -65,6 +66,7 @@ def make_recipe(
         seed: of weights, order and noise.
         precision: ``auto``, ``float32`` or ``bfloat16``.
         on_bad_file: ``error`` or ``skip``.
+        start: a finished run of the same network, whose weights this one starts with.
         settings: further changes as ``path.to.field=value`` texts.
 
     Raises:
@@ -83,6 +85,8 @@ def make_recipe(
             raise UsageError(f"The recipe {recipe!r} is for {made.model!r}, not for {model!r}.")
     if data is not None:
         made = replace(made, data=replace(made.data, source=data))
+    if start is not None:
+        made = replace(made, parents=(*made.parents, ("start", start)))
     changes: list[str] = []
     for name, value in (
         ("data.image.size", size),

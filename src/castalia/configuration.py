@@ -154,7 +154,8 @@ class Recipe:
         data: where the examples come from.
         training: how it is trained.
         expected: the results to expect; empty where nobody measured.
-        parents: run folders of finished runs that the model starts from, by role.
+        parents: run folders of finished runs that the model starts from, by role. The weights of the role ``start``
+            (a run of the same network) are copied before the first step; other roles are for the model to use.
     """
 
     model: str

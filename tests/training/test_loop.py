@@ -389,3 +389,14 @@ def test_a_reader_who_left_does_not_end_the_training(data: Table, tmp_path: Path
     reporter.say("hello")
     assert reporter.quiet
     reporter.close()
+
+
+def test_a_run_can_start_from_another(data: Table, tmp_path: Path) -> None:
+    """With a learning rate of next to nothing the weights stay those of the parent; another network is refused."""
+    first = train(recipe("toy-stages"), data, tmp_path / "a", quiet=True)
+    settings = replace(recipe("toy-stages", steps=1, lr=1e-12, seed=5), parents=(("start", str(first.path)),))
+    second = train(settings, data, tmp_path / "b", quiet=True)
+    for one, two in zip(first.model()[0].generator.parameters(), second.model()[0].generator.parameters(), strict=True):
+        torch.testing.assert_close(one, two, atol=1e-6, rtol=0)
+    with pytest.raises(RunError, match="does not fit"):
+        train(replace(settings, model="toy-chain"), data, tmp_path / "c", quiet=True)

@@ -110,6 +110,7 @@ def make_parser() -> Parser:
     p.add_argument("--size", type=_positive, help="scale pictures to this many pixels")
     p.add_argument("--steps", type=_positive, help="training steps")
     p.add_argument("--minutes", type=_number, help="training time instead of steps")
+    p.add_argument("--start", metavar="RUN", help="begin with the weights of a finished run of the same network")
     p.add_argument("--seed", type=int, help="of weights, order and noise")
     p.add_argument("--precision", choices=["auto", "float32", "bfloat16"], help="auto measures")
     p.add_argument("--on-bad-file", choices=["error", "skip"], help="what to do with broken files")

@@ -89,6 +89,7 @@ def train(options: Namespace) -> int:
         size=options.size,
         steps=options.steps,
         minutes=options.minutes,
+        start=options.start,
         seed=options.seed,
         precision=options.precision,
         on_bad_file=options.on_bad_file,

@@ -111,6 +111,8 @@ def train(
         else:
             parents = {role: runs.open_run(Path(path)).model()[0] for role, path in recipe.parents}
             model.initialise(data, BatchRng(derive(settings.seed, "initialise"), total=1), parents)
+            if "start" in parents:
+                runs.load_weights(model, parents["start"].cpu().state_dict(), Path(dict(recipe.parents)["start"]))
         model.to(world.device)
         if any(p.ndim == 4 for p in model.parameters()):
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
