@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -50,10 +51,11 @@ def castalia(*arguments: str, **options: object) -> subprocess.CompletedProcess[
 
 def test_help_is_quick_and_complete() -> None:
     times = []
-    for _ in range(3):
-        started = time.perf_counter()
+    for _ in range(3):  # processor time: how long a person waits depends on who else uses the machine
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = castalia("--help")
-        times.append(time.perf_counter() - started)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert done.returncode == 0
     for verb in ("models", "data", "train", "sample", "edit", "evaluate", "export", "import", "demo", "doctor"):
         assert verb in done.stdout
