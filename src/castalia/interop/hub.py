@@ -115,6 +115,6 @@ def import_hub(address: str, out: Path) -> Run:
 
 def _hub() -> Any:
     try:
-        return importlib.import_module("huggingface_hub")
+        return importlib.import_module("huggingface_hub")  # safe: a literal name
     except ImportError as error:
         raise MissingExtra("The Hugging Face hub", "hub") from error

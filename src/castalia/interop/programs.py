@@ -249,8 +249,8 @@ def _as_tuple(value: Any) -> tuple[Tensor, ...]:
 def _onnxruntime() -> ModuleType:
     try:
         for name in ("onnx", "onnxscript"):
-            importlib.import_module(name)
-        return importlib.import_module("onnxruntime")
+            importlib.import_module(name)  # safe: literal names
+        return importlib.import_module("onnxruntime")  # safe: a literal name
     except ImportError as error:
         raise MissingExtra("Export to ONNX", "onnx") from error
 
