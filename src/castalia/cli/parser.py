@@ -81,6 +81,14 @@ def make_parser() -> Parser:
         made.set_defaults(parser=made)
         return made
 
+    def prior_option(p: argparse.ArgumentParser) -> None:
+        p.add_argument(
+            "--prior",
+            choices=["trained", "fitted"],
+            default="trained",
+            help="fitted: latents from a mixture fitted to the encoded training data, which avoids empty places",
+        )
+
     def json_option(p: argparse.ArgumentParser) -> None:
         p.add_argument("--json", action="store_true", help="print JSON for programs")
 
@@ -124,12 +132,7 @@ def make_parser() -> Parser:
     p.add_argument("--seed", type=int, default=0, help="another seed gives other samples")
     p.add_argument("--start", type=int, default=0, help="number of the first sample")
     p.add_argument("--temperature", type=_number, default=1.0, help="1 samples the model; less stays near its modes")
-    p.add_argument(
-        "--prior",
-        choices=["trained", "fitted"],
-        default="trained",
-        help="fitted: latents from a mixture fitted to the encoded training data, which avoids empty places",
-    )
+    prior_option(p)
     p.add_argument("--out", type=_path, required=True, help="folder for 0000.png ... and grid.png")
 
     p = verb("edit", "Interpolate, traverse, reconstruct and calculate with latents.")
@@ -152,12 +155,7 @@ def make_parser() -> Parser:
 
     p = edit("walk", "Walk through random places of the latent space.", walk_out)
     p.add_argument("--points", type=_positive, default=6, help="places to visit")
-    p.add_argument(
-        "--prior",
-        choices=["trained", "fitted"],
-        default="trained",
-        help="fitted: latents from a mixture fitted to the encoded training data, which avoids empty places",
-    )
+    prior_option(p)
     p.add_argument("--frames", type=_positive, default=72)
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--fps", type=_number, default=12.0)
