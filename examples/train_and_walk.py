@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 import castalia
-from castalia.core.model import Latents
+from castalia.core.model import Inference
 from castalia.core.rng import SampleRng
 from castalia.creative.latents import random_walk
 from castalia.media.image.video import save_walk
@@ -32,7 +32,7 @@ def main() -> None:
     castalia.save_pictures(castalia.sample(run, 16, seed=7), options.out / "samples")
 
     model, _ = run.model()
-    assert isinstance(model, Latents)
+    assert isinstance(model, Inference)
     frames = random_walk(model, n_points=5, frames=40, rng=SampleRng(seed=7, ids=range(5)))
     save_walk(frames, options.out / "walk.gif")
     print(f"Look at {options.out / 'walk.gif'}")

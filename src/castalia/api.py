@@ -16,8 +16,8 @@ from castalia.catalogue import entry
 from castalia.configuration import Recipe
 from castalia.core.config import override
 from castalia.core.data import Dataset
-from castalia.core.errors import UsageError
-from castalia.core.model import Latents, Model
+from castalia.core.errors import UsageError, near
+from castalia.core.model import Config, Inference, Latents, Model, Watch
 from castalia.core.rng import SampleRng
 from castalia.media.image.decode import ImageOptions
 from castalia.media.named import open_data as _open_data
@@ -171,6 +171,9 @@ def sample(
     temperature: float = 1.0,
     start: int = 0,
     prior: Literal["trained", "fitted"] = "trained",
+    label: int | str | None = None,
+    options: Config | Sequence[str] | None = None,
+    watch: Watch | None = None,
 ) -> Tensor:
     """Draw ``n`` examples in natural units (for pictures ``uint8`` (n, C, H, W)).
 
@@ -184,11 +187,62 @@ def sample(
         start: number of the first example.
         prior: ``fitted`` draws latents where the encoder puts the training data (a Gaussian mixture fitted now, see
             :mod:`castalia.creative.priors`), which avoids the holes of the trained prior; for models with latents.
+        label: the class to draw, by number or name, from a conditional model; None lets the model choose.
+        options: how to sample, an instance of the model's ``SampleOptions`` or texts ``name=value``.
+        watch: told of every step, for models that sample in steps.
+
+    Raises:
+        UsageError: the model has no such class or option.
     """
     run = load(run) if not isinstance(run, Run) else run
     model, _ = run.model()
     mixture = fitted_prior(run, model) if prior == "fitted" else None
-    return draw(model, n, seed=seed, temperature=temperature, start=start, mixture=mixture)
+    chosen = options if options is None or isinstance(options, Config) else sample_options(model, options)
+    return draw(
+        model,
+        n,
+        seed=seed,
+        temperature=temperature,
+        start=start,
+        mixture=mixture,
+        label=label,
+        options=chosen,
+        watch=watch,
+    )
+
+
+def sample_options(model: Model, settings: Sequence[str]) -> Config:
+    """The model's sampling options with ``name=value`` texts applied.
+
+    Raises:
+        UsageError: it has no such option (near matches are listed), or the value is of another type.
+    """
+    return override(model.SampleOptions(), settings, "sampling options")
+
+
+def label_of(model: Model, label: int | str | None) -> int | None:
+    """The number of a class given by name or number; None stays None.
+
+    Raises:
+        UsageError: the model is not conditional, or has no such class.
+    """
+    if label is None:
+        return None
+    if not model.classes:
+        raise UsageError("This model is not conditional: it was trained without labels, and takes no class.")
+    names: tuple[str, ...] = getattr(model.spec, "classes", ())
+    if label in names:
+        return names.index(str(label))
+    text = str(label)
+    if not (text.isdecimal() and int(text) < model.classes):
+        raise UsageError(f"There is no class {label!r} among the {model.classes} of this model. {near(text, names)}")
+    return int(text)
+
+
+def condition_of(model: Model, label: int | str | None, n: int) -> Tensor | None:
+    """Labels ``int64`` (n,) on the model's device that all name one class; None stays None."""
+    number = label_of(model, label)
+    return None if number is None else torch.full((n,), number, dtype=torch.int64, device=model.device)
 
 
 def fitted_prior(run: Run, model: Model) -> LatentMixture:
@@ -199,8 +253,8 @@ def fitted_prior(run: Run, model: Model) -> LatentMixture:
     """
     from castalia.creative.priors import fit_mixture
 
-    if not isinstance(model, Latents):
-        raise UsageError(f"{run.recipe.model} has no latents, so no prior can be fitted to them.")
+    if not isinstance(model, Inference):
+        raise UsageError(f"{run.recipe.model} does not encode examples, so no prior can be fitted to their latents.")
     return fit_mixture(model, open_data(run.recipe.data.source, split="train", image=run_image_options(run)))
 
 
@@ -212,6 +266,9 @@ def draw(
     temperature: float = 1.0,
     start: int = 0,
     mixture: LatentMixture | None = None,
+    label: int | str | None = None,
+    options: Config | None = None,
+    watch: Watch | None = None,
 ) -> Tensor:
     """:func:`sample` for a model, and a fitted prior, that are there already."""
     if n < 1 or start < 0:
@@ -222,11 +279,15 @@ def draw(
     for first in range(start, start + n, SAMPLES_AT_ONCE):
         ids = range(first, min(first + SAMPLES_AT_ONCE, start + n))
         rng = SampleRng(seed, ids, model.device)
+        condition = condition_of(model, label, len(ids))
         with torch.no_grad():
             if mixture is not None and isinstance(model, Latents):
-                parts.append(model.decode(mixture.sample(rng, temperature).to(model.device)).cpu())
+                parts.append(model.decode(mixture.sample(rng, temperature).to(model.device), condition).cpu())
             else:
-                parts.append(model.sample(len(ids), rng=rng, temperature=temperature).cpu())
+                drawn = model.sample(
+                    len(ids), condition, rng=rng, temperature=temperature, options=options, watch=watch
+                )
+                parts.append(drawn.cpu())
     return torch.cat(parts)
 
 

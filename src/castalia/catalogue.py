@@ -54,7 +54,7 @@ CATALOGUE: dict[str, Entry] = {
             media=("image",),
             paper="Kingma & Welling 2014 (arXiv:1312.6114); Rezende et al. 2014 (arXiv:1401.4082); "
             "importance weighting: Burda et al. 2016 (arXiv:1509.00519)",
-            capabilities=("Density", "Latents", "Exportable"),
+            capabilities=("Density", "Latents", "Inference", "Exportable"),
             load=_vae,
         ),
     )

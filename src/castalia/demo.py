@@ -17,7 +17,7 @@ from torch import Tensor
 from castalia import api, recipes
 from castalia.catalogue import CATALOGUE, Entry
 from castalia.core.data import Dataset
-from castalia.core.model import Latents
+from castalia.core.model import Inference
 from castalia.creative import latents, maps
 from castalia.evaluation.report import Page
 from castalia.media.image.write import grid_image, png_bytes
@@ -78,7 +78,7 @@ def _system(page: Page, entry: Entry, out: Path, minutes: float) -> None:
     page.figure(_uri(api.sample(run, 64, seed=1), 16), "Samples: new digits that nobody wrote")
     page.code(f"castalia sample runs/{entry.name} -n 64 --seed 1 --out out/")
     model, _ = run.model()
-    if isinstance(model, Latents):
+    if isinstance(model, Inference):
         _latents(page, model, data, held_out, entry.name)
     page.curve(_curves(run), "step", "loss")
     rows = []
@@ -89,7 +89,7 @@ def _system(page: Page, entry: Entry, out: Path, minutes: float) -> None:
     page.code(f"castalia evaluate runs/{entry.name} --baselines")
 
 
-def _latents(page: Page, model: Latents, data: Dataset, held_out: Dataset, name: str) -> None:
+def _latents(page: Page, model: Inference, data: Dataset, held_out: Dataset, name: str) -> None:
     """Reconstructions, interpolations, traversals and a map."""
     x = held_out.batch(np.arange(16)).x
     rebuilt = latents.reconstruct(model, x).cpu()

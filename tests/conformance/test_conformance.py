@@ -9,8 +9,9 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,22 @@ from castalia.catalogue import CATALOGUE
 from castalia.configuration import recipe_from_json
 from castalia.core.config import from_json, to_json
 from castalia.core.data import Batch, Dataset
-from castalia.core.model import CAPABILITIES, Density, Exportable, Latents, Model, Objective, Progress, build
+from castalia.core.errors import UsageError
+from castalia.core.model import (
+    CAPABILITIES,
+    Config,
+    Density,
+    Exportable,
+    Inference,
+    Latents,
+    Model,
+    NoOptions,
+    Objective,
+    Preview,
+    Progress,
+    Refinement,
+    build,
+)
 from castalia.core.rng import BatchRng, SampleRng
 from castalia.core.weights import load_tensors, save_tensors
 from castalia.training.loop import train
@@ -241,9 +257,25 @@ def test_density(name: str, data: dict[str, Dataset]) -> None:
 
 
 @pytest.mark.parametrize("name", having(Latents))
-def test_latents(name: str, data: dict[str, Dataset]) -> None:
-    model = make(name, data[name]).eval()
+def test_latents(name: str, data: dict[str, Dataset], trained: dict[str, runs.Run]) -> None:
+    model = trained[name].model()[0]
     assert isinstance(model, Latents)
+    x = first(data[name], 4).x
+    z = SampleRng(0, range(4)).normal("latent", model.latent_dims)
+    decoded = model.decode(z)
+    assert decoded.shape == x.shape
+    assert decoded.dtype == x.dtype
+    assert torch.equal(decoded, model.decode(z))
+    assert not torch.equal(decoded, model.decode(-z)), "latents do not matter"
+    if model.classes:
+        label = torch.full((4,), model.classes - 1)
+        assert not torch.equal(model.decode(z, label), model.decode(z, 0 * label)), "labels do not matter"
+
+
+@pytest.mark.parametrize("name", having(Inference))
+def test_inference(name: str, data: dict[str, Dataset]) -> None:
+    model = make(name, data[name]).eval()
+    assert isinstance(model, Inference)
     x = first(data[name], 6).x
     z = model.encode(x)
     assert z.shape == (6, model.latent_dims)
@@ -255,6 +287,75 @@ def test_latents(name: str, data: dict[str, Dataset]) -> None:
     kl = model.posterior_kl(x)
     assert kl.shape == z.shape
     assert (kl >= -1e-5).all()
+
+
+@every_model
+def test_conditions(name: str, trained: dict[str, runs.Run]) -> None:
+    """Labels are taken where the model says so, refused elsewhere, and matter."""
+    model = trained[name].model()[0]
+    rng = SampleRng(3, range(4))
+    if not model.classes:
+        with pytest.raises(UsageError, match="not conditional"):
+            model.sample(4, torch.zeros(4, dtype=torch.int64), rng=rng)
+        return
+    label = torch.tensor([0, 1, 0, 1]) % model.classes
+    drawn = model.sample(4, label, rng=rng)
+    assert torch.equal(drawn, model.sample(4, label, rng=rng))
+    assert not torch.equal(drawn, model.sample(4, 1 - label, rng=rng)), "labels do not matter"
+    for wrong in (label + model.classes, -1 - label, label[:2], label.float()):
+        with pytest.raises(UsageError, match="label"):
+            model.sample(4, wrong, rng=rng)
+
+
+@every_model
+def test_sampling_options(name: str, trained: dict[str, runs.Run]) -> None:
+    """They are plain data with defaults; those of another system are refused; the steps announced are watched."""
+    model = trained[name].model()[0]
+    options = model.SampleOptions()
+    assert from_json(type(options), json.loads(json.dumps(to_json(options)))) == options
+    seen: list[Preview] = []
+    drawn = model.sample(2, rng=SampleRng(0, range(2)), options=options, watch=seen.append)
+    assert torch.equal(drawn, model.sample(2, rng=SampleRng(0, range(2))))
+    assert [p.step for p in seen] == list(range(1, len(seen) + 1))
+    assert all(p.steps == len(seen) for p in seen)
+    if seen:
+        assert seen[0].examples().shape == drawn.shape
+        assert seen[0].examples().dtype == drawn.dtype
+
+    @dataclass(frozen=True)
+    class Other(Config):
+        pass
+
+    if type(options) is not NoOptions:
+        with pytest.raises(UsageError, match=type(options).__name__):
+            model.sample(2, rng=SampleRng(0, range(2)), options=Other())
+
+
+@pytest.mark.parametrize("name", having(Refinement))
+def test_refinement(name: str, data: dict[str, Dataset], trained: dict[str, runs.Run]) -> None:
+    model = trained[name].model()[0]
+    assert isinstance(model, Refinement)
+    x = first(data[name], 3).x
+    mask = torch.zeros(1, 1, *x.shape[-2:], dtype=torch.bool)
+    mask[..., : x.shape[-1] // 2] = True
+
+    def refine(**options: Any) -> torch.Tensor:
+        return model.refine(x, rng=SampleRng(0, range(3)), **options)
+
+    filled = refine(mask=mask)
+    assert filled.shape == x.shape
+    assert filled.dtype == x.dtype
+    assert torch.equal(filled[..., x.shape[-1] // 2 :], x[..., x.shape[-1] // 2 :]), "what was not masked changed"
+    assert not torch.equal(filled, x)
+    assert torch.equal(filled, refine(mask=mask))
+    assert torch.equal(refine(strength=0.0), x)
+    whole: list[Preview] = []
+    half: list[Preview] = []
+    refine(strength=1.0, watch=whole.append)
+    refine(strength=0.5, watch=half.append)
+    assert len(whole) == len(half), "the steps asked for are the steps run"
+    alone = model.refine(x[2:], mask=mask, rng=SampleRng(0, [2]))
+    assert (alone.double() - filled[2:].double()).abs().max() <= 1
 
 
 @pytest.mark.parametrize("name", having(Exportable))

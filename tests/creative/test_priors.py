@@ -7,13 +7,13 @@ from torch import Tensor
 
 from castalia import api
 from castalia.core.data import ImageSpec
-from castalia.core.model import Latents
+from castalia.core.model import Inference
 from castalia.core.rng import SampleRng
 from castalia.creative.priors import fit_mixture
 from tests.tools import Table
 
 
-class Corners(Latents):
+class Corners(Inference):
     """Latents are the two values of a picture, moved and scaled."""
 
     latent_dims = 2
@@ -21,7 +21,7 @@ class Corners(Latents):
     def encode(self, x: Tensor, *, rng: SampleRng | None = None) -> Tensor:
         return x.flatten(1).float() / 255 * 4 - 2
 
-    def decode(self, z: Tensor, *, rng: SampleRng | None = None) -> Tensor:
+    def decode(self, z: Tensor, condition: Tensor | None = None, *, rng: SampleRng | None = None) -> Tensor:
         return ((z + 2) / 4 * 255).clamp(0, 255).round().to(torch.uint8).view(-1, 1, 1, 2)
 
     def posterior_kl(self, x: Tensor) -> Tensor:

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from castalia.core.data import ImageSpec
-from castalia.core.model import Latents
+from castalia.core.model import Inference
 from castalia.core.rng import SampleRng
 
 SCALE = 16.0
 
 
-class Linear(Latents):
+class Linear(Inference):
     """z = (x - 128) / 16, pixel by pixel, for grey pictures of 1 x (z / 2)."""
 
     def __init__(self, latent_dims: int = 4) -> None:
@@ -24,7 +24,7 @@ class Linear(Latents):
         self.largest = max(self.largest, len(x))
         return (x.flatten(1).float() - 128) / SCALE
 
-    def decode(self, z: Tensor, *, rng: SampleRng | None = None) -> Tensor:
+    def decode(self, z: Tensor, condition: Tensor | None = None, *, rng: SampleRng | None = None) -> Tensor:
         self.largest = max(self.largest, len(z))
         assert z.dtype == torch.float32
         return (z * SCALE + 128).round().clamp(0, 255).to(torch.uint8).unflatten(1, self.spec.shape)

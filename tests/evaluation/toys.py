@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from castalia.core.data import Batch, Dataset, ImageSpec
-from castalia.core.model import Density, Latents, Likelihood
+from castalia.core.model import Density, Inference, Likelihood
 
 
 class Pictures(Dataset):
@@ -27,7 +27,7 @@ def random_pictures(n, shape=(1, 2, 2), seed=0):
     return Pictures(torch.randint(256, (n, *shape), generator=g, dtype=torch.uint8))
 
 
-class LinearGaussian(Density, Latents):
+class LinearGaussian(Density, Inference):
     """z ~ N(0, I), v | z ~ N(W z, s^2 I), v = x / 255. The encoder is the true posterior, widened by ``wide``.
 
     With ``wide`` = 1 every importance weight equals the marginal; wider, the bound is loose and rises with K.
@@ -57,7 +57,7 @@ class LinearGaussian(Density, Latents):
     def encode(self, x, *, rng=None):
         return self._flat(x) @ self.w @ self.cov / self.noise**2
 
-    def decode(self, z, *, rng=None):
+    def decode(self, z, condition=None, *, rng=None):
         return ((z @ self.w.T) * 255).round().clamp(0, 255).to(torch.uint8).view(-1, 1, 2, 2)
 
     def posterior_kl(self, x):

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from castalia import api
-from castalia.core.data import Dataset
+from castalia.core.data import Dataset, ImageSpec
 from castalia.core.errors import UsageError, near
-from castalia.core.model import Latents, Model
+from castalia.core.model import Inference, Latents, Refinement
 from castalia.core.rng import SampleRng
 from castalia.creative import attributes, interpolation, latents, maps
-from castalia.media.image.decode import decode_image
+from castalia.media.image.decode import ImageOptions, decode_image
 from castalia.media.image.video import save_walk
 from castalia.media.image.write import save_grid
 from castalia.runs import Run
@@ -28,8 +28,14 @@ def run(options: Namespace) -> int:
     """Run the edit that was parsed."""
     opened = api.load(options.run)
     model, origin = opened.model()
-    if not isinstance(model, Latents):
-        raise UsageError(f"{opened.recipe.model} has no latents to edit. See the capabilities in: castalia models")
+    needed, edit = EDITS[options.edit]
+    if not isinstance(model, needed):
+        raise UsageError(
+            f"`castalia edit {options.edit}` needs a model that is a {needed.__name__}, and {opened.recipe.model} is "
+            "none. See what each can do with: castalia models"
+        )
+    if not isinstance(opened.spec, ImageSpec):
+        raise UsageError(f"`castalia edit` works on pictures, and {opened.path} makes none.")
     out = Path(options.out)
     if not out.parent.is_dir():
         raise UsageError(f"The folder {out.parent} of --out does not exist.")
@@ -41,12 +47,12 @@ def run(options: Namespace) -> int:
         "edit": {k: v for k, v in vars(options).items() if isinstance(v, str | int | float | list | None)},
     }
     with torch.no_grad():
-        EDITS[options.edit](opened, model, out, options, recipe)
+        edit(opened, model, out, options, recipe)
     print(f"Written: {out}")
     return 0
 
 
-def _interpolate(opened: Run, model: Latents, out: Path, options: Namespace, recipe: dict[str, Any]) -> None:
+def _interpolate(opened: Run, model: Any, out: Path, options: Namespace, recipe: dict[str, Any]) -> None:
     start, end = _pictures(opened, [options.start, options.end])
     if options.frames < 2:
         raise UsageError("--frames must be at least 2.")
@@ -54,22 +60,23 @@ def _interpolate(opened: Run, model: Latents, out: Path, options: Namespace, rec
     save_walk(frames.cpu(), out, options.fps, recipe=recipe)
 
 
-def _walk(opened: Run, model: Latents, out: Path, options: Namespace, recipe: dict[str, Any]) -> None:
+def _walk(opened: Run, model: Any, out: Path, options: Namespace, recipe: dict[str, Any]) -> None:
     rng = SampleRng(options.seed, range(options.points))
+    label = api.label_of(model, options.label)
     if options.prior == "fitted":
-        assert isinstance(model, Model)
         places = interpolation.walk(api.fitted_prior(opened, model).sample(rng), options.frames, loop=True)
-        save_walk(latents.decode(model, places).cpu(), out, options.fps, recipe=recipe)
+        save_walk(latents.decode(model, places, label).cpu(), out, options.fps, recipe=recipe)
         return
-    save_walk(latents.random_walk(model, options.points, options.frames, rng).cpu(), out, options.fps, recipe=recipe)
+    frames = latents.random_walk(model, options.points, options.frames, rng, label=label)
+    save_walk(frames.cpu(), out, options.fps, recipe=recipe)
 
 
-def _reconstruct(opened: Run, model: Latents, out: Path, options: Namespace, recipe: dict[str, Any]) -> None:
+def _reconstruct(opened: Run, model: Any, out: Path, options: Namespace, recipe: dict[str, Any]) -> None:
     x = _pictures(opened, options.pictures)
     save_grid(torch.cat([x, latents.reconstruct(model, x).cpu()]), out, columns=len(x), recipe=recipe)
 
 
-def _traverse(opened: Run, model: Latents, out: Path, options: Namespace, recipe: dict[str, Any]) -> None:
+def _traverse(opened: Run, model: Any, out: Path, options: Namespace, recipe: dict[str, Any]) -> None:
     values = torch.linspace(-options.span, options.span, options.frames).tolist()
     start = _pictures(opened, [options.of]) if options.of else None
     if options.dims:
@@ -77,10 +84,12 @@ def _traverse(opened: Run, model: Latents, out: Path, options: Namespace, recipe
             dims = [int(d) for d in options.dims.split(",")]
         except ValueError as error:
             raise UsageError(f"--dims {options.dims}: write numbers with commas, for example 0,3,7.") from error
-    else:
+    elif isinstance(model, Inference):
         known = _data(opened, options.data)
         some = known.batch(np.arange(min(len(known), 512))).x
         dims = latents.informative_dims(model, some)
+    else:
+        raise UsageError(f"{opened.recipe.model} cannot tell which latents matter: name some with --dims, like 0,3,7.")
     pictures = latents.traverse(model, start, dims, values).cpu()  # (dims, values, C, H, W)
     if out.suffix.lower() == ".png":
         save_grid(pictures.flatten(0, 1), out, columns=len(values), recipe=recipe)
@@ -89,13 +98,13 @@ def _traverse(opened: Run, model: Latents, out: Path, options: Namespace, recipe
     save_walk(torch.cat(list(pictures), dim=-1), out, boomerang=True, recipe=recipe)
 
 
-def _arithmetic(opened: Run, model: Latents, out: Path, options: Namespace, recipe: dict[str, Any]) -> None:
+def _arithmetic(opened: Run, model: Any, out: Path, options: Namespace, recipe: dict[str, Any]) -> None:
     x = _pictures(opened, [options.a, options.b, options.c])
     answer = attributes.arithmetic(model, x[:1], x[1:2], x[2:]).cpu()
     save_grid(torch.cat([x, answer]), out, columns=4, recipe=recipe)
 
 
-def _attribute(opened: Run, model: Latents, out: Path, options: Namespace, recipe: dict[str, Any]) -> None:
+def _attribute(opened: Run, model: Any, out: Path, options: Namespace, recipe: dict[str, Any]) -> None:
     x = _pictures(opened, [options.of])
     vectors = attributes.attribute_vectors(model, _data(opened, options.data))
     if options.add not in vectors:
@@ -105,34 +114,73 @@ def _attribute(opened: Run, model: Latents, out: Path, options: Namespace, recip
     save_walk(frames, out, boomerang=out.suffix.lower() != ".png", recipe=recipe)
 
 
-def _map(opened: Run, model: Latents, out: Path, options: Namespace, recipe: dict[str, Any]) -> None:
-    plane = None if model.latent_dims == 2 else maps.embed(model, _data(opened, options.data)).plane
+def _map(opened: Run, model: Any, out: Path, options: Namespace, recipe: dict[str, Any]) -> None:
+    if model.latent_dims == 2:
+        plane = None
+    elif isinstance(model, Inference):
+        plane = maps.embed(model, _data(opened, options.data)).plane
+    else:
+        plane = maps.plane_of_dims(model)
     pictures = maps.latent_map(model, options.cells, plane=plane).cpu()
     save_grid(pictures.reshape(-1, *pictures.shape[-3:]), out, columns=options.cells, recipe=recipe)
 
 
-EDITS: dict[str, Callable[[Run, Latents, Path, Namespace, dict[str, Any]], None]] = {
-    "interpolate": _interpolate,
-    "walk": _walk,
-    "reconstruct": _reconstruct,
-    "traverse": _traverse,
-    "arithmetic": _arithmetic,
-    "attribute": _attribute,
-    "map": _map,
+def _redraw(opened: Run, model: Any, out: Path, options: Namespace, recipe: dict[str, Any]) -> None:
+    if not 0 <= options.strength <= 1:
+        raise UsageError("--strength lies between 0 (the picture as it is) and 1 (nothing of it is kept).")
+    x = _pictures(opened, [options.of])
+    mask = None
+    if options.mask:
+        assert isinstance(opened.spec, ImageSpec)
+        size = (opened.spec.height, opened.spec.width)
+        grey = _read(options.mask, replace(api.run_image_options(opened), size=size, channels=1))
+        mask = grey > 127
+        if not mask.any():
+            raise UsageError(f"{options.mask}: nothing is white, so there is nothing to redraw.")
+    drawn = []
+    for first in range(0, options.n, api.SAMPLES_AT_ONCE):
+        ids = range(first, min(first + api.SAMPLES_AT_ONCE, options.n))
+        many = x.expand(len(ids), -1, -1, -1).to(model.device)
+        drawn.append(
+            model.refine(
+                many,
+                strength=options.strength,
+                mask=None if mask is None else mask.to(model.device),
+                condition=api.condition_of(model, options.label, len(ids)),
+                rng=SampleRng(options.seed, ids, model.device),
+                options=api.sample_options(model, options.settings),
+            ).cpu()
+        )
+    save_grid(torch.cat([x, *drawn]), out, recipe=recipe)
+
+
+EDITS: dict[str, tuple[type, Callable[[Run, Any, Path, Namespace, dict[str, Any]], None]]] = {
+    "interpolate": (Inference, _interpolate),
+    "walk": (Latents, _walk),
+    "reconstruct": (Inference, _reconstruct),
+    "traverse": (Latents, _traverse),
+    "arithmetic": (Inference, _arithmetic),
+    "attribute": (Inference, _attribute),
+    "map": (Latents, _map),
+    "redraw": (Refinement, _redraw),
 }
+"""What each edit needs of a model, and what it does."""
 
 
 def _pictures(opened: Run, paths: Sequence[str]) -> Tensor:
     """Read picture files as the run's training read them, ``uint8`` (N, C, H, W)."""
     options = api.run_image_options(opened)
-    pixels = []
-    for path in paths:
-        try:
-            raw = Path(path).read_bytes()
-        except OSError as error:
-            raise UsageError(f"{path} cannot be read: {error.strerror}.") from error
-        pixels.append(decode_image(raw, path, options, options.channels))
-    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
+    return torch.cat([_read(path, options) for path in paths])
+
+
+def _read(path: str, options: ImageOptions) -> Tensor:
+    """One picture file, ``uint8`` (1, channels, H, W)."""
+    try:
+        raw = Path(path).read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}.") from error
+    pixels = decode_image(raw, path, options, options.channels)
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].contiguous()
 
 
 def _data(opened: Run, source: str | None) -> Dataset:

@@ -92,6 +92,17 @@ def make_parser() -> Parser:
     def json_option(p: argparse.ArgumentParser) -> None:
         p.add_argument("--json", action="store_true", help="print JSON for programs")
 
+    def sampling_options(p: argparse.ArgumentParser) -> None:
+        p.add_argument("--label", metavar="CLASS", help="ask a conditional model for this class, by name or number")
+        p.add_argument(
+            "--set",
+            action="append",
+            default=[],
+            metavar="NAME=VALUE",
+            dest="settings",
+            help="a sampling option of the model, for example steps=20",
+        )
+
     p = verb("models", "List the systems.")
     json_option(p)
 
@@ -133,9 +144,11 @@ def make_parser() -> Parser:
     p.add_argument("--start", type=int, default=0, help="number of the first sample")
     p.add_argument("--temperature", type=_number, default=1.0, help="1 samples the model; less stays near its modes")
     prior_option(p)
-    p.add_argument("--out", type=_path, required=True, help="folder for 0000.png ... and grid.png")
+    sampling_options(p)
+    p.add_argument("--previews", metavar="FILE.gif", help="a film of the sampling, for models that sample in steps")
+    p.add_argument("--out", type=_path, required=True, help="folder for the files and grid.png")
 
-    p = verb("edit", "Interpolate, traverse, reconstruct and calculate with latents.")
+    p = verb("edit", "Interpolate, traverse, redraw, fill in, reconstruct and calculate.")
     edits = p.add_subparsers(dest="edit", metavar="EDIT", required=True)
 
     def edit(name: str, text: str, out: str) -> Parser:
@@ -155,6 +168,7 @@ def make_parser() -> Parser:
 
     p = edit("walk", "Walk through random places of the latent space.", walk_out)
     p.add_argument("--points", type=_positive, default=6, help="places to visit")
+    p.add_argument("--label", metavar="CLASS", help="ask a conditional model for this class, by name or number")
     prior_option(p)
     p.add_argument("--frames", type=_positive, default=72)
     p.add_argument("--seed", type=int, default=0)
@@ -188,6 +202,18 @@ def make_parser() -> Parser:
     p = edit("map", "Draw a two-dimensional map of the latent space.", "FILE.png")
     p.add_argument("--cells", type=_positive, default=20, help="pictures per side")
     p.add_argument("--data", help="data whose main plane is drawn where there are more than two latents")
+
+    p = edit(
+        "redraw",
+        "Draw a picture anew: the whole of it, or what a mask leaves open.",
+        "FILE.png: A and its new versions",
+    )
+    p.add_argument("--of", required=True, metavar="A.png", help="the picture")
+    p.add_argument("--mask", metavar="MASK.png", help="white where to redraw; everything else stays bit for bit")
+    p.add_argument("--strength", type=_number, default=1.0, help="0 keeps the picture, 1 keeps nothing (1)")
+    p.add_argument("-n", type=_positive, default=7, help="how many versions (7)")
+    p.add_argument("--seed", type=int, default=0)
+    sampling_options(p)
 
     p = verb("evaluate", "Measure a run.")
     p.add_argument("run", help="a run folder")

@@ -101,14 +101,26 @@ def train(options: Namespace) -> int:
 def sample(options: Namespace) -> int:
     """Draw samples and write them."""
     from castalia import api
+    from castalia.cli.film import Film
     from castalia.configuration import medium_of
+    from castalia.core.config import to_json
 
     opened = api.load(options.run)
     started = time.perf_counter()
     model, origin = opened.model()
     mixture = api.fitted_prior(opened, model) if options.prior == "fitted" else None
+    chosen = api.sample_options(model, options.settings)
+    film = Film() if options.previews else None
     samples = api.draw(
-        model, options.n, seed=options.seed, temperature=options.temperature, start=options.start, mixture=mixture
+        model,
+        options.n,
+        seed=options.seed,
+        temperature=options.temperature,
+        start=options.start,
+        mixture=mixture,
+        label=options.label,
+        options=chosen,
+        watch=film.add if film is not None else None,
     )
     seconds = time.perf_counter() - started
     recipe = {
@@ -118,10 +130,14 @@ def sample(options: Namespace) -> int:
         "seed": options.seed,
         "temperature": options.temperature,
         "prior": options.prior,
+        "label": options.label,
+        "options": to_json(chosen),
         "config": api.config_json(opened),
     }
     out = Path(options.out)
     medium = medium_of(opened.spec)
+    if film is not None:
+        film.save(Path(options.previews), recipe)
     medium.write(samples, out, options.start, recipe)
     medium.draw(samples, out / "grid.png", recipe={**recipe, "start": options.start, "n": options.n})
     print(f"{options.n} samples in {seconds:.2f} s: {out}/ (look at {out / 'grid.png'})")

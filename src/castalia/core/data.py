@@ -55,6 +55,24 @@ class ImageSpec(Spec):
 
 
 @dataclass(frozen=True)
+class PointsSpec(Spec):
+    """Points: ``float32`` vectors of ``dims`` coordinates in the data's own units.
+
+    Attributes:
+        dims: coordinates of one point, the D of bits per dimension.
+        classes: names of the labels, in label order; empty where there are none.
+    """
+
+    dims: int
+    classes: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int]:
+        """(dims,)."""
+        return (self.dims,)
+
+
+@dataclass(frozen=True)
 class Batch:
     """Some examples.
 

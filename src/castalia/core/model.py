@@ -3,7 +3,8 @@
 A :class:`Model` is one system from one paper, written as single-device code. It says *what* is optimised
 (:class:`Stage`, :class:`Objective`, :class:`Update`); the training loop decides *how*: precision, sharding,
 averaging of weights, checkpoints, logging. What a model can do besides sampling it declares by type
-(:class:`Density`, :class:`Latents`, :class:`Exportable`), and one conformance suite holds it to its word.
+(:class:`Density`, :class:`Latents`, :class:`Inference`, :class:`Refinement`, :class:`Exportable`), and one
+conformance suite holds it to its word.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from castalia.core.data import Batch, Dataset, Spec
+from castalia.core.errors import UsageError
 from castalia.core.rng import Rng, SampleRng, derive
 
 Logs = Mapping[str, Tensor]
@@ -44,6 +46,29 @@ class Progress:
         """Share of the stage that is done, 0 to 1."""
         return self.step / max(self.steps, 1)
 
+
+@dataclass(frozen=True)
+class NoOptions(Config):
+    """The sampling options of a system that has none."""
+
+
+@dataclass(frozen=True)
+class Preview:
+    """Where sampling step by step stands.
+
+    Attributes:
+        step: steps done, from 1.
+        steps: steps in all.
+        examples: computes what the finished examples would be as far as can be told now, natural units (n, ...).
+    """
+
+    step: int
+    steps: int
+    examples: Callable[[], Tensor]
+
+
+Watch = Callable[[Preview], None]
+"""Called after each step of a sampler that has steps. What it raises ends the sampling."""
 
 LossFn = Callable[[Batch, Rng, Progress], tuple[Tensor, Logs]]
 UpdateFn = Callable[[Batch, Rng, Progress], Logs]
@@ -148,6 +173,7 @@ class Stage:
 
 C = TypeVar("C", bound=Config)
 S = TypeVar("S", bound=Spec)
+O = TypeVar("O", bound=Config)
 
 
 class Model(nn.Module, ABC, Generic[C, S]):
@@ -157,13 +183,18 @@ class Model(nn.Module, ABC, Generic[C, S]):
 
     Attributes:
         Config: the class of its configuration.
+        SampleOptions: the class of its sampling options. Every field has a default, and ``SampleOptions()`` is how the
+            system samples unless told otherwise.
         config: its configuration.
         spec: the shape of one example.
+        classes: number of class labels that it can be asked for; 0 where it is not conditional.
     """
 
     Config: ClassVar[type[Config]]
+    SampleOptions: ClassVar[type[Config]] = NoOptions
     config: C
     spec: S
+    classes: int = 0
 
     def initialise(self, data: Dataset, rng: Rng, parents: Mapping[str, Model]) -> None:
         """Fit what must be known before step 0: base rates, actnorm, tokenizers, encoders of tables.
@@ -181,14 +212,28 @@ class Model(nn.Module, ABC, Generic[C, S]):
         """Return what training does, in order. Most models have one stage."""
 
     @abstractmethod
-    def sample(self, n: int, condition: Tensor | None = None, *, rng: SampleRng, temperature: float = 1.0) -> Tensor:
+    def sample(
+        self,
+        n: int,
+        condition: Tensor | None = None,
+        *,
+        rng: SampleRng,
+        temperature: float = 1.0,
+        options: Config | None = None,
+        watch: Watch | None = None,
+    ) -> Tensor:
         """Return ``n`` new examples in natural units.
 
         Args:
             n: how many; equals ``rng.rows``.
-            condition: class labels ``int64`` (n,), or what the system is conditioned on.
+            condition: class labels ``int64`` (n,) below ``classes``; None lets a conditional system choose.
             rng: one stream per example: the example depends on its own stream only.
             temperature: 1 samples the model; less is closer to its modes.
+            options: an instance of ``SampleOptions``; None is the default one.
+            watch: told of every step by systems that sample in steps; others ignore it.
+
+        Raises:
+            UsageError: a condition where ``classes`` is 0, or labels out of range (see :func:`check_condition`).
         """
 
     @property
@@ -229,7 +274,7 @@ class Density(ABC):
 
 
 class Latents(ABC):
-    """A model with a latent vector per example whose prior is a standard normal.
+    """A model that makes each example from a latent vector whose prior is a standard normal.
 
     Attributes:
         latent_dims: length of the vector.
@@ -238,16 +283,57 @@ class Latents(ABC):
     latent_dims: int
 
     @abstractmethod
+    def decode(self, z: Tensor, condition: Tensor | None = None, *, rng: SampleRng | None = None) -> Tensor:
+        """Examples in natural units from latents (B, latent_dims).
+
+        Args:
+            z: latents ``float32``.
+            condition: class labels ``int64`` (B,) of a conditional model; None takes class 0, or none where the model
+                can do without.
+            rng: draws what the latents leave open; None gives the expected example.
+        """
+
+
+class Inference(Latents):
+    """A model that also finds the latents of an example."""
+
+    @abstractmethod
     def encode(self, x: Tensor, *, rng: SampleRng | None = None) -> Tensor:
         """Latents ``float32`` (B, latent_dims) of examples; the mean, or a posterior draw where ``rng`` is given."""
 
     @abstractmethod
-    def decode(self, z: Tensor, *, rng: SampleRng | None = None) -> Tensor:
-        """Examples in natural units from latents; the expected example, or a draw where ``rng`` is given."""
-
-    @abstractmethod
     def posterior_kl(self, x: Tensor) -> Tensor:
         """KL to the prior per latent dimension, nats, ``float32`` (B, latent_dims)."""
+
+
+class Refinement(ABC):
+    """A model that can redraw given examples, wholly (image-to-image) or in part (inpainting)."""
+
+    @abstractmethod
+    def refine(
+        self,
+        x: Tensor,
+        *,
+        strength: float = 1.0,
+        mask: Tensor | None = None,
+        condition: Tensor | None = None,
+        rng: SampleRng,
+        options: Config | None = None,
+        watch: Watch | None = None,
+    ) -> Tensor:
+        """Examples like ``x``, in natural units, same shape.
+
+        Args:
+            x: examples (B, ...) in natural units.
+            strength: 0 returns ``x`` as it is; 1 keeps nothing of what is redrawn. The steps asked for are the steps
+                run, whatever the strength.
+            mask: ``bool`` (B or 1, 1, H, W), True where to redraw; everything else comes back bit for bit. None
+                redraws everything.
+            condition: as in :meth:`Model.sample`.
+            rng: one stream per example.
+            options: as in :meth:`Model.sample`.
+            watch: as in :meth:`Model.sample`.
+        """
 
 
 class Exportable(ABC):
@@ -258,7 +344,7 @@ class Exportable(ABC):
         """Return, by name, a module of one network call and example inputs (first dimension is the batch)."""
 
 
-CAPABILITIES: tuple[type, ...] = (Density, Latents, Exportable)
+CAPABILITIES: tuple[type, ...] = (Density, Latents, Inference, Refinement, Exportable)
 
 
 def build(cls: type[Model], config: Config, spec: Spec, seed: int = 0) -> Model:
@@ -266,3 +352,32 @@ def build(cls: type[Model], config: Config, spec: Spec, seed: int = 0) -> Model:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive(seed, "weights"))
         return cls(config, spec)  # type: ignore[call-arg]
+
+
+def check_condition(model: Model, condition: Tensor | None, n: int) -> None:
+    """Refuse a condition that ``model`` cannot take.
+
+    Raises:
+        UsageError: the model is not conditional, or the labels are not ``int64`` (n,) from 0 to ``classes - 1``.
+    """
+    if condition is None:
+        return
+    if not model.classes:
+        raise UsageError("This model is not conditional: it was trained without labels, and takes no class.")
+    if condition.dtype != torch.int64 or condition.shape != (n,):
+        raise UsageError(f"The labels must be int64 of shape ({n},), not {condition.dtype} {tuple(condition.shape)}.")
+    if n and not 0 <= int(condition.min()) <= int(condition.max()) < model.classes:
+        raise UsageError(f"The labels must lie between 0 and {model.classes - 1}.")
+
+
+def sample_options(model: Model, options: Config | None, kind: type[O]) -> O:
+    """The sampling options to use: the given ones, or the defaults of ``kind``, which is the model's SampleOptions.
+
+    Raises:
+        UsageError: they are those of another system.
+    """
+    if options is None:
+        return kind()
+    if not isinstance(options, kind):
+        raise UsageError(f"{type(model).__name__} takes {kind.__name__}, not {type(options).__name__}.")
+    return options

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from castalia.core.data import Dataset
 from castalia.core.errors import UsageError
-from castalia.core.model import Latents
+from castalia.core.model import Inference
 from castalia.creative.latents import decode, encode, encode_data
 
 LIMIT = 10_000
@@ -30,7 +30,7 @@ LEAST = 5
 _WORD = re.compile(r"[^\W\d_]{3,}")
 
 
-def attribute_vector(model: Latents, x_with: Tensor, x_without: Tensor) -> Tensor:
+def attribute_vector(model: Inference, x_with: Tensor, x_without: Tensor) -> Tensor:
     """The direction from examples without an attribute to examples with it.
 
     Args:
@@ -47,7 +47,7 @@ def attribute_vector(model: Latents, x_with: Tensor, x_without: Tensor) -> Tenso
     return (encode(model, x_with).double().mean(0) - encode(model, x_without).double().mean(0)).float()
 
 
-def attribute_vectors(model: Latents, data: Dataset, limit: int = LIMIT, least: int = LEAST) -> dict[str, Tensor]:
+def attribute_vectors(model: Inference, data: Dataset, limit: int = LIMIT, least: int = LEAST) -> dict[str, Tensor]:
     """A direction for every class of a data set and for every common word of its captions.
 
     Each is the mean latent of the examples of that class (or whose caption holds that word, in any case)
@@ -89,7 +89,7 @@ def attribute_vectors(model: Latents, data: Dataset, limit: int = LIMIT, least: 
     return vectors
 
 
-def apply_attribute(model: Latents, x: Tensor, vector: Tensor, strengths: Sequence[float]) -> Tensor:
+def apply_attribute(model: Inference, x: Tensor, vector: Tensor, strengths: Sequence[float]) -> Tensor:
     """Examples with an attribute added.
 
     Args:
@@ -112,7 +112,7 @@ def apply_attribute(model: Latents, x: Tensor, vector: Tensor, strengths: Sequen
     return decode(model, encode(model, x)[:, None] + steps)
 
 
-def arithmetic(model: Latents, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+def arithmetic(model: Inference, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     """decode(z_a - z_b + z_c), row by row: "a is to b as the answer is to c".
 
     Args:

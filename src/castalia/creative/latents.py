@@ -1,4 +1,4 @@
-"""Reconstructing, interpolating and exploring with any model that declares ``Latents``.
+"""Reconstructing, interpolating and exploring with any model that declares ``Latents`` or ``Inference``.
 
 Examples go in and come out in natural units (pictures: ``uint8`` (B, C, H, W)). Models are asked for
 :data:`ROWS` rows at a time and the answers are gathered on the CPU, so that memory on the device is bounded.
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from castalia.core.data import Dataset
 from castalia.core.errors import UsageError
-from castalia.core.model import Latents
+from castalia.core.model import Inference, Latents
 from castalia.core.rng import SampleRng
 from castalia.creative.interpolation import PATHS, How, walk
 
@@ -28,18 +28,26 @@ DIMS = 10
 """How many latent dimensions a traversal shows."""
 
 
-def encode(model: Latents, x: Tensor) -> Tensor:
+def encode(model: Inference, x: Tensor) -> Tensor:
     """Mean latents ``float32`` (B, z) of examples (B, ...), on the CPU."""
     return _in_chunks(model, model.encode, x)
 
 
-def decode(model: Latents, z: Tensor) -> Tensor:
-    """Expected examples of latents (..., z), on the CPU: natural units, (..., *shape of an example)."""
-    flat = _in_chunks(model, model.decode, z.reshape(-1, z.shape[-1]))
+def decode(model: Latents, z: Tensor, label: int | None = None) -> Tensor:
+    """Expected examples of latents (..., z), on the CPU: natural units, (..., *shape of an example).
+
+    ``label`` is the class that a conditional model is asked for.
+    """
+
+    def call(rows: Tensor) -> Tensor:
+        condition = None if label is None else torch.full((len(rows),), label, device=rows.device)
+        return model.decode(rows, condition)
+
+    flat = _in_chunks(model, call, z.reshape(-1, z.shape[-1]))
     return flat.unflatten(0, z.shape[:-1])
 
 
-def encode_data(model: Latents, data: Dataset, limit: int) -> tuple[Tensor, np.ndarray, Tensor | None]:
+def encode_data(model: Inference, data: Dataset, limit: int) -> tuple[Tensor, np.ndarray, Tensor | None]:
     """Mean latents of at most ``limit`` examples, evenly spaced through a data set.
 
     Returns:
@@ -60,12 +68,12 @@ def encode_data(model: Latents, data: Dataset, limit: int) -> tuple[Tensor, np.n
     return torch.cat(latents), ids, torch.cat(labels) if labels else None
 
 
-def reconstruct(model: Latents, x: Tensor) -> Tensor:
+def reconstruct(model: Inference, x: Tensor) -> Tensor:
     """Examples (B, ...) through the bottleneck and back: the decoded means of their posteriors."""
     return decode(model, encode(model, x))
 
 
-def interpolate(model: Latents, x_from: Tensor, x_to: Tensor, frames: int, how: How = "spherical") -> Tensor:
+def interpolate(model: Inference, x_from: Tensor, x_to: Tensor, frames: int, how: How = "spherical") -> Tensor:
     """Pictures on the way from some examples to others, row by row.
 
     Args:
@@ -89,7 +97,13 @@ def interpolate(model: Latents, x_from: Tensor, x_to: Tensor, frames: int, how: 
 
 
 def random_walk(
-    model: Latents, n_points: int, frames: int, rng: SampleRng, how: How = "spherical", loop: bool = True
+    model: Latents,
+    n_points: int,
+    frames: int,
+    rng: SampleRng,
+    how: How = "spherical",
+    loop: bool = True,
+    label: int | None = None,
 ) -> Tensor:
     """Frames of a film that wanders between draws from the prior.
 
@@ -103,6 +117,7 @@ def random_walk(
         rng: one stream per point.
         how: arcs or straight lines.
         loop: come back to the first point (see :func:`~castalia.creative.interpolation.walk`).
+        label: the class that a conditional model is asked for.
 
     Returns:
         (frames, ...) in natural units.
@@ -112,10 +127,10 @@ def random_walk(
     """
     if n_points != rng.rows:
         raise UsageError(f"random_walk was asked for {n_points} points with randomness for {rng.rows}")
-    return decode(model, walk(rng.normal("latent", model.latent_dims).cpu(), frames, how, loop))
+    return decode(model, walk(rng.normal("latent", model.latent_dims).cpu(), frames, how, loop), label)
 
 
-def informative_dims(model: Latents, x: Tensor, count: int = DIMS) -> list[int]:
+def informative_dims(model: Inference, x: Tensor, count: int = DIMS) -> list[int]:
     """The latent dimensions that say most about examples (B, ...): by mean KL to the prior, largest first.
 
     A dimension whose KL is near 0 nats is ignored by the decoder (posterior collapse): a traversal of it
@@ -142,8 +157,10 @@ def traverse(
     Raises:
         UsageError: no such dimension, or neither examples nor dimensions are given.
     """
+    if x is not None and not isinstance(model, Inference):
+        raise UsageError("this model cannot find the latents of a picture: traverse from the prior's mean")
     if dims is None:
-        if x is None:
+        if x is None or not isinstance(model, Inference):
             raise UsageError("a traversal from the prior's mean needs dims; give examples to have them chosen")
         dims = informative_dims(model, x)
     for d in dims:
@@ -151,7 +168,9 @@ def traverse(
             raise UsageError(f"there is no latent dimension {d}: the model has 0 to {model.latent_dims - 1}")
     if not len(dims) or not len(values):
         raise UsageError("a traversal needs at least one dimension and one value")
-    start = torch.zeros(model.latent_dims) if x is None else encode(model, x[:1])[0]
+    start = (
+        encode(model, x[:1])[0] if x is not None and isinstance(model, Inference) else torch.zeros(model.latent_dims)
+    )
     z = start.repeat(len(dims), len(values), 1)
     for row, d in enumerate(dims):
         z[row, :, d] = torch.tensor(values, dtype=z.dtype)

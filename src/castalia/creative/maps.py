@@ -17,7 +17,7 @@ from torch import Tensor
 
 from castalia.core.data import Dataset
 from castalia.core.errors import UsageError
-from castalia.core.model import Latents
+from castalia.core.model import Inference, Latents
 from castalia.creative.latents import decode, encode, encode_data
 
 LIMIT = 5_000
@@ -131,6 +131,8 @@ def latent_map(
             plane = plane_of_dims(model)
         elif x is None:
             raise UsageError(f"a map of {model.latent_dims} latent dimensions needs a plane, or examples to find one")
+        elif not isinstance(model, Inference):
+            raise UsageError("this model cannot find the latents of a picture: give a plane")
         else:
             plane = principal_plane(encode(model, x))
     right = normal_quantiles(cells, span)
@@ -149,7 +151,7 @@ def normal_quantiles(cells: int, span: float) -> Tensor:
     return z.float()
 
 
-def embed(model: Latents, data: Dataset, plane: Plane | None = None, limit: int = LIMIT) -> Embedding:
+def embed(model: Inference, data: Dataset, plane: Plane | None = None, limit: int = LIMIT) -> Embedding:
     """Place examples of a data set on a map.
 
     Args:

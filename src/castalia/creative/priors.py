@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from castalia.core.data import Dataset
-from castalia.core.model import Latents
+from castalia.core.model import Inference
 from castalia.core.rng import SampleRng
 from castalia.creative.latents import encode_data
 
@@ -49,7 +49,7 @@ class LatentMixture:
         return self.means[chosen] + torch.einsum("nij,nj->ni", self.factors[chosen], noise)
 
 
-def fit_mixture(model: Latents, data: Dataset, seed: int = 0) -> LatentMixture:
+def fit_mixture(model: Inference, data: Dataset, seed: int = 0) -> LatentMixture:
     """Fit a mixture to the mean latents of a data set by expectation maximisation.
 
     Args:

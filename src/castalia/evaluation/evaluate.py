@@ -14,7 +14,7 @@ from castalia import card
 from castalia.core.data import Dataset, ImageSpec
 from castalia.core.errors import RunError, UsageError
 from castalia.core.files import write_json
-from castalia.core.model import Density, Latents
+from castalia.core.model import Density, Inference
 from castalia.evaluation import baselines as trivial
 from castalia.evaluation import likelihood, pictures
 from castalia.evaluation.metric import Metric, subset
@@ -44,7 +44,7 @@ def evaluate(
 ) -> dict[str, Metric]:
     """Measure what the run's model can do; nothing is written (see :func:`record`).
 
-    A ``Density`` gives ``nll``, ``bits_per_dim`` and (with a bound) ``elbo``; ``Latents`` give ``kl``,
+    A ``Density`` gives ``nll``, ``bits_per_dim`` and (with a bound) ``elbo``; ``Inference`` give ``kl``,
     ``active_units``, ``mse`` and ``psnr``; every model gives ``sampling_speed``; ``baselines`` adds
     ``baseline_pixels_...`` and ``baseline_mixture_...``.
 
@@ -78,7 +78,7 @@ def evaluate(
     if isinstance(model, Density):
         out |= likelihood.measure(model, data, ids, samples=samples, refine=refine, seed=seed, show=progress)
         binarise = trivial.binarisation(out["nll"].detail)
-    if isinstance(model, Latents):
+    if isinstance(model, Inference):
         out |= likelihood.latent_use(model, data, ids, seed=seed, show=progress)
         if isinstance(run.spec, ImageSpec):
             out |= pictures.reconstruction(model, data, ids, seed=seed, show=progress)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from castalia.core.data import Dataset, ImageSpec, Spec
 from castalia.core.errors import NonFiniteError, UsageError
-from castalia.core.model import Density, Latents, Likelihood
+from castalia.core.model import Density, Inference, Likelihood
 from castalia.core.rng import SampleRng
 from castalia.evaluation.metric import Interval, Metric, mean_metric, subset
 from castalia.evaluation.progress import Show, Ticker
@@ -196,7 +196,7 @@ def two_phase(first: np.ndarray, chosen: np.ndarray, fine: np.ndarray) -> tuple[
 
 
 def latent_use(
-    model: Latents, data: Dataset, ids: np.ndarray, *, seed: int = 0, show: Show | None = None
+    model: Inference, data: Dataset, ids: np.ndarray, *, seed: int = 0, show: Show | None = None
 ) -> dict[str, Metric]:
     """How much of its latents a model uses: ``kl`` (nats) and ``active_units`` (Burda et al., section 5).
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from castalia.core.data import Dataset
 from castalia.core.errors import NonFiniteError, UsageError
-from castalia.core.model import Latents, Model
+from castalia.core.model import Inference, Model
 from castalia.core.rng import SampleRng
 from castalia.evaluation.likelihood import batch_rows
 from castalia.evaluation.metric import Metric, mean_metric
@@ -25,7 +25,7 @@ TRAIN_VALUES_AT_ONCE = 1 << 23
 
 
 def reconstruction(
-    model: Latents, data: Dataset, ids: np.ndarray, *, seed: int = 0, show: Show | None = None
+    model: Inference, data: Dataset, ids: np.ndarray, *, seed: int = 0, show: Show | None = None
 ) -> dict[str, Metric]:
     """Error of pictures decoded from their mean latents: ``mse`` (values in [0, 1]) and ``psnr`` (dB).
 

@@ -37,13 +37,15 @@ from castalia.core.model import (
     Config,
     Density,
     Exportable,
-    Latents,
+    Inference,
     Likelihood,
     Logs,
     Model,
     Objective,
     Progress,
     Stage,
+    Watch,
+    check_condition,
 )
 from castalia.core.rng import Rng, SampleRng
 from castalia.models.autoencoders.networks import ConvDecoder, ConvEncoder, DenseDecoder, DenseEncoder
@@ -108,7 +110,7 @@ class VAEConfig(Config):
             raise ValueError("beta, warmup and free_bits belong to bound='elbo'")
 
 
-class VAE(Model[VAEConfig, ImageSpec], Density, Latents, Exportable):
+class VAE(Model[VAEConfig, ImageSpec], Density, Inference, Exportable):
     """p(x) = integral of p(x | z) N(z; 0, I) dz, with a Gaussian encoder q(z | x)."""
 
     Config = VAEConfig
@@ -177,13 +179,21 @@ class VAE(Model[VAEConfig, ImageSpec], Density, Latents, Exportable):
     # what it can do
 
     @torch.no_grad()
-    def sample(self, n: int, condition: Tensor | None = None, *, rng: SampleRng, temperature: float = 1.0) -> Tensor:
+    def sample(
+        self,
+        n: int,
+        condition: Tensor | None = None,
+        *,
+        rng: SampleRng,
+        temperature: float = 1.0,
+        options: Config | None = None,
+        watch: Watch | None = None,
+    ) -> Tensor:
         """Expected pictures of latents drawn from the prior, ``uint8`` (n, C, H, W).
 
         ``temperature`` multiplies the latents. Use :meth:`decode` with ``rng`` to draw the pixels as well.
         """
-        if condition is not None:
-            raise UsageError("a vae is not conditional: leave the condition out")
+        check_condition(self, condition, n)
         return self.decode(temperature * rng.normal("latent", self.latent_dims))
 
     @torch.no_grad()
@@ -192,7 +202,7 @@ class VAE(Model[VAEConfig, ImageSpec], Density, Latents, Exportable):
         return mean if rng is None else mean + std * rng.normal("latent", self.latent_dims)
 
     @torch.no_grad()
-    def decode(self, z: Tensor, *, rng: SampleRng | None = None) -> Tensor:
+    def decode(self, z: Tensor, condition: Tensor | None = None, *, rng: SampleRng | None = None) -> Tensor:
         outputs = self.outputs(z)
         return self.pixels.mean(outputs) if rng is None else self.pixels.sample(outputs, rng)
 
