@@ -19,8 +19,22 @@ EVERY = 8
 """Steps between updates: averaging costs a pass over the weights, and neighbours hardly differ."""
 
 
+def averaged(module: nn.Module) -> dict[str, Tensor]:
+    """What is averaged: all parameters, and the statistics of batch normalisation, which belong to the weights.
+
+    Batch statistics of today's weights do not fit averaged weights. Other buffers (chains, counters) are state.
+    """
+    found: dict[str, Tensor] = {name: p.detach() for name, p in module.named_parameters()}
+    for prefix, part in module.named_modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            for name, buffer in part.named_buffers(prefix, recurse=False):
+                if buffer.is_floating_point():
+                    found[name] = buffer
+    return found
+
+
 class Ema:
-    """Running average of a module's parameters; buffers are taken as they are.
+    """Running average of a module's weights (see :func:`averaged`); other buffers are taken as they are.
 
     Args:
         module: the whole model.
@@ -29,7 +43,7 @@ class Ema:
 
     def __init__(self, module: nn.Module, half_life: float) -> None:
         self.module, self.half_life = module, half_life
-        self.averages = {name: p.detach().clone() for name, p in module.named_parameters()} if half_life else {}
+        self.averages = {name: t.clone() for name, t in averaged(module).items()} if half_life else {}
 
     @torch.no_grad()
     def update(self, step: int, batch_size: int, *, last: bool = False) -> None:
@@ -39,11 +53,11 @@ class Ema:
         passed = (step % EVERY or EVERY) * batch_size
         half_life = min(self.half_life, RAMP * step * batch_size)
         decay = 0.5 ** (passed / max(half_life, 1e-8))
-        parameters = [p.detach() for p in self.module.parameters()]
-        torch._foreach_lerp_(list(self.averages.values()), parameters, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
+        current = list(averaged(self.module).values())
+        torch._foreach_lerp_(list(self.averages.values()), current, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
 
     def state(self) -> dict[str, Tensor]:
-        """The model's state dict with parameters replaced by their averages."""
+        """The model's state dict with weights replaced by their averages."""
         return {**self.module.state_dict(), **self.averages}
 
     @torch.no_grad()
@@ -56,14 +70,15 @@ class Ema:
     @torch.no_grad()
     def applied(self) -> Iterator[None]:
         """Run a block with the averaged weights in place and the module in evaluation mode."""
-        kept = {name: p.data for name, p in self.module.named_parameters()}
+        places = {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
+        kept = {name: places[name].data for name in self.averages}
         training = self.module.training
         try:
-            for name, p in self.module.named_parameters():
-                p.data = self.averages.get(name, p.data)
+            for name, average in self.averages.items():
+                places[name].data = average
             self.module.eval()
             yield
         finally:
-            for name, p in self.module.named_parameters():
-                p.data = kept[name]
+            for name, data in kept.items():
+                places[name].data = data
             self.module.train(training)

@@ -117,6 +117,7 @@ def train(
         if any(p.ndim == 4 for p in model.parameters()):
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         parallel.broadcast_state(model, world)
+        parallel.synchronise(model, world)
         if settings.compile:
             for child in model.children():
                 child.compile()  # in place: the names in the state dict do not change

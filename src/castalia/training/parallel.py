@@ -12,11 +12,13 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
 from torch.nn.parallel import DistributedDataParallel
 
 from castalia.core.errors import CastaliaError, UsageError
@@ -94,6 +96,47 @@ def wrap(module: nn.Module, world: World) -> nn.Module:
     with warnings.catch_warnings():  # newer releases rename the argument that older ones need
         warnings.simplefilter("ignore", FutureWarning)
         return DistributedDataParallel(call, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+
+def synchronise(module: nn.Module, world: World) -> None:
+    """Let batch normalisation see the whole batch: its statistics become those of all processes' rows.
+
+    torch's own SyncBatchNorm refuses the CPU. The forward pass of each such layer is replaced on the instance, so
+    names and state stay as they are; evaluation mode is not touched.
+    """
+    if world.size == 1:
+        return
+    for part in module.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            part.forward = partial(_batch_norm, part, part.forward, world)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _batch_norm(layer: Any, alone: Callable[[Tensor], Tensor], world: World, x: Tensor) -> Tensor:
+    """Batch normalisation of x (B, C, ...) with the statistics of all processes (equal numbers of rows)."""
+    if not layer.training:
+        return alone(x)
+    axes = [0, *range(2, x.ndim)]
+    shape = [1, -1] + [1] * (x.ndim - 2)
+    wide = x.float()
+    mean = _mean_with_gradient(wide.mean(axes), world)
+    # the mean of squared distances, not of squares: no cancellation
+    variance = _mean_with_gradient((wide - mean.view(shape)).square().mean(axes), world)
+    if layer.track_running_stats:
+        with torch.no_grad():
+            n = x.numel() // x.shape[1] * world.size
+            layer.num_batches_tracked.add_(1)
+            rate = 1 / float(layer.num_batches_tracked) if layer.momentum is None else layer.momentum
+            layer.running_mean.lerp_(mean.detach(), rate)
+            layer.running_var.lerp_(variance.detach() * (n / max(n - 1, 1)), rate)
+    normal = (wide - mean.view(shape)) * torch.rsqrt(variance.view(shape) + layer.eps)
+    if layer.affine:
+        normal = normal * layer.weight.view(shape) + layer.bias.view(shape)
+    return normal.to(x.dtype)
+
+
+def _mean_with_gradient(values: Tensor, world: World) -> Tensor:
+    """Mean over processes through which gradients flow back to all of them."""
+    return all_reduce(values) / world.size
 
 
 @torch.no_grad()
