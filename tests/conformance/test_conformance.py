@@ -171,7 +171,7 @@ def test_overfits_one_batch(name: str, data: dict[str, Dataset], tmp_path: Path)
     before = api.draw(make(name, table).eval(), 64)
     run = train(recipe, table, tmp_path / "run", quiet=True)
     start, end = (energy_distance(drawn, x) for drawn in (before, api.sample(run, 64)))
-    assert end < 0.5 * start, f"energy distance went from {start:.3f} to {end:.3f}"
+    assert end < 0.7 * start, f"energy distance went from {start:.3f} to {end:.3f}"
 
 
 def equal_runs(a: runs.Run, b: runs.Run, tolerance: float = 0.0) -> None:

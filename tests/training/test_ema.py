@@ -42,10 +42,15 @@ def test_applied_puts_everything_back_also_after_an_error() -> None:
         for tensor in averaged(net).values():
             tensor.add_(1)
     now = {k: v.clone() for k, v in net.state_dict().items()}
-    with pytest.raises(RuntimeError, match="stop"), ema.applied():
-        assert not net.training
-        assert torch.equal(net[1].running_mean, ema.averages["1.running_mean"])
-        raise RuntimeError("stop")
+
+    def use() -> None:
+        with ema.applied():
+            assert not net.training
+            assert torch.equal(net[1].running_mean, ema.averages["1.running_mean"])
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        use()
     assert net.training
     for name, value in net.state_dict().items():
         assert torch.equal(value, now[name]), name

@@ -41,11 +41,13 @@ from castalia.core.model import (
     Likelihood,
     Logs,
     Model,
+    NoOptions,
     Objective,
     Progress,
     Stage,
     Watch,
     check_condition,
+    sample_options,
 )
 from castalia.core.rng import Rng, SampleRng
 from castalia.models.autoencoders.networks import ConvDecoder, ConvEncoder, DenseDecoder, DenseEncoder
@@ -194,6 +196,7 @@ class VAE(Model[VAEConfig, ImageSpec], Density, Inference, Exportable):
         ``temperature`` multiplies the latents. Use :meth:`decode` with ``rng`` to draw the pixels as well.
         """
         check_condition(self, condition, n)
+        sample_options(self, options, NoOptions)
         return self.decode(temperature * rng.normal("latent", self.latent_dims))
 
     @torch.no_grad()
