@@ -17,7 +17,8 @@ from torch import Tensor
 from castalia import api, recipes
 from castalia.catalogue import CATALOGUE, Entry
 from castalia.core.data import Dataset
-from castalia.core.model import Inference
+from castalia.core.model import Inference, Latents, Model, Preview, Refinement
+from castalia.core.rng import SampleRng
 from castalia.creative import latents, maps
 from castalia.evaluation.report import Page
 from castalia.media.image.write import grid_image, png_bytes
@@ -78,8 +79,15 @@ def _system(page: Page, entry: Entry, out: Path, minutes: float) -> None:
     page.figure(_uri(api.sample(run, 64, seed=1), 16), "Samples: new digits that nobody wrote")
     page.code(f"castalia sample runs/{entry.name} -n 64 --seed 1 --out out/")
     model, _ = run.model()
+    if model.classes:
+        _classes(page, model, entry.name)
+    _steps(page, model)
     if isinstance(model, Inference):
         _latents(page, model, data, held_out, entry.name)
+    elif isinstance(model, Latents):
+        _walk(page, model, entry.name)
+    if isinstance(model, Refinement):
+        _refinement(page, model, held_out, entry.name)
     page.curve(_curves(run), "step", "loss")
     rows = []
     for key, m in api.evaluate(run, samples=100, baselines=True)["metrics"].items():
@@ -106,6 +114,50 @@ def _latents(page: Page, model: Inference, data: Dataset, held_out: Dataset, nam
     cells = maps.latent_map(model, 16, plane=plane).cpu()
     page.figure(_uri(cells.reshape(-1, *cells.shape[-3:]), 16), "A map of the plane in which the digits vary most")
     page.code(f"castalia edit map runs/{name} --out map.png")
+
+
+def _classes(page: Page, model: Model, name: str) -> None:
+    """A row of every class."""
+    rows = [api.draw(model, 8, seed=2, label=label) for label in range(min(model.classes, 10))]
+    page.figure(_uri(torch.stack(rows, 1).flatten(0, 1), len(rows)), "Asked for: one column for each class")
+    page.code(f"castalia sample runs/{name} -n 8 --label 3 --out threes/")
+
+
+def _steps(page: Page, model: Model) -> None:
+    """What a sampler with steps sees on its way."""
+    seen: list[Preview] = []
+    frames: list[Tensor] = []
+
+    def watch(preview: Preview) -> None:
+        seen.append(preview)
+        if (preview.step - 1) % max(1, preview.steps // 11) == 0 or preview.step == preview.steps:
+            frames.append(preview.examples())
+
+    api.draw(model, 4, seed=3, watch=watch)
+    if frames:
+        page.figure(
+            _uri(torch.stack(frames, 1).flatten(0, 1).cpu(), len(frames)),
+            f"Each row is one sample on its way through {seen[-1].steps} steps: what it would become, seen from there",
+        )
+
+
+def _walk(page: Page, model: Latents, name: str) -> None:
+    """Walks between random latents, for models that decode only."""
+    label = 3 if isinstance(model, Model) and model.classes > 3 else None
+    rows = [latents.random_walk(model, 2, 12, SampleRng(seed, range(2)), loop=False, label=label) for seed in range(4)]
+    page.figure(_uri(torch.cat(rows).cpu(), 12), "Each row walks from one random latent to another")
+    page.code(f"castalia edit walk runs/{name} --points 6 --out walk.gif")
+
+
+def _refinement(page: Page, model: Refinement, held_out: Dataset, name: str) -> None:
+    """Filling in: the lower half of held-out digits, four times each."""
+    x = held_out.batch(np.arange(12)).x
+    mask = torch.zeros(1, 1, *x.shape[-2:], dtype=torch.bool)
+    mask[:, :, x.shape[-2] // 2 :] = True
+    versions = [model.refine(x, mask=mask, rng=SampleRng(seed, range(len(x)))).cpu() for seed in range(4)]
+    rows = torch.cat([x, torch.where(mask, torch.full_like(x, 128), x), *versions])
+    page.figure(_uri(rows, len(x)), "Held-out digits; their upper halves; four ways to complete each")
+    page.code(f"castalia edit redraw runs/{name} --of A.png --mask MASK.png --out filled.png")
 
 
 def _uri(pictures: Tensor, columns: int) -> str:
