@@ -21,6 +21,7 @@ from castalia.cli.main import main
 from castalia.cli.parser import make_parser
 from castalia.media.image.write import read_recipe
 from tests.conformance.test_conformance import equal_runs
+from tests.tools import MODELS
 
 SMALL = ["--steps", "30", "--seed", "1", "--precision", "float32", "--set", "training.batch_size=16"]
 
@@ -221,9 +222,10 @@ def test_a_folder_with_broken_files(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert any("2" in note and "broken.jpg" in note for note in report["notes"])
 
 
-def test_kill_at_random_moments(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", MODELS)
+def test_kill_at_random_moments(name: str, tmp_path: Path) -> None:
     """kill -9 and SIGTERM at random moments: the end is bit for bit that of an uninterrupted run."""
-    arguments = ["train", "vae", "--data", "digits", "--precision", "float32", "--seed", "3", "--steps", "240"]
+    arguments = ["train", name, "--data", "digits", "--precision", "float32", "--seed", "3", "--steps", "120"]
     arguments += ["--set", "training.batch_size=32", "--set", "training.checkpoint_every=17"]
     arguments += ["--set", "training.log_every=11", "--set", "training.threads=1"]
     straight = tmp_path / "straight"
