@@ -116,6 +116,11 @@ def newest(folder: Path) -> Checkpoint | None:
     return None
 
 
+def intact(folder: Path) -> list[Checkpoint]:
+    """Return all checkpoints that verify, oldest first."""
+    return [Checkpoint(p, int(p.name.removeprefix("step-"))) for p in sorted(_candidates(folder)) if _verified(p)]
+
+
 def damaged(folder: Path) -> list[Path]:
     """Return the checkpoints that do not verify."""
     return [path for path in sorted(_candidates(folder)) if not _verified(path)]

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from castalia import checkpoints
 from castalia.catalogue import entry
+from castalia.checkpoints import Checkpoint
 from castalia.configuration import (
     SCHEMA_VERSION,
     Recipe,
@@ -89,8 +90,12 @@ class Run:
         path = self.path / "results.json"
         return read_json(path) if path.exists() else {}
 
-    def model(self, device: torch.device | None = None) -> tuple[Model, str]:
+    def model(self, device: torch.device | None = None, *, at: Checkpoint | None = None) -> tuple[Model, str]:
         """Build the model with its averaged weights, in evaluation mode.
+
+        Args:
+            device: where it should compute; None takes the accelerator where there is one.
+            at: the checkpoint whose averaged weights to take; None takes those of ``model.safetensors``.
 
         Returns:
             The model, and which weights it has: their step and the start of their SHA-256.
@@ -99,17 +104,18 @@ class Run:
             RunError: there are no readable weights; the text says what is damaged.
         """
         problem: RunError | None = None
+        source = self.weights if at is None else at.path / "ema.safetensors"
         try:
-            tensors, metadata = load_tensors(self.weights)
+            tensors, metadata = load_tensors(source)
         except RunError as error:
             problem = error
-            found = checkpoints.newest(self.checkpoints)
+            found = checkpoints.newest(self.checkpoints) if at is None else None
             if found is None:
                 raise RunError(f"{error} There is no intact checkpoint to use instead.") from error
             tensors, metadata = load_tensors(found.path / "ema.safetensors")
         origin = f"step {metadata.get('castalia.step', '?')}, sha256 {tensor_digest(tensors)[:16]}"
         model = build(entry(self.recipe.model).load(), self.recipe.config, self.spec)
-        load_weights(model, tensors, self.weights)
+        load_weights(model, tensors, source)
         if problem is not None:
             warnings.warn(f"{problem} Using {origin} instead.", stacklevel=2)
         model.eval().to(device or default_device())

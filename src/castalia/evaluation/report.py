@@ -114,7 +114,7 @@ class Page:
         note = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
         return self._add(f'<figure><img src="{data_uri}" alt="{escape(caption)}">{note}</figure>')
 
-    def curve(self, series: Series, xlabel: str, ylabel: str, caption: str = "") -> Page:
+    def curve(self, series: Series, xlabel: str, ylabel: str, caption: str = "", *, log: bool = False) -> Page:
         """Add curves over one pair of axes, as a drawing.
 
         Args:
@@ -122,6 +122,7 @@ class Page:
             xlabel: name and unit of the horizontal axis.
             ylabel: name and unit of the vertical axis.
             caption: a sentence below.
+            log: both axes are logarithmic, and every point has a dot; points that are not positive leave a gap.
         """
         legend = "".join(
             f'<span><i style="background:var(--c{i % _COLOURS})"></i>{escape(name)}</span>'
@@ -129,7 +130,7 @@ class Page:
         )
         note = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
         return self._add(
-            f'<figure><div class="legend">{legend}</div>{curve_svg(series, xlabel, ylabel)}{note}</figure>'
+            f'<figure><div class="legend">{legend}</div>{curve_svg(series, xlabel, ylabel, log=log)}{note}</figure>'
         )
 
     def html(self) -> str:
@@ -174,8 +175,10 @@ def _cell(value: Cell) -> str:
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 720, 340, 72, 48, 12, 32
 
 
-def curve_svg(series: Series, xlabel: str, ylabel: str) -> str:
+def curve_svg(series: Series, xlabel: str, ylabel: str, *, log: bool = False) -> str:
     """Draw curves as SVG text with axes, ticks and labels, but without a legend."""
+    if log:
+        series = {name: [(_log10(x), _log10(y)) for x, y in line] for name, line in series.items()}
     points = [p for line in series.values() for p in line if math.isfinite(p[0]) and math.isfinite(p[1])]
     x_ticks = ticks(min((p[0] for p in points), default=0.0), max((p[0] for p in points), default=1.0), 7)
     y_ticks = ticks(min((p[1] for p in points), default=0.0), max((p[1] for p in points), default=1.0), 6)
@@ -189,10 +192,10 @@ def curve_svg(series: Series, xlabel: str, ylabel: str) -> str:
     out = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(f"{ylabel} over {xlabel}")}">']
     for x in x_ticks:
         at = f'x="{across(x):.1f}" y="{HEIGHT - BOTTOM + 18}"'
-        out.append(f'<text class="tick" {at} text-anchor="middle">{x:.6g}</text>')
+        out.append(f'<text class="tick" {at} text-anchor="middle">{_tick(x, log)}</text>')
     for y in y_ticks:
         out.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{down(y):.1f}" y2="{down(y):.1f}"/>')
-        out.append(f'<text class="tick" x="{LEFT - 8}" y="{down(y) + 4:.1f}" text-anchor="end">{y:.6g}</text>')
+        out.append(f'<text class="tick" x="{LEFT - 8}" y="{down(y) + 4:.1f}" text-anchor="end">{_tick(y, log)}</text>')
     middle_x, middle_y = (LEFT + WIDTH - RIGHT) / 2, (TOP + HEIGHT - BOTTOM) / 2
     out.append(f'<text class="label" x="{middle_x}" y="{HEIGHT - 8}" text-anchor="middle">{escape(xlabel)}</text>')
     out.append(
@@ -207,13 +210,20 @@ def curve_svg(series: Series, xlabel: str, ylabel: str) -> str:
                 continue
             path.append(f"{pen}{across(x):.1f} {down(y):.1f}")
             pen = "L"
-        if len(path) == 1:
-            # a single point has no length: a dot shows it
-            x, y = path[0][1:].split()
-            out.append(f'<circle cx="{x}" cy="{y}" r="3.5" fill="var(--c{i % _COLOURS})"/>')
-        elif path:
+        if log or len(path) == 1:  # a single point has no length: a dot shows it
+            for x, y in (point[1:].split() for point in path):
+                out.append(f'<circle cx="{x}" cy="{y}" r="3.5" fill="var(--c{i % _COLOURS})"/>')
+        if len(path) > 1:
             out.append(f'<path class="curve" stroke="var(--c{i % _COLOURS})" d="{" ".join(path)}"/>')
     return "".join(out) + "</svg>"
+
+
+def _log10(value: float) -> float:
+    return math.log10(value) if value > 0 else math.nan
+
+
+def _tick(value: float, log: bool) -> str:
+    return f"{10**value:.2g}" if log else f"{value:.6g}"
 
 
 def ticks(low: float, high: float, about: int) -> list[float]:
