@@ -13,7 +13,7 @@ from torch import Tensor
 
 from castalia import recipes, runs
 from castalia.catalogue import entry
-from castalia.configuration import Recipe
+from castalia.configuration import MEDIA, Recipe, medium_of
 from castalia.core.config import override
 from castalia.core.data import Dataset
 from castalia.core.errors import UsageError, near
@@ -113,13 +113,13 @@ def make_recipe(
 
 
 def open_data(source: str, *, split: str | None = None, image: ImageOptions | None = None) -> Dataset:
-    """Open a named set, a folder, a zip, IDX, Parquet or NumPy file as pictures.
+    """Open a named set; a folder, a zip, IDX, Parquet or NumPy file of pictures; or a CSV, TSV or NumPy file of points.
 
     Args:
         source: the name or path.
         split: ``train``, ``test``, ...; a path without splits of its own is cut into nine tenths and one tenth.
             None: the training split, or everything where a path has none; ``all``: likewise.
-        image: how to decode.
+        image: how to decode pictures; points ignore it.
 
     Raises:
         DataError: it cannot be read; the text names the file and what is wrong.
@@ -129,8 +129,16 @@ def open_data(source: str, *, split: str | None = None, image: ImageOptions | No
 
 
 def training_data(recipe: Recipe) -> Dataset:
-    """Open the data that a recipe trains on."""
-    return open_data(recipe.data.source, split=recipe.data.split, image=recipe.data.image)
+    """Open the data that a recipe trains on.
+
+    Raises:
+        UsageError: the data is of a medium that the recipe's model does not make.
+    """
+    data = open_data(recipe.data.source, split=recipe.data.split, image=recipe.data.image)
+    medium, made = medium_of(data.spec).name, entry(recipe.model).media
+    if medium not in made:
+        raise UsageError(f"{data.name} is of the medium {medium!r}; {recipe.model} makes only {', '.join(made)}.")
+    return data
 
 
 def train(
@@ -292,12 +300,13 @@ def draw(
 
 
 def save_pictures(pictures: Tensor, folder: str | Path) -> list[Path]:
-    """Write pictures ``uint8`` (n, C, H, W) as ``0000.png`` ... and ``grid.png`` into a folder; return the paths."""
-    from castalia.media.image.medium import ImageMedium
-    from castalia.media.image.write import save_grid
+    """Write samples and one overview, ``grid.png``, into a folder; return the paths.
 
-    paths = ImageMedium().write(pictures, Path(folder), recipe=None)
-    save_grid(pictures, Path(folder) / "grid.png")
+    Pictures, ``uint8`` (n, C, H, W), become ``0000.png`` ...; points, ``float32`` (n, D), the rows of ``points.csv``.
+    """
+    medium = MEDIA["points" if pictures.is_floating_point() else "image"]
+    paths = medium.write(pictures, Path(folder))
+    medium.draw(pictures, Path(folder) / "grid.png")
     return [*paths, Path(folder) / "grid.png"]
 
 
@@ -331,10 +340,14 @@ def evaluate(run: Run | str | Path, data: str | None = None, *, split: str = "te
 
 
 def run_image_options(run: Run) -> ImageOptions:
-    """Decode pictures as the run's training did, to exactly the size and channels of its spec."""
+    """Decode pictures as the run's training did, to exactly the size and channels of its spec.
+
+    For a run of another medium these are the options of its recipe, which nothing looks at.
+    """
     from castalia.core.data import ImageSpec
 
-    assert isinstance(run.spec, ImageSpec)
+    if not isinstance(run.spec, ImageSpec):
+        return run.recipe.data.image
     size = (run.spec.height, run.spec.width)
     return replace(run.recipe.data.image, size=size, channels=run.spec.channels, flip=False)
 

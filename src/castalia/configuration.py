@@ -17,10 +17,11 @@ from castalia.core.model import Config, Optimizer
 from castalia.media.base import Medium
 from castalia.media.image.decode import ImageOptions
 from castalia.media.image.medium import ImageMedium
+from castalia.media.points.medium import PointsMedium
 
 SCHEMA_VERSION = 1
 
-MEDIA: dict[str, Medium] = {"image": ImageMedium()}
+MEDIA: dict[str, Medium] = {"image": ImageMedium(), "points": PointsMedium()}
 
 
 def medium_of(spec: Spec) -> Medium:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from castalia.configuration import medium_of
 from castalia.core.errors import DataError, RunError, UsageError
 from castalia.media import named
 from castalia.media.download import _SameScheme, download
@@ -48,6 +49,19 @@ def test_digits():
     assert open_data("digits", ImageOptions(size=16, channels=3)).x.shape == (1297, 3, 16, 16)
 
 
+@pytest.mark.parametrize("name", [n for n, e in named.TABLE.items() if not e.files and e.base != "mnist"])
+def test_the_table_is_true(name):
+    entry = named.TABLE[name]
+    for split, count in entry.counts.items():
+        data = open_data(name, split=split)
+        assert len(data) == count
+        assert data.spec.shape == entry.shape
+        assert data.name == name
+        assert medium_of(data.spec).name == entry.medium
+        assert data.batch(np.arange(2)).x.shape == (2, *entry.shape)
+        assert sum(describe(data)["class_counts"].values()) == (count if data.spec.classes else 0)
+
+
 def test_describe_is_json():
     d = describe(open_data("digits", split="test"))
     assert json.loads(json.dumps(d)) == d
@@ -69,6 +83,8 @@ def test_paths_are_opened(empty, noise, encode):
     (empty / "mine").mkdir()
     (empty / "mine" / "a.png").write_bytes(encode(noise(3, 3, 3)))
     assert open_data(str(empty / "mine")).x.shape == (1, 3, 3, 3)
+    (empty / "points.csv").write_text("x,y\n1,2\n")
+    assert open_data(str(empty / "points.csv")).x.tolist() == [[1, 2]]
 
 
 def test_missing_files_say_where_to_put_them(empty):
@@ -80,6 +96,12 @@ def test_missing_files_say_where_to_put_them(empty):
     assert rows["digits"]["where"] == "built in"
     assert rows["mnist"]["where"] == "download (11.6 MB)"
     assert rows["cifar10-jpeg"]["where"].startswith("not here; ")
+    assert rows["stacked-mnist"]["where"] == "made from mnist: download (11.6 MB)"
+    assert rows["stacked-digits"]["where"] == "made from digits: built in"
+    assert rows["grid-25"]["where"] == "built in"
+    assert (rows["grid-25"]["medium"], rows["grid-25"]["shape"]) == ("points", [2])
+    with pytest.raises(DataError, match="no network in tests"):
+        open_data("stacked-mnist")
     assert json.dumps(list_data())
 
 

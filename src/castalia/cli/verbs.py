@@ -44,6 +44,7 @@ def models(options: Namespace) -> int:
 
 def data(options: Namespace) -> int:
     """List the named sets, or describe one source."""
+    from castalia.configuration import medium_of
     from castalia.media.image.decode import ImageOptions
     from castalia.media.named import describe, list_data, open_data
 
@@ -55,24 +56,42 @@ def data(options: Namespace) -> int:
         for row in rows:
             shape, splits = "x".join(map(str, row["shape"])), row["splits"].items()
             counts = ", ".join(f"{n:,} {split}" for split, n in splits)
-            print(f"{row['name']}\n  {row['what']}\n  {shape}; {counts}; {row['licence']}; {row['where']}")
-        print("Or any folder, .zip, .npy, .npz, .parquet or IDX file of yours.")
+            kind = f"points of {shape} coordinates" if row["medium"] == "points" else shape
+            print(f"{row['name']}\n  {row['what']}\n  {kind}; {counts}; {row['licence']}; {row['where']}")
+        print("Or any folder, .zip, .npy, .npz, .parquet or IDX file of pictures, or .csv, .tsv or .npy of points.")
         return 0
     image = ImageOptions(size=options.size, on_bad_file=options.on_bad_file)
     found = open_data(options.source, image, None if options.split == "all" else options.split)
+    medium = medium_of(found.spec)
+    if options.size is not None and medium.name != "image":
+        raise UsageError(f"--size scales pictures; {options.source} holds {medium.name}.")
     report = describe(found)
     if options.grid:
         import numpy as np
 
-        from castalia.media.image.write import save_grid
-
-        save_grid(found.batch(np.arange(min(64, len(found)))).x, Path(options.grid), recipe={"data": options.source})
+        some = found.batch(np.arange(min(medium.shown, len(found)))).x
+        medium.draw(some, Path(options.grid), recipe={"data": options.source})
     if options.json:
         _print_json(report)
     else:
-        for key, value in report.items():
+        for key, value in _shortened(report).items():
             print(f"{key}: {value}")
     return 0
+
+
+SHOWN_CLASSES = 30
+"""More classes than these are counted, not listed, on the terminal."""
+
+
+def _shortened(report: dict[str, Any]) -> dict[str, Any]:
+    """A description without endless lists of classes."""
+    classes = report["spec"].get("classes", [])
+    if len(classes) <= SHOWN_CLASSES:
+        return report
+    brief = f"{len(classes)} ({classes[0]} to {classes[-1]})"
+    counts = report["class_counts"].values()
+    spread = f"{len(counts)} classes of {min(counts)} to {max(counts)} examples" if counts else counts
+    return {**report, "spec": {**report["spec"], "classes": brief}, "class_counts": spread}
 
 
 def train(options: Namespace) -> int:

@@ -4,7 +4,9 @@ A medium reads people's files into tensors, writes samples back as files that th
 
 * ``base.py``: the contract, :class:`~castalia.media.base.Medium`.
 * ``image/``: pictures.
-* ``named.py``: data sets that have a name (``digits``, ``mnist``, ...) and
-  :func:`~castalia.media.named.open_data`.
+* ``points/``: vectors of a few coordinates.
+* ``table.py``: data sets that have a name (``digits``, ``mnist``, ...); ``named.py``:
+  :func:`~castalia.media.named.open_data`, from a name or a path to a data set.
+* ``splits.py``: the tenth that is held out of sources without splits.
 * ``download.py``: one verified download.
 """

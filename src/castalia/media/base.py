@@ -20,22 +20,24 @@ class Medium(ABC):
     Attributes:
         name: what the medium is called in configurations and reports.
         spec: how the shape of one example is described.
+        shown: how many examples one drawing shows well.
     """
 
     name: ClassVar[str]
     spec: ClassVar[type[Spec]]
+    shown: ClassVar[int]
 
     @abstractmethod
     def write(
         self, samples: Tensor, folder: Path, stem_start: int = 0, recipe: Mapping[str, Any] | None = None
     ) -> list[Path]:
-        """Write one file per sample, named by number, and return the paths in sample order.
+        """Write one file per sample, named by number, or one file of rows; return the paths in sample order.
 
         Args:
             samples: natural units, first dimension N.
             folder: where to write; made when missing.
             stem_start: number of the first sample; the others follow.
-            recipe: everything needed to make the samples again (JSON values); kept with each file.
+            recipe: everything needed to make the samples again (JSON values); kept in or beside each file.
 
         Raises:
             RunError: the disk is full or the folder cannot be written.

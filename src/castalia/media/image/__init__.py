@@ -2,6 +2,7 @@
 
 * ``decode.py``: the bytes of one picture file to ``uint8`` pixels; :class:`ImageOptions`.
 * ``array.py``: :class:`ImageArray`, a data set of pictures held in one array.
+* ``stacked.py``: :class:`StackedArray`, three grey pictures as the channels of one.
 * ``sources.py``: :func:`open_images`, from a path to an :class:`ImageArray`.
 * ``tree.py``, ``idx.py``, ``parquet.py``, ``arrays.py``: what lies in folders and zips, IDX, Parquet, npy
   and npz.

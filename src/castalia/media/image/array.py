@@ -78,8 +78,7 @@ class ImageArray(Dataset):
         index = torch.from_numpy(ids)
         x = self.x.index_select(0, index)  # several times faster than self.x[index]
         if self.flip and rng is not None:
-            mirrored = rng.uniform("flip").to(x.device) < 0.5
-            x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
+            x = mirror(x, rng)
         return Batch(x, index, None if self.labels is None else self.labels.index_select(0, index))
 
     def subset(self, ids: np.ndarray, notes: Sequence[str] = ()) -> ImageArray:
@@ -122,6 +121,12 @@ class ImageArray(Dataset):
         first = min(max(round(len(self) * fraction), 1), len(self) - 1)
         order = np.random.Generator(np.random.Philox(derive(seed, "split"))).permutation(len(self))
         return self.subset(np.sort(order[:first])), self.subset(np.sort(order[first:]))
+
+
+def mirror(x: Tensor, rng: Rng) -> Tensor:
+    """Mirror picture i of ``x`` (B, C, H, W) left and right where ``rng.uniform("flip")[i] < 0.5``."""
+    mirrored = rng.uniform("flip").to(x.device) < 0.5
+    return torch.where(mirrored[:, None, None, None], x.flip(3), x)
 
 
 def allocate(shape: tuple[int, ...], memory_limit: int = MEMORY_LIMIT) -> np.ndarray:

@@ -20,6 +20,7 @@ class ImageMedium(Medium):
 
     name: ClassVar[str] = "image"
     spec: ClassVar[type[Spec]] = ImageSpec
+    shown: ClassVar[int] = 64
 
     def write(
         self, samples: Tensor, folder: Path, stem_start: int = 0, recipe: Mapping[str, Any] | None = None

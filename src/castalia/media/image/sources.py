@@ -6,7 +6,6 @@ everything once into one array.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -32,6 +31,7 @@ from castalia.media.image.tree import (
     pick_split,
     read_bounded,
 )
+from castalia.media.splits import hashed_split
 
 # Pixels in a picture above which decoding takes longer than the Python around it.
 _WORTH_THREADS = 128 * 128
@@ -69,7 +69,7 @@ def open_images(
         listing = _list(path, options, split, memory_limit, stack)
         if isinstance(listing, ArrayListing):
             return from_pixels(listing, options, name, split, memory_limit, progress)
-        rows, notes = _wanted(split, listing.split, [item.name for item in listing.items], str(path))
+        rows, notes = hashed_split(split, listing.split, [item.name for item in listing.items], str(path))
         items = listing.items if rows is None else [listing.items[i] for i in rows]
         return _decode(path, items, listing, options, name, notes, memory_limit, progress)
 
@@ -138,25 +138,6 @@ def _list_idx(paths: Sequence[Path], split: str | None, where: str) -> ArrayList
     return ArrayListing(pixels, labels.astype(np.int64), classes, notes, chosen)
 
 
-def _wanted(
-    split: str | None, own: str | None, names: Sequence[str], where: str
-) -> tuple[np.ndarray | None, list[str]]:
-    """Which examples to take (None: all) where a split is wanted from a source that has none, and notes."""
-    if split is None or own is not None:
-        return None, []
-    if split not in ("train", "test"):
-        raise DataError(f"{where} has no splits, so only 'train' and 'test' can be made; not {split!r}.")
-    held_out = np.array([_hash(name) % 10 == 0 for name in names], bool)
-    rows = np.flatnonzero(held_out == (split == "test"))
-    if not len(rows):
-        raise DataError(f"{where} has only {len(names)} pictures, too few to make a {split!r} split of them.")
-    return rows, [f"No splits of its own: {split!r} is {len(rows)} of {len(names)} pictures, by a hash of their names."]
-
-
-def _hash(name: str) -> int:
-    return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little")
-
-
 def from_pixels(
     listing: ArrayListing,
     options: ImageOptions,
@@ -176,7 +157,7 @@ def from_pixels(
         progress: as in :func:`open_images`.
     """
     pixels, labels = listing.pixels, listing.labels
-    rows, notes = _wanted(split, listing.split, [str(i) for i in range(len(pixels))], name)
+    rows, notes = hashed_split(split, listing.split, [str(i) for i in range(len(pixels))], name)
     if rows is not None:
         pixels, labels = pixels[rows], None if labels is None else labels[rows]
     n, height, width, own = pixels.shape

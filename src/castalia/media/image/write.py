@@ -115,7 +115,7 @@ def save_png(picture: Tensor, path: Path, recipe: Mapping[str, Any] | None = Non
     Raises:
         RunError: the disk is full or the folder cannot be written.
     """
-    _save(to_image(to_numpy(picture[None])[0]), path, recipe)
+    save_image(to_image(to_numpy(picture[None])[0]), path, recipe)
 
 
 def save_grid(x: Tensor, path: Path, columns: int | None = None, recipe: Mapping[str, Any] | None = None) -> None:
@@ -125,10 +125,16 @@ def save_grid(x: Tensor, path: Path, columns: int | None = None, recipe: Mapping
         UsageError: there are no pictures.
         RunError: the disk is full or the folder cannot be written.
     """
-    _save(grid_image(x, columns), path, recipe)
+    save_image(grid_image(x, columns), path, recipe)
 
 
-def _save(image: Image.Image, path: Path, recipe: Mapping[str, Any] | None) -> None:
+def save_image(image: Image.Image, path: Path, recipe: Mapping[str, Any] | None = None) -> None:
+    """Write a finished picture as PNG; with a recipe, also a JSON beside it.
+
+    Raises:
+        UsageError: ``path`` does not end in ``.png``.
+        RunError: the disk is full or the folder cannot be written.
+    """
     if path.suffix.lower() != ".png":
         raise UsageError(f"{path.name}: pictures are written as .png.")
     replace_file(path, png_bytes(image, recipe))

