@@ -50,6 +50,7 @@ def test_splits_share_no_digit_and_nothing_is_random(stacks):
     assert len(test) == 26_000
     assert test.base.fingerprint == open_data("digits", split="test").fingerprint
     assert open_data("stacked-digits").fingerprint == stacks.fingerprint != test.fingerprint
+    assert stacks.index[:2].tolist() == [[972, 874, 1232], [260, 471, 575]]
     assert sum(describe(test)["class_counts"].values()) == 26_000
 
 
