@@ -44,6 +44,18 @@ def _vae() -> type[Model]:
     return VAE
 
 
+def _gan() -> type[Model]:
+    from castalia.models.adversarial.gan import GAN
+
+    return GAN
+
+
+def _wgan() -> type[Model]:
+    from castalia.models.adversarial.wgan import WGAN
+
+    return WGAN
+
+
 CATALOGUE: dict[str, Entry] = {
     entry.name: entry
     for entry in (
@@ -56,6 +68,25 @@ CATALOGUE: dict[str, Entry] = {
             "importance weighting: Burda et al. 2016 (arXiv:1509.00519)",
             capabilities=("Density", "Latents", "Inference", "Exportable"),
             load=_vae,
+        ),
+        Entry(
+            name="gan",
+            title="Generative adversarial network (GAN, DCGAN)",
+            family="adversarial",
+            media=("image", "points"),
+            paper="Goodfellow et al. 2014 (arXiv:1406.2661); DCGAN: Radford et al. 2016 (arXiv:1511.06434); classes: "
+            "Mirza & Osindero 2014 (arXiv:1411.1784), Miyato & Koyama 2018 (arXiv:1802.05637)",
+            capabilities=("Latents", "Exportable"),
+            load=_gan,
+        ),
+        Entry(
+            name="wgan",
+            title="Wasserstein GAN (with gradient penalty)",
+            family="adversarial",
+            media=("image", "points"),
+            paper="Arjovsky et al. 2017 (arXiv:1701.07875); gradient penalty: Gulrajani et al. 2017 (arXiv:1704.00028)",
+            capabilities=("Latents", "Exportable"),
+            load=_wgan,
         ),
     )
 }

@@ -25,6 +25,15 @@ def _vae(name: str) -> Callable[[], Recipe]:
     return load
 
 
+def _adversarial(name: str) -> Callable[[], Recipe]:
+    def load() -> Recipe:
+        from castalia.recipes import adversarial
+
+        return adversarial.RECIPES[name]()
+
+    return load
+
+
 RECIPES: dict[str, Callable[[], Recipe]] = {
     name: _vae(name)
     for name in (
@@ -41,15 +50,55 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     )
 }
 
+RECIPES |= {
+    name: _adversarial(name)
+    for name in (
+        "gan-grid",
+        "gan-ring",
+        "pacgan-grid",
+        "pacgan-ring",
+        "wgan-gp-grid",
+        "wgan-gp-ring",
+        "dcgan-digits",
+        "wgan-digits",
+        "dcgan-mnist",
+        "wgan-mnist",
+        "wgan-gp-mnist",
+        "cgan-mnist",
+        "dcgan-stacked-mnist",
+        "pacdcgan-stacked-mnist",
+        "wgan-gp-stacked-mnist",
+        "dcgan-emoji",
+        "dcgan-pictures",
+        "wgan-pictures",
+        "wgan-gp-cifar",
+        "book-dcgan",
+        "book-wgan-gp",
+        "book-cgan",
+    )
+}
+
 DEFAULTS: dict[tuple[str, str], str] = {
     ("vae", "digits"): "vae-digits",
     ("vae", "mnist"): "vae-mnist",
     ("vae", "cifar10-jpeg"): "vae-cifar",
     ("vae", "noto-emoji"): "vae-emoji",
     ("vae", "*"): "vae-pictures",
+    ("gan", "digits"): "dcgan-digits",
+    ("gan", "mnist"): "dcgan-mnist",
+    ("gan", "stacked-mnist"): "pacdcgan-stacked-mnist",
+    ("gan", "noto-emoji"): "dcgan-emoji",
+    ("gan", "*"): "dcgan-pictures",
+    ("wgan", "digits"): "wgan-digits",
+    ("wgan", "mnist"): "wgan-gp-mnist",
+    ("wgan", "stacked-mnist"): "wgan-gp-stacked-mnist",
+    ("wgan", "cifar10-jpeg"): "wgan-gp-cifar",
+    ("wgan", "*"): "wgan-pictures",
+    **{("gan", points): "pacgan-grid" for points in ("grid-25", "ring-8", "swiss-roll", "two-moons")},
+    **{("wgan", points): "wgan-gp-grid" for points in ("grid-25", "ring-8", "swiss-roll", "two-moons")},
 }
 
-DEMOS: dict[str, str] = {"vae": "vae-digits"}
+DEMOS: dict[str, str] = {"vae": "vae-digits", "gan": "dcgan-digits", "wgan": "wgan-digits"}
 """The recipe that shows each system on built-in data; ``castalia demo`` runs them all."""
 
 

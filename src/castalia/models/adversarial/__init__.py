@@ -1,0 +1,1 @@
+"""Adversarial networks: a generator against a critic."""
