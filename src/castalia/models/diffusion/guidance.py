@@ -1,0 +1,80 @@
+"""Classifier-free guidance, as a wrapper of denoise functions.
+
+Papers
+    Ho & Salimans 2022 (arXiv:2207.12598). With scale w: D = D_null + w (D_label - D_null); w = 1 is the plain
+    conditional model, 0 the unconditional one. (The paper's own w is this one minus 1.) Guidance is affine in the
+    denoised example, so it is the same thing for predictions of noise, v or the example.
+    Kynkäänniemi et al. 2024 (arXiv:2404.07724): only within an interval of noise levels.
+    Lin et al. 2024 (arXiv:2305.08891, section 3.4): rescaling against over-exposure. Here it acts on the denoised
+    example, whose contrast is what it is about.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from castalia.models.diffusion.samplers import Denoise
+
+Conditional = Callable[[Tensor, float, Tensor], Tensor]
+"""(x, sigma, label int64 (B,)) -> denoised."""
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """How strongly samples are pulled towards their label.
+
+    Attributes:
+        scale: 1 is the plain conditional model; more trades variety for likeness to the label.
+        low: at this noise level and below there is none.
+        high: above this noise level there is none.
+        rescale: share, 0 to 1, of the correction that gives each denoised example the deviation that it has
+            without guidance.
+    """
+
+    scale: float = 1.0
+    low: float = 0.0
+    high: float = math.inf
+    rescale: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.scale < 0 or not 0 <= self.low <= self.high or not 0 <= self.rescale <= 1:
+            raise ValueError("guidance needs scale >= 0, 0 <= low <= high and rescale between 0 and 1")
+
+    def acts_at(self, sigma: float) -> bool:
+        """Whether it changes anything at this noise level."""
+        return self.scale != 1 and self.low < sigma <= self.high
+
+
+def guided(denoise: Conditional, label: Tensor, null: int, guidance: Guidance) -> Denoise:
+    """The guided denoise function of examples with these labels.
+
+    Args:
+        denoise: a conditional model that knows the label ``null`` as "none". It sees both branches as one batch of
+            twice the size, labels first, wherever guidance acts; elsewhere the plain batch.
+        label: ``int64`` (B,).
+        null: number of the null class.
+        guidance: how much and where.
+    """
+    both = torch.cat([label, torch.full_like(label, null)])
+
+    def function(x: Tensor, sigma: float) -> Tensor:
+        if not guidance.acts_at(sigma):
+            return denoise(x, sigma, label)
+        with_label, without = denoise(torch.cat([x, x]), sigma, both).chunk(2)
+        found = torch.lerp(without, with_label, guidance.scale)
+        if guidance.rescale:
+            ratio = (_deviation(with_label) / _deviation(found)).nan_to_num(1.0, 1.0, 1.0)
+            found = found * (1 + guidance.rescale * (ratio - 1))
+        return found
+
+    return function
+
+
+def _deviation(x: Tensor) -> Tensor:
+    """Of each example over all its values, (B, 1, ...)."""
+    return x.flatten(1).std(1, correction=0).view(-1, *[1] * (x.ndim - 1))
