@@ -80,11 +80,12 @@ def wgan_gp_grid() -> Recipe:
             norm="none",
             critic_activation="relu",
             weights="torch",
+            critic_steps=2,
             penalty=0.1,
         ),
         data=Data("grid-25"),
         training=Training(
-            steps=15_000,
+            steps=20_000,
             batch_size=256,
             lr=2e-3,
             optimizer=WGAN_ADAM,
