@@ -72,7 +72,7 @@ class Training:
         checkpoint_every: steps between checkpoints; 0: twenty per run.
         keep: checkpoints kept.
         sample_every: steps between sample grids; 0: ten per run.
-        samples: examples in a sample grid.
+        samples: examples in a sample grid; 0: as many as one drawing of the medium shows well.
         log_every: steps between lines of ``metrics.jsonl``.
         max_bad_steps: non-finite steps in a row after which training stops.
         tracker: additional log: none, tensorboard or wandb.
@@ -94,16 +94,16 @@ class Training:
     checkpoint_every: int = 0
     keep: int = 2
     sample_every: int = 0
-    samples: int = 64
+    samples: int = 0
     log_every: int = 50
     max_bad_steps: int = 5
     tracker: Literal["none", "tensorboard", "wandb"] = "none"
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulate", "keep", "samples", "log_every", "max_bad_steps"):
+        for name in ("steps", "batch_size", "accumulate", "keep", "log_every", "max_bad_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("minutes", "clip", "ema_half_life", "threads", "checkpoint_every", "sample_every"):
+        for name in ("minutes", "clip", "ema_half_life", "threads", "checkpoint_every", "sample_every", "samples"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative")
         if self.lr <= 0:

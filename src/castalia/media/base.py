@@ -5,11 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, final
 
+from PIL.Image import Image
 from torch import Tensor
 
 from castalia.core.data import Spec
+from castalia.media.image.write import save_image
 
 
 class Medium(ABC):
@@ -44,8 +46,17 @@ class Medium(ABC):
         """
 
     @abstractmethod
+    def picture(self, samples: Tensor, columns: int | None = None) -> Image:
+        """All samples in one picture.
+
+        Args:
+            samples: natural units, first dimension N >= 1.
+            columns: samples per row, for media that lay them out in rows; None for about a square.
+        """
+
+    @final
     def draw(self, samples: Tensor, path: Path, recipe: Mapping[str, Any] | None = None) -> None:
-        """Draw all samples in one picture, a PNG with the recipe in it and beside it.
+        """Write :meth:`picture` as a PNG with the recipe in it and beside it.
 
         Args:
             samples: natural units, first dimension N >= 1.
@@ -55,3 +66,4 @@ class Medium(ABC):
         Raises:
             RunError: the disk is full or the folder cannot be written.
         """
+        save_image(self.picture(samples), path, recipe)

@@ -340,7 +340,8 @@ def _save(
 
 def _draw(model: Model, ema: Ema, recipe: Recipe, run: Run, step: int, device: torch.device) -> None:
     """Write a grid of samples, always from the same seed so that grids can be compared."""
-    n, seed = recipe.training.samples, recipe.training.seed
+    medium, seed = medium_of(model.spec), recipe.training.seed
+    n = recipe.training.samples or medium.shown
     with ema.applied(), torch.no_grad():
         samples = model.sample(n, rng=SampleRng(seed, range(n), device))
     folder = run.path / "samples"
@@ -352,4 +353,4 @@ def _draw(model: Model, ema: Ema, recipe: Recipe, run: Run, step: int, device: t
         "seed": seed,
         "config": to_json(recipe.config),
     }
-    medium_of(model.spec).draw(samples.cpu(), folder / f"step-{step:08d}.png", recipe=origin)
+    medium.draw(samples.cpu(), folder / f"step-{step:08d}.png", recipe=origin)

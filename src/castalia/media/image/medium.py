@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, final
 
+from PIL.Image import Image
 from torch import Tensor
 
 from castalia.core.data import ImageSpec, Spec
 from castalia.core.files import disk_error
 from castalia.media.base import Medium
-from castalia.media.image.write import save_grid, save_png
+from castalia.media.image.write import grid_image, save_png
 
 
 @final
@@ -37,5 +38,5 @@ class ImageMedium(Medium):
             paths.append(path)
         return paths
 
-    def draw(self, samples: Tensor, path: Path, recipe: Mapping[str, Any] | None = None) -> None:
-        save_grid(samples.cpu(), path, recipe=recipe)
+    def picture(self, samples: Tensor, columns: int | None = None) -> Image:
+        return grid_image(samples.cpu(), columns)

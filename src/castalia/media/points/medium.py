@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, final
 
+from PIL.Image import Image
 from torch import Tensor
 
 from castalia.core.data import PointsSpec, Spec
 from castalia.core.files import disk_error
 from castalia.media.base import Medium
-from castalia.media.image.write import replace_file, save_image
+from castalia.media.image.write import replace_file
 from castalia.media.points.draw import points_image
 
 
@@ -47,5 +48,5 @@ class PointsMedium(Medium):
             replace_file(path.with_suffix(".json"), (json.dumps(whole, indent=2) + "\n").encode())
         return [path]
 
-    def draw(self, samples: Tensor, path: Path, recipe: Mapping[str, Any] | None = None) -> None:
-        save_image(points_image(samples), path, recipe)
+    def picture(self, samples: Tensor, columns: int | None = None) -> Image:
+        return points_image(samples)
