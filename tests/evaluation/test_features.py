@@ -200,6 +200,6 @@ def test_a_stack_is_seen_channel_by_channel():
 def test_mnist_digits_are_told_apart(castalia_data, monkeypatch, tmp_path):
     monkeypatch.setenv("CASTALIA_CACHE", str(tmp_path))
     train, test = (open_data("mnist", split=s) for s in ("train", "test"))
-    space = feature_space(train, FeatureSettings(steps=300))
+    space = feature_space(train, FeatureSettings(steps=500))
     right = see_data(space, test, all_ids(test)).labels == test.labels
     assert right.float().mean() >= 0.985
