@@ -22,7 +22,6 @@ from castalia.core.rng import SampleRng
 from castalia.creative import latents, maps
 from castalia.evaluation.report import Page
 from castalia.media.image.write import grid_image, png_bytes
-from castalia.runs import Run
 from castalia.training.loop import train
 
 TRAINING_SHARE = 0.6
@@ -75,8 +74,8 @@ def _system(page: Page, entry: Entry, out: Path, minutes: float) -> None:
     page.code(
         f"castalia train {entry.name} --recipe {name} --minutes {recipe.training.minutes:.2g} --out runs/{entry.name}"
     )
-    page.figure(_uri(data.batch(np.arange(32)).x, 16), "Examples of the data")
-    page.figure(_uri(api.sample(run, 64, seed=1), 16), "Samples: new digits that nobody wrote")
+    page.png(_grid(data.batch(np.arange(32)).x, 16), "Examples of the data")
+    page.png(_grid(api.sample(run, 64, seed=1), 16), "Samples: new digits that nobody wrote")
     page.code(f"castalia sample runs/{entry.name} -n 64 --seed 1 --out out/")
     model, _ = run.model()
     if model.classes:
@@ -88,7 +87,7 @@ def _system(page: Page, entry: Entry, out: Path, minutes: float) -> None:
         _walk(page, model, entry.name)
     if isinstance(model, Refinement):
         _refinement(page, model, held_out, entry.name)
-    page.curve(_curves(run), "step", "loss")
+    page.curve(run.losses(), "step", "loss")
     rows = []
     for key, m in api.evaluate(run, samples=100, baselines=True)["metrics"].items():
         interval = f"{m['interval'][0]:.4g} to {m['interval'][1]:.4g}" if m["interval"] else ""
@@ -101,25 +100,25 @@ def _latents(page: Page, model: Inference, data: Dataset, held_out: Dataset, nam
     """Reconstructions, interpolations, traversals and a map."""
     x = held_out.batch(np.arange(16)).x
     rebuilt = latents.reconstruct(model, x).cpu()
-    page.figure(_uri(torch.cat([x, rebuilt]), 16), "Held-out digits, and below each its reconstruction")
+    page.png(_grid(torch.cat([x, rebuilt]), 16), "Held-out digits, and below each its reconstruction")
     page.code(f"castalia edit reconstruct runs/{name} A.png B.png --out pairs.png")
     walks = latents.interpolate(model, x[:6], x[6:12], 12).cpu()
-    page.figure(_uri(walks.flatten(0, 1), 12), "Each row walks from one held-out digit to another")
+    page.png(_grid(walks.flatten(0, 1), 12), "Each row walks from one held-out digit to another")
     page.code(f"castalia edit interpolate runs/{name} --from A.png --to B.png --frames 16 --out walk.gif")
     dims = latents.informative_dims(model, data.batch(np.arange(min(512, len(data)))).x, 6)
     rows = latents.traverse(model, x[:1], dims, torch.linspace(-2.5, 2.5, 12).tolist()).cpu()
-    page.figure(_uri(rows.flatten(0, 1), 12), "Each row moves one latent, the most informative first")
+    page.png(_grid(rows.flatten(0, 1), 12), "Each row moves one latent, the most informative first")
     page.code(f"castalia edit traverse runs/{name} --of A.png --out latents.png")
     plane = None if model.latent_dims == 2 else maps.embed(model, data).plane
     cells = maps.latent_map(model, 16, plane=plane).cpu()
-    page.figure(_uri(cells.reshape(-1, *cells.shape[-3:]), 16), "A map of the plane in which the digits vary most")
+    page.png(_grid(cells.reshape(-1, *cells.shape[-3:]), 16), "A map of the plane in which the digits vary most")
     page.code(f"castalia edit map runs/{name} --out map.png")
 
 
 def _classes(page: Page, model: Model, name: str) -> None:
     """A row of every class."""
     rows = [api.draw(model, 8, seed=2, label=label) for label in range(min(model.classes, 10))]
-    page.figure(_uri(torch.stack(rows, 1).flatten(0, 1), len(rows)), "Asked for: one column for each class")
+    page.png(_grid(torch.stack(rows, 1).flatten(0, 1), len(rows)), "Asked for: one column for each class")
     page.code(f"castalia sample runs/{name} -n 8 --label 3 --out threes/")
 
 
@@ -135,8 +134,8 @@ def _steps(page: Page, model: Model) -> None:
 
     api.draw(model, 4, seed=3, watch=watch)
     if frames:
-        page.figure(
-            _uri(torch.stack(frames, 1).flatten(0, 1).cpu(), len(frames)),
+        page.png(
+            _grid(torch.stack(frames, 1).flatten(0, 1).cpu(), len(frames)),
             f"Each row is one sample on its way through {seen[-1].steps} steps: what it would become, seen from there",
         )
 
@@ -145,7 +144,7 @@ def _walk(page: Page, model: Latents, name: str) -> None:
     """Walks between random latents, for models that decode only."""
     label = 3 if isinstance(model, Model) and model.classes > 3 else None
     rows = [latents.random_walk(model, 2, 12, SampleRng(seed, range(2)), loop=False, label=label) for seed in range(4)]
-    page.figure(_uri(torch.cat(rows).cpu(), 12), "Each row walks from one random latent to another")
+    page.png(_grid(torch.cat(rows).cpu(), 12), "Each row walks from one random latent to another")
     page.code(f"castalia edit walk runs/{name} --points 6 --out walk.gif")
 
 
@@ -156,22 +155,13 @@ def _refinement(page: Page, model: Refinement, held_out: Dataset, name: str) -> 
     mask[:, :, x.shape[-2] // 2 :] = True
     versions = [model.refine(x, mask=mask, rng=SampleRng(seed, range(len(x)))).cpu() for seed in range(4)]
     rows = torch.cat([x, torch.where(mask, torch.full_like(x, 128), x), *versions])
-    page.figure(_uri(rows, len(x)), "Held-out digits; their upper halves; four ways to complete each")
+    page.png(_grid(rows, len(x)), "Held-out digits; their upper halves; four ways to complete each")
     page.code(f"castalia edit redraw runs/{name} --of A.png --mask MASK.png --out filled.png")
 
 
-def _uri(pictures: Tensor, columns: int) -> str:
-    import base64
-
-    image = grid_image(pictures, columns)
-    return "data:image/png;base64," + base64.b64encode(png_bytes(image)).decode()
-
-
-def _curves(run: Run) -> dict[str, list[tuple[float, float]]]:
-    """The losses over the steps, by name."""
-    lines = run.metrics()
-    names = [k for k in (lines[0] if lines else {}) if k.endswith("/loss")]
-    return {name: [(m["step"], m[name]) for m in lines if name in m] for name in names}
+def _grid(pictures: Tensor, columns: int) -> bytes:
+    """PNG of pictures in rows."""
+    return png_bytes(grid_image(pictures, columns))
 
 
 def _fresh(out: Path, name: str) -> Path:

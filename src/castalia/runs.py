@@ -85,6 +85,12 @@ class Run:
                 lines.append(line)
         return lines
 
+    def losses(self) -> dict[str, list[tuple[float, float]]]:
+        """The logged losses as (step, value), by name."""
+        lines = self.metrics()
+        names = dict.fromkeys(k for line in lines for k in line if k.endswith("/loss"))
+        return {name: [(line["step"], line[name]) for line in lines if name in line] for name in names}
+
     def results(self) -> dict[str, Any]:
         """What was measured so far, by metric name."""
         path = self.path / "results.json"

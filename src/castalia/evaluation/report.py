@@ -6,6 +6,7 @@ wrote; a content policy in the page forbids scripts and outside resources on top
 
 from __future__ import annotations
 
+import base64
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -113,6 +114,10 @@ class Page:
             raise ValueError("a figure needs a data:image/(png|jpeg|webp|gif);base64 address")
         note = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
         return self._add(f'<figure><img src="{data_uri}" alt="{escape(caption)}">{note}</figure>')
+
+    def png(self, data: bytes, caption: str = "") -> Page:
+        """Add a picture given as the bytes of a PNG file."""
+        return self.figure("data:image/png;base64," + base64.b64encode(data).decode(), caption)
 
     def curve(self, series: Series, xlabel: str, ylabel: str, caption: str = "", *, log: bool = False) -> Page:
         """Add curves over one pair of axes, as a drawing.
