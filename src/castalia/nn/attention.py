@@ -1,0 +1,54 @@
+"""Self-attention over the positions of a picture (Ho et al. 2020, arXiv:2006.11239, appendix B)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from castalia.nn.groupnorm import GroupNorm
+
+
+class PictureAttention(nn.Module):
+    """``gain * (x + out(attention(norm(x))))``, shape (B, channels, H, W) in and out.
+
+    The tokens are the pixels. In channels-last order no copy is made to see them so.
+
+    Args:
+        channels: of the input.
+        heads: how many; divides ``channels``.
+        groups: of the normalisation; 0 leaves it out.
+        eps: of the normalisation.
+        gain: multiplies the sum.
+    """
+
+    def __init__(self, channels: int, heads: int, groups: int, eps: float, gain: float = 1.0) -> None:
+        super().__init__()
+        if channels % heads:
+            raise ValueError(f"{channels} channels cannot be cut into {heads} heads")
+        self.heads, self.gain = heads, gain
+        self.norm = GroupNorm(groups, channels, eps, silu=False) if groups else nn.Identity()
+        # convolutions and not nn.Linear: equal arithmetic, and in float32 up to 3 times faster on processors where
+        # matrix products are not the library's strength
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.out = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, h, w = x.shape
+        tokens = self.qkv(self.norm(x)).permute(0, 2, 3, 1).reshape(b, h * w, 3, self.heads, c // self.heads)
+        mixed = attend(*tokens.permute(2, 0, 3, 1, 4).unbind(0))
+        y = x + self.out(mixed.transpose(1, 2).reshape(b, h, w, c).permute(0, 3, 1, 2))
+        return y if self.gain == 1 else y * self.gain
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v for (B, heads, N, d) each.
+
+    On CPUs, torch's fused kernel does its bfloat16 products slowly; up to some hundreds of tokens, three plain steps
+    take half of its time forwards and a third (of tiny pictures, a tenth) backwards (measured with torch 2.13).
+    """
+    b, heads, n, d = q.shape
+    if q.dtype != torch.bfloat16 or q.device.type != "cpu" or n > 512:
+        return F.scaled_dot_product_attention(q, k, v)
+    q, k, v = (z.reshape(b * heads, n, d) for z in (q, k, v))
+    return torch.bmm(torch.softmax(torch.bmm(q * d**-0.5, k.transpose(1, 2)), dim=-1), v).view(b, heads, n, d)

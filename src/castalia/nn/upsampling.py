@@ -1,0 +1,39 @@
+"""Nearest-neighbour up-sampling and the convolution after it, in one."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_ONCE_OR_TWICE = ((0.0, 0.0, 1.0), (0.0, 1.0, 1.0), (1.0, 1.0, 0.0), (1.0, 0.0, 0.0))
+"""Along one side: which of three kernel entries meet one pixel of the small picture, for four distances to it."""
+
+
+def up_convolve(h: Tensor, conv: nn.Conv2d, size: tuple[int, int]) -> Tensor:
+    """Enlarge to ``size`` by nearest neighbour, then convolve: (B, C, H, W) to (B, outputs, *size).
+
+    Where ``size`` is twice (H, W), neighbouring pixels of the enlarged picture are equal, so a 3x3 kernel over them
+    is a 2x2 kernel over the small picture, another one for each of the four positions in a 2x2 block. Together they
+    are one transposed convolution with stride 2 and a 4x4 kernel, which has 4/9 of the multiplications. Making that
+    kernel has a price; it is made where that was measured to pay on CPUs (torch 2.13): 1.6 to 2 times faster,
+    forwards and backwards in float32, forwards only in bfloat16.
+
+    Args:
+        h: (B, C, H, W).
+        conv: 3x3, padding 1.
+        size: of the result.
+    """
+    height, width = h.shape[2:]
+    pays = h.device.type == "cpu" and height * width >= 128 and not (h.requires_grad and h.dtype == torch.bfloat16)
+    if pays and tuple(size) == (2 * height, 2 * width):
+        return F.conv_transpose2d(h, _doubled(conv.weight), conv.bias, stride=2, padding=1)
+    return conv(F.interpolate(h, size))
+
+
+def _doubled(weight: Tensor) -> Tensor:
+    """(outputs, inputs, 3, 3) to (inputs, outputs, 4, 4)."""
+    outputs, inputs = weight.shape[:2]
+    side = weight.new_tensor(_ONCE_OR_TWICE)
+    both = torch.kron(side, side)  # (16, 9)
+    return (weight.reshape(outputs * inputs, 9) @ both.t()).view(outputs, inputs, 4, 4).transpose(0, 1)
