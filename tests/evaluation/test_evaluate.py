@@ -10,6 +10,7 @@ from castalia.core.errors import RunError, UsageError
 from castalia.core.model import build
 from castalia.core.weights import save_tensors
 from castalia.evaluation.evaluate import context, evaluate, record
+from castalia.evaluation.feature_network import FeatureSettings, feature_space
 from castalia.evaluation.metric import Metric
 from castalia.models.autoencoders.vae import VAE, VAEConfig
 from castalia.runs import create, open_run
@@ -77,6 +78,25 @@ def test_data_of_another_shape_is_refused_with_advice(run):
         evaluate(run, random_pictures(5, SPEC.shape), split="test", baselines=True)
     with pytest.raises(UsageError, match="limit"):
         evaluate(run, random_pictures(5, SPEC.shape), split="test", limit=0)
+
+
+def test_samples_are_measured_where_asked_for(run, data):
+    train, kept = random_pictures(50, SPEC.shape, seed=4), []
+    space = feature_space(train, FeatureSettings(steps=3))
+    out = evaluate(run, data, split="test", samples=2, limit=10, drawn=30, train=train, space=space, keep=kept.append)
+    assert {"nll", "frechet", "frechet_floor", "kernel_ceiling", "coverage", "memorisation"} <= set(out)
+    assert out["nll"].n == 10
+    assert out["frechet"].detail.startswith("30 samples against 40 of toys; features: ")
+    assert out["sampling_speed"].n == 30
+    assert kept[0].drawn.x.shape == (30, *SPEC.shape)
+    # how many examples of the data were measured is not how many were drawn
+    assert context(run, data, out, split="test", seconds=1.0)["n"] == 10
+    stored = record(run, out, context(run, data, out, split="test", seconds=1.0))
+    assert stored["metrics"]["frechet_ceiling"] == out["frechet_ceiling"].to_json()
+    with pytest.raises(UsageError, match="training data"):
+        evaluate(run, data, split="test", samples=1, drawn=30)
+    with pytest.raises(UsageError, match="drawn"):
+        evaluate(run, data, split="test", samples=1, drawn=-1)
 
 
 def test_results_are_recorded_merged_and_on_the_card(run, data):

@@ -14,6 +14,7 @@ from castalia.evaluation.feature_network import (
 )
 from castalia.evaluation.features import Coordinates, NetworkFeatures, StackedFeatures, prepare, see_all, see_data
 from castalia.media.named import open_data
+from castalia.media.points.toys import toy
 
 from ..tools import Table
 
@@ -49,8 +50,10 @@ def test_a_network_learns_the_labels_and_names_itself(monkeypatch, tmp_path):
     seen = see_data(space, test, all_ids(test))
     assert seen.features.shape == (100, 128)
     assert seen.features.dtype == torch.float32
-    assert seen.probabilities.shape == (100, 2)
-    assert torch.allclose(seen.probabilities.sum(1), torch.ones(100))
+    probabilities = space.probabilities(test.x)
+    assert probabilities.shape == (100, 2)
+    assert torch.allclose(probabilities.sum(1), torch.ones(100))
+    assert torch.equal(probabilities.argmax(1), seen.labels)
     assert (seen.labels == test.labels).float().mean() > 0.95
     assert space.classes == ("lying", "standing")
     assert space.describe().startswith("features: bars class network ")
@@ -123,8 +126,8 @@ def test_without_labels_it_tells_rotations_apart_whatever_the_shape(
     assert (space.resize == "none") == ((height, width) == size)
     seen = see_data(space, data, all_ids(data))
     assert seen.features.shape == (40, 128)
-    assert seen.probabilities is None
     assert seen.labels is None
+    assert space.probabilities(data.x) is None
 
 
 def test_rotations_are_learnt():
@@ -175,6 +178,14 @@ def test_points_are_their_own_features():
         train_features(data)
 
 
+def test_points_around_known_centres_have_classes():
+    data = toy("ring-8", "test")
+    space = feature_space(data)
+    assert torch.equal(see_data(space, data, all_ids(data)).labels, data.labels)
+    assert torch.equal(space.probabilities(data.x[:5]).argmax(1), data.labels[:5])
+    assert feature_space(toy("swiss-roll", "test")).classes == ()
+
+
 def test_too_few_pictures_are_refused():
     with pytest.raises(UsageError, match="at least 8"):
         feature_space(bars(7))
@@ -190,8 +201,8 @@ def test_a_stack_is_seen_channel_by_channel():
     seen = see_all(space, x)
     parts = single.see(base.x[:4])
     assert torch.allclose(seen.features[0], parts.features[:3].flatten(), atol=1e-5)
-    expected = torch.einsum("a,b,c->abc", *(parts.probabilities[i] for i in (0, 1, 2))).flatten()
-    assert torch.allclose(seen.probabilities[0], expected, atol=1e-6)
+    expected = torch.einsum("a,b,c->abc", *single.probabilities(base.x[:3])).flatten()
+    assert torch.allclose(space.probabilities(x)[0], expected, atol=1e-6)
     assert seen.labels.tolist() == [2, 7, 4]
     with pytest.raises(UsageError, match="3 channels"):
         space.see(base.x[:4])

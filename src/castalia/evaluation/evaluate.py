@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,11 @@ from castalia import card
 from castalia.core.data import Dataset, ImageSpec
 from castalia.core.errors import RunError, UsageError
 from castalia.core.files import write_json
-from castalia.core.model import Density, Inference
+from castalia.core.model import Config, Density, Inference
 from castalia.evaluation import baselines as trivial
 from castalia.evaluation import likelihood, pictures
+from castalia.evaluation.drawn import Measured, is_of_samples, measure_samples
+from castalia.evaluation.features import FeatureSpace
 from castalia.evaluation.metric import Metric, subset
 from castalia.evaluation.progress import Show
 from castalia.runs import Run
@@ -39,14 +41,19 @@ def evaluate(
     refine: int = 0,
     limit: int | None = None,
     baselines: bool = False,
+    drawn: int = 0,
+    options: Config | None = None,
+    space: FeatureSpace | None = None,
     train: Dataset | None = None,
+    keep: Callable[[Measured], None] | None = None,
     progress: Show | None = None,
 ) -> dict[str, Metric]:
     """Measure what the run's model can do; nothing is written (see :func:`record`).
 
     A ``Density`` gives ``nll``, ``bits_per_dim`` and (with a bound) ``elbo``; ``Inference`` give ``kl``,
     ``active_units``, ``mse`` and ``psnr``; every model gives ``sampling_speed``; ``baselines`` adds
-    ``baseline_pixels_...`` and ``baseline_mixture_...``.
+    ``baseline_pixels_...`` and ``baseline_mixture_...``; ``drawn`` adds all of
+    :func:`castalia.evaluation.drawn.measure_samples`, which compares samples with the whole of ``data``.
 
     Args:
         run: whose averaged weights are measured.
@@ -55,9 +62,14 @@ def evaluate(
         seed: of all randomness; the same seed gives the same numbers (the speed apart).
         samples: importance samples per example, for a likelihood that is a bound.
         refine: see :func:`castalia.evaluation.likelihood.measure`.
-        limit: measure only this many random examples; the metrics' ``n`` and ``detail`` then say so.
+        limit: likelihoods and reconstructions of only this many random examples; their ``n`` and ``detail`` say so.
         baselines: also fit and measure trivial models (needs ``train``).
-        train: the run's training data, for the baselines.
+        drawn: samples to draw and measure (needs ``train``); 0 leaves that out, and only times a few.
+        options: sampling options of the model, for ``drawn``; None for its own.
+        space: feature space for ``drawn``; None for the one of the training data, which is trained where the cache
+            has none.
+        train: the run's training data, for the baselines and for ``drawn``.
+        keep: receives the samples and their nearest training examples, for a page.
         progress: receives lines of text.
 
     Raises:
@@ -67,9 +79,11 @@ def evaluate(
     check_fits(run, data)
     if limit is not None and limit < 1:
         raise UsageError("limit must be at least 1.")
-    if baselines:
+    if drawn < 0:
+        raise UsageError("drawn must be at least 0.")
+    if baselines or drawn:
         if train is None:
-            raise UsageError("Baselines are fitted to the training data: give it as train=.")
+            raise UsageError("Baselines and samples are compared with the training data: give it as train=.")
         check_fits(run, train)
     ids = subset(len(data), limit, seed, "limit")
     model, _ = run.model()
@@ -86,7 +100,12 @@ def evaluate(
         out |= trivial.baselines(train, data, ids, binarise=binarise, seed=seed, show=progress)
     if len(ids) < len(data):
         out = {name: _limited(metric, len(data)) for name, metric in out.items()}
-    return out | {"sampling_speed": pictures.sampling_speed(model, seed=seed)}
+    if not drawn or train is None:
+        return out | {"sampling_speed": pictures.sampling_speed(model, seed=seed)}
+    measured = measure_samples(model, train, data, n=drawn, seed=seed, options=options, space=space, show=progress)
+    if keep is not None:
+        keep(measured)
+    return out | measured.metrics
 
 
 def _limited(metric: Metric, total: int) -> Metric:
@@ -128,7 +147,8 @@ def context(run: Run, data: Dataset, metrics: Mapping[str, Metric], *, split: st
         split: name of the part that ``data`` is.
         seconds: how long it took.
     """
-    n = max((metric.n for name, metric in metrics.items() if name != "sampling_speed"), default=0)
+    measured = (m.n for name, m in metrics.items() if name != "sampling_speed" and not is_of_samples(name))
+    n = max(measured, default=0)
     return {
         "weights": _weights(run),
         "data": data.name,

@@ -37,6 +37,7 @@ from castalia.evaluation.features import Coordinates, FeatureSpace, NetworkFeatu
 from castalia.evaluation.metric import subset
 from castalia.evaluation.progress import Show, Ticker
 from castalia.media.image.stacked import CHANNELS, StackedArray
+from castalia.media.points.array import PointsArray
 
 FORMAT = 1
 """Changes when the network or its training does, so that older weights are not mistaken for it."""
@@ -150,7 +151,7 @@ def feature_space(train: Dataset, settings: FeatureSettings | None = None, show:
     """
     settings = settings or FeatureSettings()
     if isinstance(train.spec, PointsSpec):
-        return Coordinates()
+        return Coordinates(train.modes, train.spec.classes) if isinstance(train, PointsArray) else Coordinates()
     if isinstance(train, StackedArray):
         return StackedFeatures(feature_space(train.base, settings, show), CHANNELS)
     task = _task(train, settings)

@@ -36,16 +36,11 @@ class Seen:
 
     Attributes:
         features: ``float32`` (N, F).
-        probabilities: ``float32`` (N, K), of each class; None where the space knows no classes.
+        labels: the likeliest class of each, ``int64`` (N,); None where the space knows no classes.
     """
 
     features: Tensor
-    probabilities: Tensor | None = None
-
-    @property
-    def labels(self) -> Tensor | None:
-        """The likeliest class, ``int64`` (N,); None where the space knows no classes."""
-        return None if self.probabilities is None else self.probabilities.argmax(1)
+    labels: Tensor | None = None
 
 
 class FeatureSpace(ABC):
@@ -65,7 +60,11 @@ class FeatureSpace(ABC):
 
     @abstractmethod
     def see(self, x: Tensor) -> Seen:
-        """Features of examples in natural units, each a function of its example alone; on the CPU."""
+        """Features and classes of examples in natural units, each a function of its example alone; on the CPU."""
+
+    @abstractmethod
+    def probabilities(self, x: Tensor) -> Tensor | None:
+        """Probability of each class, ``float32`` (B, K); None where the space knows no classes."""
 
     @final
     def describe(self) -> str:
@@ -74,36 +73,52 @@ class FeatureSpace(ABC):
 
 
 def see_all(space: FeatureSpace, x: Tensor) -> Seen:
-    """Features of many examples (N, ...), a few at a time.
+    """Features and classes of many examples (N, ...), a few at a time.
 
     Raises:
         NonFiniteError: some example has no finite features; the text says how many.
     """
     rows = max(1, min(256, VALUES_AT_ONCE // max(x[0].numel(), 1)))
-    parts = [space.see(part) for part in x.split(rows)]
-    features = torch.cat([part.features for part in parts])
-    bad = int((~torch.isfinite(features).all(1)).sum())
+    seen = _joined([space.see(part) for part in x.split(rows)])
+    bad = int((~torch.isfinite(seen.features).all(1)).sum())
     if bad:
         raise NonFiniteError(f"{bad} of {len(x)} examples have no finite features ({space.name}).")
-    some = [part.probabilities for part in parts if part.probabilities is not None]
-    return Seen(features, torch.cat(some) if some else None)
+    return seen
 
 
 def see_data(space: FeatureSpace, data: Dataset, ids: np.ndarray) -> Seen:
-    """Features of the examples ``ids`` (N,) of a data set."""
-    parts = [see_all(space, data.batch(ids[i : i + 1024]).x) for i in range(0, len(ids), 1024)]
-    some = [part.probabilities for part in parts if part.probabilities is not None]
-    return Seen(torch.cat([part.features for part in parts]), torch.cat(some) if some else None)
+    """Features and classes of the examples ``ids`` (N,), N >= 1, of a data set."""
+    return _joined([see_all(space, data.batch(ids[i : i + 1024]).x) for i in range(0, len(ids), 1024)])
+
+
+def _joined(parts: list[Seen]) -> Seen:
+    labels = [part.labels for part in parts if part.labels is not None]
+    return Seen(torch.cat([part.features for part in parts]), torch.cat(labels) if labels else None)
 
 
 @final
 class Coordinates(FeatureSpace):
-    """Vectors of floats as they are."""
+    """Vectors of floats as they are; where their centres are known, the nearest one is the class.
+
+    Args:
+        centres: (K, D), or None.
+        classes: names of the K centres.
+    """
 
     name = "coordinates as they are"
 
+    def __init__(self, centres: Tensor | None = None, classes: tuple[str, ...] = ()) -> None:
+        self.centres, self.classes = centres, classes if centres is not None else ()
+
     def see(self, x: Tensor) -> Seen:
-        return Seen(x.flatten(1).float().cpu())
+        x = x.flatten(1).float().cpu()
+        if self.centres is None:
+            return Seen(x)
+        return Seen(x, torch.cdist(x.double(), self.centres.double()).argmin(1))
+
+    def probabilities(self, x: Tensor) -> Tensor | None:
+        labels = self.see(x).labels
+        return None if labels is None else F.one_hot(labels, len(self.classes)).float()
 
 
 @final
@@ -134,7 +149,11 @@ class NetworkFeatures(FeatureSpace):
     @torch.no_grad()
     def see(self, x: Tensor) -> Seen:
         features, logits = self.network(prepare(x.cpu(), self.size))
-        return Seen(features, logits.softmax(1) if self.classes else None)
+        return Seen(features, logits.argmax(1) if self.classes else None)
+
+    @torch.no_grad()
+    def probabilities(self, x: Tensor) -> Tensor | None:
+        return self.network(prepare(x.cpu(), self.size))[1].softmax(1) if self.classes else None
 
 
 @final
@@ -154,17 +173,27 @@ class StackedFeatures(FeatureSpace):
             names = tuple(a + b for a in names for b in single.classes)
         self.classes = names
 
-    def see(self, x: Tensor) -> Seen:
+    def _channels(self, x: Tensor) -> list[Tensor]:
         if x.shape[1] != self.channels:
             raise UsageError(f"{self.name} needs pictures with {self.channels} channels, not {x.shape[1]}.")
-        parts = [self.single.see(x[:, i : i + 1]) for i in range(self.channels)]
+        return [x[:, i : i + 1] for i in range(self.channels)]
+
+    def see(self, x: Tensor) -> Seen:
+        parts = [self.single.see(channel) for channel in self._channels(x)]
         joint: Tensor | None = None
         for part in parts:
-            if part.probabilities is None:
-                break
-            one = part.probabilities
-            joint = one if joint is None else (joint[:, :, None] * one[:, None]).flatten(1)
+            if part.labels is not None:
+                joint = part.labels if joint is None else joint * len(self.single.classes) + part.labels
         return Seen(torch.cat([part.features for part in parts], 1), joint)
+
+    def probabilities(self, x: Tensor) -> Tensor | None:
+        joint: Tensor | None = None
+        for channel in self._channels(x):
+            one = self.single.probabilities(channel)
+            if one is None:
+                return None
+            joint = one if joint is None else (joint[:, :, None] * one[:, None]).flatten(1)
+        return joint
 
 
 def prepare(x: Tensor, size: tuple[int, int]) -> Tensor:

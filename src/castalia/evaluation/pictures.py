@@ -23,6 +23,9 @@ SMALLEST_MSE = 1 / 12 / 255**2
 TRAIN_VALUES_AT_ONCE = 1 << 23
 """Training values compared at once; bounds the memory."""
 
+PICTURES_AT_ONCE = 512
+"""Pictures whose nearest ones are looked for at once; bounds the memory."""
+
 
 def reconstruction(
     model: Inference, data: Dataset, ids: np.ndarray, *, seed: int = 0, show: Show | None = None
@@ -78,6 +81,11 @@ def nearest(x: Tensor, train: Dataset, k: int = 1) -> tuple[Tensor, Tensor]:
     """
     if not 1 <= k <= len(train):
         raise UsageError(f"{train.name} has {len(train)} pictures; {k} nearest cannot be shown.")
+    parts = [_nearest(rows, train, k) for rows in x.split(PICTURES_AT_ONCE)]
+    return torch.cat([d for d, _ in parts]), torch.cat([i for _, i in parts])
+
+
+def _nearest(x: Tensor, train: Dataset, k: int) -> tuple[Tensor, Tensor]:
     # whole numbers below 2^53: float64 products are exact, so a copy is found at distance 0
     mine = x.flatten(1).double().cpu()
     squares, d = (mine**2).sum(1, keepdim=True), mine.shape[1]
@@ -86,12 +94,15 @@ def nearest(x: Tensor, train: Dataset, k: int = 1) -> tuple[Tensor, Tensor]:
     for start in range(0, len(train), rows := max(1, TRAIN_VALUES_AT_ONCE // d)):
         ids = np.arange(start, min(start + rows, len(train)), dtype=np.int64)
         other = train.batch(ids).x.flatten(1).double().cpu()
-        distance = squares - 2 * mine @ other.T + (other**2).sum(1)
-        best = torch.cat([best, distance], 1)
-        where = torch.cat([where, torch.from_numpy(ids).expand(len(x), -1)], 1)
+        distance = torch.addmm(squares + (other**2).sum(1), mine, other.T, alpha=-2)
+        # distance and column in one whole number (below 2^53 still), so that equally near ones have an order
+        key = distance.mul_(len(ids)).add_(torch.arange(len(ids)))
+        key = key.topk(min(k, len(ids)), dim=1, largest=False).values
+        best = torch.cat([best, (key / len(ids)).floor()], 1)
+        where = torch.cat([where, start + key.remainder(len(ids)).long()], 1)
         best, order = best.sort(dim=1, stable=True)
         best, where = best[:, :k], where.gather(1, order[:, :k])
-    return (best.clamp(min=0) / d).sqrt() / 255, where
+    return (best / d).sqrt() / 255, where
 
 
 def sampling_speed(model: Model, *, n: int = 256, batch: int = 64, seed: int = 0) -> Metric:
@@ -111,17 +122,18 @@ def sampling_speed(model: Model, *, n: int = 256, batch: int = 64, seed: int = 0
             model.sample(batch, rng=rng)
 
     draw(batches)
-    _wait(model.device)
+    wait(model.device)
     started = time.perf_counter()
     for number in range(batches):
         draw(number)
-    _wait(model.device)
+    wait(model.device)
     seconds = max(time.perf_counter() - started, 1e-9)
     where = f"{model.device.type}, {torch.get_num_threads()} threads"
     detail = f"batches of {batch} on {where}, {seconds:.3g} s in all"
     return Metric(batches * batch / seconds, "samples/s", "wall-clock", batches * batch, seed, None, detail)
 
 
-def _wait(device: torch.device) -> None:
+def wait(device: torch.device) -> None:
+    """Let the device finish, so that the clock measures work and not the queue."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

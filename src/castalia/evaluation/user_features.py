@@ -97,6 +97,9 @@ class UserFeatures(FeatureSpace):
             raise DataError(f"{self.path} must give features (N, F); it gave {tuple(features.shape)}.")
         return Seen(features)
 
+    def probabilities(self, x: Tensor) -> Tensor | None:
+        return None
+
     def _fitted(self, x: Tensor) -> Tensor:
         """Pictures with the channels and the size that the graph takes, values 0 to 255."""
         if x.shape[1] == 4 and self._channels != 4:  # on black

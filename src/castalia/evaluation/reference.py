@@ -1,0 +1,145 @@
+"""One set of examples against a reference: every distance and count, as metrics with their words.
+
+Used alike for a model's samples, for real examples and for trivial ones (see :mod:`castalia.evaluation.drawn`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from castalia.core.data import Dataset, ImageSpec
+from castalia.evaluation import modes
+from castalia.evaluation.coverage import NEIGHBOURS, coverage_estimates, radii
+from castalia.evaluation.distances import (
+    PROJECTIONS,
+    Estimate,
+    energy_distance,
+    frechet,
+    kernel_distance,
+    sliced_wasserstein,
+)
+from castalia.evaluation.features import Coordinates, FeatureSpace, Seen
+from castalia.evaluation.metric import Metric, mean_metric, subset
+from castalia.evaluation.progress import Show
+from castalia.media.points.array import PointsArray
+
+PAIRWISE = 10_000
+"""Examples of each kind for what compares all pairs: kernel, energy, precision and its kin."""
+
+LABELLED_VALUES = 1 << 29
+"""Values of training examples read to count the labels; larger sets are subsampled."""
+
+
+class Comparison:
+    """Everything that compares the features of one set with those of the reference."""
+
+    def __init__(self, reference: Tensor, name: str, space: FeatureSpace, seed: int, show: Show | None) -> None:
+        self.reference, self.name, self.space, self.seed, self.show = reference, name, space, seed, show
+        self.radii = radii(reference[:PAIRWISE])
+
+    def __call__(self, features: Tensor, what: str) -> dict[str, Metric]:
+        if self.show is not None:
+            self.show(f"comparing {what} with {self.name}")
+        n, m = len(features), len(self.reference)
+        all_of = f"{n} {what} against {m} of {self.name}; {self.space.describe()}"
+        some = features[:PAIRWISE], self.reference[:PAIRWISE]
+        pairs = f"{len(some[0])} {what} against {len(some[1])} of {self.name}; {self.space.describe()}"
+        points = isinstance(self.space, Coordinates)
+        unit = "coordinate units" if points else "feature units"
+
+        def metric(e: Estimate, unit: str, kind: str, n: int, detail: str, low: float = -np.inf, high: float = np.inf):  # noqa: ANN202
+            return Metric(e.value, unit, kind, n, self.seed, e.interval(low, high), detail)
+
+        few = f"; fewer examples than the {features.shape[1]} features" if min(n, m) <= features.shape[1] else ""
+        out = {
+            "fid" if self.space.inception else "frechet": metric(
+                frechet(features, self.reference),
+                f"{unit} squared",
+                "plug-in, larger at smaller counts; interval: first-order influence",
+                n,
+                all_of + few,
+                low=0,
+            ),
+            "sliced": metric(
+                sliced_wasserstein(features, self.reference, seed=self.seed),
+                unit,
+                "plug-in, larger at smaller counts; interval: first-order influence",
+                n,
+                f"1-Wasserstein distance, mean over {PROJECTIONS} directions; {all_of}",
+                low=0,
+            ),
+        }
+        unbiased = "unbiased, over all pairs; interval: first-order influence"
+        if points:
+            out["energy"] = metric(energy_distance(*some), unit, unbiased, len(some[0]), pairs)
+        else:
+            detail = f"kernel (x.y/F + 1)^3; {pairs}"
+            out["kernel"] = metric(kernel_distance(*some), "squared discrepancy", unbiased, len(some[0]), detail)
+        estimates = coverage_estimates(some[1], some[0], seed=self.seed, real_radii=self.radii)
+        for name, estimate in estimates.items():
+            kind = f"k = {NEIGHBOURS}; interval: subsets without replacement"
+            high = np.inf if name == "density" else 1.0
+            unit = "balls per neighbour" if name == "density" else "share"
+            out[name] = metric(estimate, unit, kind, len(some[0]), pairs, low=0, high=high)
+        return out
+
+
+ModeCounter = Callable[[Tensor, Seen, str], dict[str, Metric]]
+
+
+def mode_counter(train: Dataset, space: FeatureSpace, seed: int) -> ModeCounter | None:
+    """What counts the modes of examples; None where the modes of the data are not known."""
+    if isinstance(train, PointsArray) and train.modes is not None:
+        centres, std = train.modes, train.mode_std
+
+        def by_centre(x: Tensor, seen: Seen, what: str) -> dict[str, Metric]:
+            found = modes.mixture_modes(x, centres, std)
+            detail = f"{what} against {len(centres)} known centres, deviation {std:g}"
+            good = found.good.double().numpy()
+            share = f"share within {modes.REACH:g} deviations of a centre; interval: bootstrap"
+            covered = f"with a sample within {modes.REACH:g} deviations"
+            return {
+                "modes": Metric(found.covered, "modes", covered, len(x), seed, None, f"of {len(centres)}; {detail}"),
+                "mode_quality": mean_metric(good, "share", share, seed, detail),
+                "mode_kl": _divergence(found.counts, torch.ones(len(centres)), seed, f"{detail}, equally likely"),
+            }
+
+        return by_centre
+    if not space.classes or not isinstance(train.spec, ImageSpec) or len(train.spec.classes) != len(space.classes):
+        return None
+    total, labels = len(space.classes), _labels(train, seed)
+    if labels is None:
+        return None
+    expected = modes.expected_shares(labels, total)
+
+    def by_class(x: Tensor, seen: Seen, what: str) -> dict[str, Metric]:
+        assert seen.labels is not None
+        counts = torch.bincount(seen.labels, minlength=total)
+        detail = f"{what} classified into {total} classes; {space.describe()}"
+        covered = float(counts.count_nonzero())
+        return {
+            "modes": Metric(covered, "modes", "classes that occur", len(x), seed, None, f"of {total}; {detail}"),
+            "mode_kl": _divergence(counts, expected, seed, f"{detail}; against the labels of {len(labels)} examples"),
+        }
+
+    return by_class
+
+
+def _divergence(counts: Tensor, expected: Tensor, seed: int, detail: str) -> Metric:
+    estimate, n = modes.kl_divergence(counts, expected), int(counts.sum())
+    kind = "plug-in KL(model || data) of the modes' shares, larger at smaller counts; interval: first-order influence"
+    return Metric(estimate.value, "nats", kind, n, seed, estimate.interval(low=0), detail)
+
+
+def _labels(train: Dataset, seed: int) -> Tensor | None:
+    """Labels of the training set, or of a random part of a very large one."""
+    spec = train.spec
+    assert isinstance(spec, ImageSpec)
+    ids = subset(len(train), max(10_000, LABELLED_VALUES // spec.dims), seed, "labels")
+    parts = [train.batch(ids[i : i + 1024]).label for i in range(0, len(ids), 1024)]
+    found = [part for part in parts if part is not None]
+    return torch.cat(found) if found else None
