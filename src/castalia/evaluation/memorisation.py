@@ -43,7 +43,7 @@ class Nearest:
 
 
 def nearest_vectors(x: Tensor, train: Tensor) -> Nearest:
-    """The nearest of some training vectors by Euclidean distance; of equally near ones the first.
+    """The nearest of some training vectors by Euclidean distance.
 
     Args:
         x: (N, F).
@@ -51,15 +51,17 @@ def nearest_vectors(x: Tensor, train: Tensor) -> Nearest:
     """
     if not len(train):
         raise UsageError("There are no training examples to compare with.")
-    mean = train.double().mean(0)
-    x, train = x.double() - mean, train.double() - mean
-    squares = (train**2).sum(1)
-    ids = torch.cat([
-        torch.addmm(squares, rows, train.T, alpha=-2).argmin(1)
-        for rows in x.split(max(1, PAIRS_AT_ONCE // len(train)))
-    ])  # fmt: skip
+    near = x.double().mean(0)  # taken off first, so that a large mean costs no digits
+    mine = x.double() - near
+    best = torch.full((len(x),), math.inf, dtype=torch.float64)
+    ids = torch.zeros(len(x), dtype=torch.int64)
+    for start in range(0, len(train), rows := max(1, PAIRS_AT_ONCE // max(len(x), 1))):
+        other = train[start : start + rows].double() - near
+        distance, where = torch.addmm((other**2).sum(1), mine, other.T, alpha=-2).min(1)
+        nearer = distance < best
+        best[nearer], ids[nearer] = distance[nearer], start + where[nearer]
     # by difference, so that a copy is at distance 0 exactly
-    return Nearest((x - train[ids]).norm(dim=1), ids)
+    return Nearest((x.double() - train[ids].double()).norm(dim=1), ids)
 
 
 def distance_ratio(samples: Tensor, held_out: Tensor, *, seed: int = 0) -> tuple[float, Interval | None] | None:

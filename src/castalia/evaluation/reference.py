@@ -39,53 +39,59 @@ class Comparison:
 
     def __init__(self, reference: Tensor, name: str, space: FeatureSpace, seed: int, show: Show | None) -> None:
         self.reference, self.name, self.space, self.seed, self.show = reference, name, space, seed, show
-        self.radii = radii(reference[:PAIRWISE])
+        self.radii: Tensor | None = None
 
     def __call__(self, features: Tensor, what: str) -> dict[str, Metric]:
+        """Every comparison of the features (N, F) of one set, which is called ``what`` in the details."""
         if self.show is not None:
             self.show(f"comparing {what} with {self.name}")
-        n, m = len(features), len(self.reference)
-        all_of = f"{n} {what} against {m} of {self.name}; {self.space.describe()}"
-        some = features[:PAIRWISE], self.reference[:PAIRWISE]
-        pairs = f"{len(some[0])} {what} against {len(some[1])} of {self.name}; {self.space.describe()}"
         points = isinstance(self.space, Coordinates)
         unit = "coordinate units" if points else "feature units"
+        reference, (n, dims) = self.reference, features.shape
+        few = f"; fewer examples than the {dims} features" if min(n, len(reference)) <= dims else ""
+        plug_in = "plug-in, larger at smaller counts; interval: first-order influence"
+        estimate = frechet(features, reference)
+        name = "fid" if self.space.inception else "frechet"
+        out = {name: self._metric(estimate, f"{unit} squared", plug_in, n, len(reference), what, few, low=0)}
+        estimate = sliced_wasserstein(features, reference, seed=self.seed)
+        detail = f"; 1-Wasserstein distance, mean over {PROJECTIONS} directions"
+        out["sliced"] = self._metric(estimate, unit, plug_in, n, len(reference), what, detail, low=0)
 
-        def metric(e: Estimate, unit: str, kind: str, n: int, detail: str, low: float = -np.inf, high: float = np.inf):  # noqa: ANN202
-            return Metric(e.value, unit, kind, n, self.seed, e.interval(low, high), detail)
-
-        few = f"; fewer examples than the {features.shape[1]} features" if min(n, m) <= features.shape[1] else ""
-        out = {
-            "fid" if self.space.inception else "frechet": metric(
-                frechet(features, self.reference),
-                f"{unit} squared",
-                "plug-in, larger at smaller counts; interval: first-order influence",
-                n,
-                all_of + few,
-                low=0,
-            ),
-            "sliced": metric(
-                sliced_wasserstein(features, self.reference, seed=self.seed),
-                unit,
-                "plug-in, larger at smaller counts; interval: first-order influence",
-                n,
-                f"1-Wasserstein distance, mean over {PROJECTIONS} directions; {all_of}",
-                low=0,
-            ),
-        }
+        features, reference = features[:PAIRWISE], reference[:PAIRWISE]
+        n, m = len(features), len(reference)
         unbiased = "unbiased, over all pairs; interval: first-order influence"
         if points:
-            out["energy"] = metric(energy_distance(*some), unit, unbiased, len(some[0]), pairs)
+            out["energy"] = self._metric(energy_distance(features, reference), unit, unbiased, n, m, what)
         else:
-            detail = f"kernel (x.y/F + 1)^3; {pairs}"
-            out["kernel"] = metric(kernel_distance(*some), "squared discrepancy", unbiased, len(some[0]), detail)
-        estimates = coverage_estimates(some[1], some[0], seed=self.seed, real_radii=self.radii)
-        for name, estimate in estimates.items():
-            kind = f"k = {NEIGHBOURS}; interval: subsets without replacement"
-            high = np.inf if name == "density" else 1.0
-            unit = "balls per neighbour" if name == "density" else "share"
-            out[name] = metric(estimate, unit, kind, len(some[0]), pairs, low=0, high=high)
+            estimate, detail = kernel_distance(features, reference), "; kernel (x.y/F + 1)^3"
+            out["kernel"] = self._metric(estimate, "squared discrepancy", unbiased, n, m, what, detail)
+
+        # at equal counts, where all four have values that are known for equal distributions
+        n = min(n, m)
+        if self.radii is None or len(self.radii) != n:
+            self.radii = radii(reference[:n])
+        kind = f"k = {NEIGHBOURS}; interval: subsets without replacement"
+        found = coverage_estimates(reference[:n], features[:n], seed=self.seed, real_radii=self.radii)
+        for name, estimate in found.items():
+            unit, high = ("balls per neighbour", np.inf) if name == "density" else ("share", 1.0)
+            out[name] = self._metric(estimate, unit, kind, n, n, what, low=0, high=high)
         return out
+
+    def _metric(
+        self,
+        estimate: Estimate,
+        unit: str,
+        kind: str,
+        n: int,
+        m: int,
+        what: str,
+        detail: str = "",
+        low: float = -np.inf,
+        high: float = np.inf,
+    ) -> Metric:
+        """An estimate from ``n`` examples against ``m``, with the words that all share."""
+        words = f"{n} {what} against {m} of {self.name}; {self.space.describe()}{detail}"
+        return Metric(estimate.value, unit, kind, n, self.seed, estimate.interval(low, high), words)
 
 
 ModeCounter = Callable[[Tensor, Seen, str], dict[str, Metric]]
