@@ -41,15 +41,18 @@ def test_the_ratio_is_one_for_the_same_distribution_and_small_for_copies():
     assert half < 0.5
 
 
-def test_the_interval_is_that_of_repetitions():
+def test_the_interval_is_that_of_repetitions(monkeypatch):
+    monkeypatch.setattr(memorisation, "DRAWS", 200)
     train = normal(400, 2, 0)
     values, widths = [], []
-    for s in range(30):
+    for s in range(150):
         a, b = (nearest_vectors(normal(200, 2, 2 * s + i + 1), train).distance for i in (0, 1))
         value, (low, high) = distance_ratio(a, b, seed=s)
         values.append(value)
         widths.append((high - low) / (2 * 1.96))
-    assert np.mean(widths) / np.std(values) == pytest.approx(1, abs=0.4)
+    # the training set is one and the same; 150 repetitions know their deviation within 12%
+    ratio = np.mean(widths) / np.std(values)
+    assert ratio == pytest.approx(1, abs=0.3)
 
 
 def test_where_real_examples_repeat_no_distance_is_small():
