@@ -317,7 +317,11 @@ def evaluate(run: Run | str | Path, data: str | None = None, *, split: str = "te
         run: the run, or its folder.
         data: named set or path; None takes the one that it was trained on.
         split: which part.
-        **options: ``samples``, ``refine``, ``limit``, ``seed``, ``baselines``.
+        **options: ``samples``, ``refine``, ``limit``, ``seed``, ``baselines``, ``drawn`` (number of samples to draw and
+            measure), ``options`` (how to draw them: texts ``name=value`` or the model's ``SampleOptions``),
+            ``features`` (an ONNX file with a feature network of yours), ``inception`` (the same, and it is the
+            Inception network of the FID), ``keep`` and ``progress``; see
+            :func:`castalia.evaluation.evaluate.evaluate`.
 
     Returns:
         ``{"metrics": {name: {value, unit, kind, n, seed, interval, detail}}, "context": {...}}``, as stored in the
@@ -331,8 +335,17 @@ def evaluate(run: Run | str | Path, data: str | None = None, *, split: str = "te
     image = run_image_options(run)
     held_out = open_data(data or run.recipe.data.source, split=split, image=image)
     seen = None
-    if options.get("baselines"):
+    if options.get("baselines") or options.get("drawn"):
         seen = open_data(run.recipe.data.source, split=run.recipe.data.split, image=image)
+    chosen = options.pop("options", None)
+    if chosen is not None and not isinstance(chosen, Config):
+        chosen = sample_options(run.model()[0], chosen)
+    own, inception = options.pop("features", None), options.pop("inception", None)
+    if own or inception:
+        from castalia.evaluation.user_features import UserFeatures
+
+        options["space"] = UserFeatures(Path(inception or own), inception=bool(inception))
+    options["options"] = chosen
     started = time.perf_counter()
     metrics = measuring.evaluate(run, held_out, split=split, train=seen, **options)
     seconds = time.perf_counter() - started

@@ -92,8 +92,18 @@ def make_parser() -> Parser:
     def json_option(p: argparse.ArgumentParser) -> None:
         p.add_argument("--json", action="store_true", help="print JSON for programs")
 
-    def sampling_options(p: argparse.ArgumentParser) -> None:
-        p.add_argument("--label", metavar="CLASS", help="ask a conditional model for this class, by name or number")
+    def drawn_option(p: argparse.ArgumentParser, usual: int) -> None:
+        p.add_argument(
+            "--drawn",
+            type=int,
+            default=usual,
+            metavar="N",
+            help=f"samples to draw for distances, precision, coverage and the like ({usual:,}); 0 leaves these out",
+        )
+
+    def sampling_options(p: argparse.ArgumentParser, *, label: bool = True) -> None:
+        if label:
+            p.add_argument("--label", metavar="CLASS", help="ask a conditional model for this class, by name or number")
         p.add_argument(
             "--set",
             action="append",
@@ -111,7 +121,7 @@ def make_parser() -> Parser:
     p.add_argument("--split", help="which part")
     p.add_argument("--size", type=_positive, help="scale pictures to this many pixels")
     p.add_argument("--on-bad-file", choices=["error", "skip"], default="error", help="what to do with broken files")
-    p.add_argument("--grid", metavar="FILE.png", help="draw the first 64 pictures")
+    p.add_argument("--grid", metavar="FILE.png", help="draw the first examples")
     json_option(p)
 
     p = verb(
@@ -123,7 +133,7 @@ def make_parser() -> Parser:
         "  torchrun --standalone --nproc_per_node 2 -m castalia train vae --data mnist --out runs/a",
     )
     p.add_argument("model", nargs="?", help="a name from `castalia models`")
-    p.add_argument("--data", help="a folder, zip, IDX, Parquet or .npy file, or a named set")
+    p.add_argument("--data", help="a folder, zip, IDX, Parquet, .npy or CSV file, or a named set")
     p.add_argument("--recipe", help="a recipe by name; without it, the model's own for this data")
     p.add_argument("--out", type=_path, required=True, help="the run folder to make")
     p.add_argument("--size", type=_positive, help="scale pictures to this many pixels")
@@ -227,11 +237,35 @@ def make_parser() -> Parser:
         metavar="M",
         help="K samples on M random examples, K/100 on all: an estimate",
     )
-    p.add_argument("--limit", type=_positive, metavar="N", help="only N random examples")
+    p.add_argument("--limit", type=_positive, metavar="N", help="likelihoods of only N random examples")
+    drawn_option(p, 1_000)
+    sampling_options(p, label=False)
+    network = p.add_mutually_exclusive_group()
+    network.add_argument("--features", metavar="FILE.onnx", help="measure samples in the features of this network")
+    network.add_argument(
+        "--inception", metavar="FILE.onnx", help="the same, and it is the Inception network of the FID"
+    )
     p.add_argument("--baselines", action="store_true", help="also measure trivial models of the training data")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--quiet", action="store_true", help="no progress")
     json_option(p)
+
+    p = verb("compare", "Measure runs side by side on the same data, and write a page.")
+    p.add_argument("runs", nargs="+", metavar="RUN", help="run folders")
+    p.add_argument("--data", help="a named set or a path; without it, that of the first run")
+    p.add_argument("--split", default="test", help="which part (test)")
+    p.add_argument("--samples", type=_positive, default=100, metavar="K", help="importance samples per example (100)")
+    p.add_argument("--limit", type=_positive, metavar="N", help="likelihoods of only N random examples")
+    drawn_option(p, 2_000)
+    p.add_argument("--no-plots", action="store_true", help="leave out the plots against time, which take the longest")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--out", type=_path, metavar="FILE.html", help="the page")
+    p.add_argument("--quiet", action="store_true", help="no progress")
+    json_option(p)
+
+    p = verb("features", "Train the small network in whose features the samples of a data set are measured.")
+    p.add_argument("source", type=_path, help="a named set or a path of pictures")
+    p.add_argument("--size", type=_positive, help="scale pictures to this many pixels, as the runs did")
 
     p = verb("export", "Write a run for use elsewhere.")
     p.add_argument("run", help="a run folder")

@@ -184,15 +184,72 @@ def evaluate(options: Namespace) -> int:
         limit=options.limit,
         seed=options.seed,
         baselines=options.baselines,
+        drawn=options.drawn,
+        options=options.settings,
+        features=options.features,
+        inception=options.inception,
         progress=shown,
     )
     if options.json:
         _print_json(results)
         return 0
-    for name, m in results["metrics"].items():
+    metrics = results["metrics"]
+    for name, m in metrics.items():
+        if name.endswith(("_floor", "_ceiling")):
+            continue  # they stand beside what they belong to
         interval = f"  ({m['interval'][0]:.5g} to {m['interval'][1]:.5g})" if m["interval"] else ""
-        print(f"{name:<28}{m['value']:>12.5g} {m['unit']}{interval}  {m['kind']}; n = {m['n']}, seed {m['seed']}")
+        bounds = [
+            f"{s} {metrics[f'{name}_{s}']['value']:.4g}" for s in ("floor", "ceiling") if f"{name}_{s}" in metrics
+        ]
+        beside = f"  [{', '.join(bounds)}]" if bounds else ""
+        print(
+            f"{name:<28}{m['value']:>12.5g} {m['unit']}{interval}{beside}  {m['kind']}; n = {m['n']}, seed {m['seed']}"
+        )
     return 0
+
+
+def compare(options: Namespace) -> int:
+    """Measure runs side by side."""
+    from castalia import comparison
+
+    if not options.out and not options.json:
+        raise UsageError("Say where to write the page with --out FILE.html, or ask for --json.")
+    sides = comparison.compare(
+        options.runs,
+        data=options.data,
+        split=options.split,
+        drawn=options.drawn,
+        samples=options.samples,
+        limit=options.limit,
+        seed=options.seed,
+        plots=not options.no_plots,
+        show=None if options.quiet else _line,
+    )
+    if options.out:
+        comparison.page(sides, comparison.held_out(sides, options.data, options.split)).write(Path(options.out))
+    if options.json:
+        _print_json(comparison.report(sides))
+    else:
+        print(f"Written: {options.out}")
+    return 0
+
+
+def features(options: Namespace) -> int:
+    """Train a feature network."""
+    from castalia import api
+    from castalia.evaluation.feature_network import train_features
+    from castalia.media.image.decode import ImageOptions
+
+    found = api.open_data(options.source, split="train", image=ImageOptions(size=options.size))
+    space = train_features(found, show=_line)
+    print(f"{space.describe()}")
+    return 0
+
+
+def _line(text: str) -> None:
+    """Progress: one live line on a terminal, else a line each time another thing is done."""
+    if sys.stderr.isatty():
+        _progress(text)
 
 
 def _progress(text: str) -> None:
@@ -265,6 +322,8 @@ VERBS: dict[str, Callable[[Namespace], int]] = {
     "sample": sample,
     "edit": edit,
     "evaluate": evaluate,
+    "compare": compare,
+    "features": features,
     "export": export,
     "import": import_,
     "demo": demo,

@@ -1,0 +1,327 @@
+"""Runs side by side on the same data: one page with pictures, numbers, curves and plots.
+
+Every number of a row is measured on the same held-out examples, in the same feature space and with as many samples;
+beside the runs stand the floor (real examples against real ones) and the ceiling (a trivial baseline).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from castalia import api, checkpoints
+from castalia.catalogue import CATALOGUE
+from castalia.configuration import medium_of
+from castalia.core.config import to_json
+from castalia.core.data import Dataset, ImageSpec
+from castalia.core.errors import UsageError
+from castalia.core.model import Config, Model
+from castalia.evaluation.distances import frechet
+from castalia.evaluation.drawn import Measured
+from castalia.evaluation.evaluate import check_fits, hardware
+from castalia.evaluation.feature_network import feature_space
+from castalia.evaluation.features import FeatureSpace, see_all, see_data
+from castalia.evaluation.metric import subset
+from castalia.evaluation.progress import Show
+from castalia.evaluation.report import Page
+from castalia.media.image.write import png_bytes
+from castalia.runs import Run
+
+STEPS = (5, 10, 20, 50, 100, 250)
+"""Numbers of sampling steps that are tried with models that sample in steps."""
+
+PLOTTED = 1_000
+"""Samples behind each point of a plot, where no fewer are asked for."""
+
+NEIGHBOURS = 16
+"""Samples that are shown above their nearest training examples."""
+
+SUFFIXES = ("_floor", "_ceiling")
+"""What is the same for all runs, and stands beside them."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of a plot.
+
+    Attributes:
+        x: seconds per sample, or minutes of training.
+        frechet: Fréchet distance to the held-out examples.
+        note: what was varied: sampling steps, or training steps.
+    """
+
+    x: float
+    frechet: float
+    note: int
+
+
+@dataclass(frozen=True)
+class Side:
+    """One run of a comparison.
+
+    Attributes:
+        name: of the run, unique on the page.
+        run: the run.
+        weights: step and digest of its weights.
+        results: what ``castalia evaluate`` gives: ``{"metrics": ..., "context": ...}``.
+        picture: PNG of some samples.
+        nearest: PNG of samples and, below each, the training example nearest to it; None for points.
+        by_steps: Fréchet distance against sampling time; one point for a model without steps.
+        by_training: Fréchet distance against training time, one point for each checkpoint that was kept.
+    """
+
+    name: str
+    run: Run
+    weights: str
+    results: Mapping[str, Any]
+    picture: bytes
+    nearest: bytes | None
+    by_steps: Sequence[Point]
+    by_training: Sequence[Point]
+
+
+def compare(
+    paths: Sequence[str | Path],
+    *,
+    data: str | None = None,
+    split: str = "test",
+    drawn: int = 2_000,
+    samples: int = 100,
+    limit: int | None = None,
+    seed: int = 0,
+    plots: bool = True,
+    show: Show | None = None,
+) -> list[Side]:
+    """Measure runs on the same data.
+
+    Args:
+        paths: run folders, at least one.
+        data: named set or path; None takes the data of the first run.
+        split: which part they are measured on.
+        drawn: samples of each run.
+        samples: importance samples per example, for likelihoods that are bounds.
+        limit: likelihoods of only so many random examples.
+        seed: of all randomness.
+        plots: also vary the number of sampling steps, and measure the checkpoints that were kept.
+        show: receives lines of progress.
+
+    Raises:
+        UsageError: the runs make examples of different shapes, or an option makes no sense.
+    """
+    if not paths:
+        raise UsageError("Name at least one run to compare.")
+    runs = [api.load(path) for path in paths]
+    source = data or runs[0].recipe.data.source
+    image = api.run_image_options(runs[0])
+    real_data = api.open_data(source, split=split, image=image)
+    train = api.open_data(source, split="train", image=image)
+    for run in runs:
+        check_fits(run, real_data)
+    space = feature_space(train, show=show)
+    ids = subset(len(real_data), min(drawn, PLOTTED), seed, "plotted")
+    real = see_data(space, real_data, ids).features
+    sides = []
+    for name, run in zip(_names(runs), runs, strict=True):
+        if show is not None:
+            show(f"{name}: measuring")
+        measured: list[Measured] = []
+        results = api.evaluate(
+            run,
+            source,
+            split=split,
+            drawn=drawn,
+            samples=samples,
+            limit=limit,
+            seed=seed,
+            progress=show,
+            keep=measured.append,
+        )
+        model, weights = run.model()
+        medium = medium_of(run.spec)
+        picture = png_bytes(medium.picture(api.draw(model, medium.shown, seed=seed)))
+        plotter = _Plotter(space, real, seed, name, show)
+        steps = plotter.by_steps(model) if plots else []
+        training = plotter.by_training(run) if plots else []
+        copies = _nearest(measured[0], train) if measured and isinstance(run.spec, ImageSpec) else None
+        sides.append(Side(name, run, weights, results, picture, copies, steps, training))
+    return sides
+
+
+def _nearest(measured: Measured, train: Dataset) -> bytes:
+    """Samples, and below each the training example nearest to it by features."""
+    found = (measured.nearest_features or measured.nearest).ids[:NEIGHBOURS]
+    samples = measured.drawn.x[: len(found)]
+    neighbours = train.batch(found.numpy()).x
+    return png_bytes(medium_of(train.spec).picture(torch.cat([samples, neighbours]), len(found)))
+
+
+class _Plotter:
+    """Fréchet distances of many variants, all against the same held-out features (N, F), with N samples."""
+
+    def __init__(self, space: FeatureSpace, real: Tensor, seed: int, name: str, show: Show | None) -> None:
+        self.space, self.real, self.seed, self.name, self.show = space, real, seed, name, show
+
+    def point(self, model: Model, options: Config, note: int, x: float | None = None) -> Point:
+        """Draw and measure; without ``x`` it is the seconds that a sample took."""
+        started = time.perf_counter()
+        drawn = api.draw(model, len(self.real), seed=self.seed, options=options)
+        seconds = (time.perf_counter() - started) / len(self.real)
+        distance = frechet(see_all(self.space, drawn).features, self.real).value
+        return Point(seconds if x is None else x, distance, note)
+
+    def by_steps(self, model: Model) -> list[Point]:
+        """Models whose options have a field ``steps`` are tried with several numbers, up to what they do by default."""
+        usual = model.SampleOptions()
+        if not any(f.name == "steps" for f in fields(usual)):
+            return [self.point(model, usual, 1)]
+        most = max(self.steps_of(usual), 50)
+        points = []
+        for steps in [s for s in STEPS if s <= most]:
+            self.say(f"{steps} sampling steps")
+            points.append(self.point(model, replace(usual, steps=steps), steps))  # pyright: ignore[reportCallIssue]
+        return points
+
+    @staticmethod
+    def steps_of(options: Config) -> int:
+        """The default number of steps."""
+        return int(to_json(options)["steps"])
+
+    def by_training(self, run: Run) -> list[Point]:
+        """One point for each checkpoint that was kept."""
+        points = []
+        for found in checkpoints.intact(run.checkpoints):
+            self.say(f"checkpoint {found.step:,}")
+            model, _ = run.model(at=found)
+            minutes = float(found.state().get("seconds", 0.0)) / 60
+            points.append(self.point(model, model.SampleOptions(), found.step, x=minutes))
+        return points
+
+    def say(self, text: str) -> None:
+        """A line of progress."""
+        if self.show is not None:
+            self.show(f"{self.name}: {text}")
+
+
+def _names(runs: Sequence[Run]) -> list[str]:
+    """The folders' names, numbered where two are alike."""
+    names: list[str] = []
+    for run in runs:
+        name, number = run.path.resolve().name, 2
+        while name in names:
+            name, number = f"{run.path.resolve().name} ({number})", number + 1
+        names.append(name)
+    return names
+
+
+def report(sides: Sequence[Side]) -> dict[str, Any]:
+    """The comparison as plain values: ``{"runs": {name: {model, weights, metrics, by_steps, by_training}}, ...}``."""
+    context = dict(sides[0].results["context"])
+    for private in ("weights", "seconds"):
+        context.pop(private, None)
+    return {
+        "runs": {
+            side.name: {
+                "model": side.run.recipe.model,
+                "weights": side.weights,
+                "metrics": side.results["metrics"],
+                "by_steps": [vars(point) for point in side.by_steps],
+                "by_training": [vars(point) for point in side.by_training],
+            }
+            for side in sides
+        },
+        "context": context,
+    }
+
+
+def held_out(sides: Sequence[Side], data: str | None, split: str) -> Dataset:
+    """The examples that the runs were measured on."""
+    run = sides[0].run
+    return api.open_data(data or run.recipe.data.source, split=split, image=api.run_image_options(run))
+
+
+def page(sides: Sequence[Side], real: Dataset | None = None) -> Page:
+    """The comparison as one self-contained page."""
+    context = sides[0].results["context"]
+    made = Page("Comparison: " + ", ".join(side.name for side in sides))
+    made.text(
+        f"All runs are measured on the {context['split']} split of {context['data']}, on {hardware()}. Each metric "
+        "carries its number of samples, seed and feature space in the details below; the floor is what real examples "
+        "reach against real ones, the ceiling what a trivial baseline reaches."
+    )
+    if real is not None:
+        medium = medium_of(real.spec)
+        some = real.batch(np.arange(min(medium.shown, len(real)))).x
+        made.heading("Held-out examples").png(png_bytes(medium.picture(some)), context["data"])
+    made.heading("Samples")
+    for side in sides:
+        entry = CATALOGUE[side.run.recipe.model]
+        made.png(side.picture, f"{side.name}: {entry.title}, {side.weights}")
+    if any(side.nearest for side in sides):
+        made.heading("Copies?")
+        made.text("Samples, and below each the training example that is nearest to it in the feature space.")
+    for side in sides:
+        if side.nearest:
+            made.png(side.nearest, side.name)
+    made.heading("Numbers")
+    header, rows = _table(sides)
+    made.table(header, rows, "In brackets 95 % intervals over examples. A dash: the system cannot be asked for it.")
+    if any(side.by_steps for side in sides):
+        made.heading("Quality against sampling time")
+        made.curve(
+            {side.name: [(1000 * p.x, p.frechet) for p in sorted(side.by_steps, key=lambda p: p.x)] for side in sides},
+            "milliseconds per sample",
+            "Fréchet distance",
+            "Systems that sample in steps were asked for " + ", ".join(map(str, _all_steps(sides))) + " steps.",
+            log=True,
+        )
+    if any(len(side.by_training) > 1 for side in sides):
+        made.heading("Quality against training time")
+        made.curve(
+            {side.name: [(p.x, p.frechet) for p in side.by_training] for side in sides},
+            "minutes of training",
+            "Fréchet distance",
+            "One point for each checkpoint that was kept (training.keep).",
+            log=True,
+        )
+    made.heading("Training curves")
+    for side in sides:
+        losses = side.run.losses()
+        if losses:
+            made.curve(losses, "step", "loss", side.name)
+    made.heading("Details")
+    detail = [
+        (side.name, name, m["unit"], m["kind"], m["n"], m["seed"], m["detail"])
+        for side in sides
+        for name, m in side.results["metrics"].items()
+    ]
+    return made.table(("run", "metric", "unit", "kind", "n", "seed", "detail"), detail)
+
+
+def _table(sides: Sequence[Side]) -> tuple[list[str], list[list[str | float | int | None]]]:
+    """One row per metric, one column per run, then floor and ceiling."""
+    metrics = [side.results["metrics"] for side in sides]
+    names = list(dict.fromkeys(name for m in metrics for name in m if not name.endswith(SUFFIXES)))
+    rows: list[list[str | float | int | None]] = []
+    for name in names:
+        shared = [next((m[name + s] for m in metrics if name + s in m), None) for s in SUFFIXES]
+        unit = next(m[name]["unit"] for m in metrics if name in m)
+        rows.append([name, unit, *(_cell(m.get(name)) for m in metrics), *(_cell(s) for s in shared)])
+    return ["metric", "unit", *(side.name for side in sides), "floor", "ceiling"], rows
+
+
+def _cell(metric: Mapping[str, Any] | None) -> str | None:
+    if metric is None:
+        return None
+    interval = metric["interval"]
+    return f"{metric['value']:.4g}" + (f" ({interval[0]:.4g} to {interval[1]:.4g})" if interval else "")
+
+
+def _all_steps(sides: Sequence[Side]) -> list[int]:
+    return sorted({p.note for side in sides if len(side.by_steps) > 1 for p in side.by_steps})
