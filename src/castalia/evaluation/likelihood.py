@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from castalia.core.data import Dataset, ImageSpec, Spec
+from castalia.core.data import Dataset, ImageSpec, PointsSpec, Spec
 from castalia.core.errors import NonFiniteError, UsageError
 from castalia.core.model import Density, Inference, Likelihood
 from castalia.core.rng import SampleRng
@@ -39,7 +39,7 @@ def dims(spec: Spec) -> int:
     Raises:
         UsageError: the medium has no fixed number of values.
     """
-    if isinstance(spec, ImageSpec):
+    if isinstance(spec, ImageSpec | PointsSpec):
         return spec.dims
     raise UsageError(f"Bits per dimension are not defined for {type(spec).__name__}.")
 
