@@ -123,12 +123,15 @@ def sample(options: Namespace) -> int:
     from castalia.cli.film import Film
     from castalia.configuration import medium_of
     from castalia.core.config import to_json
+    from castalia.core.data import ImageSpec
 
     opened = api.load(options.run)
     started = time.perf_counter()
     model, origin = opened.model()
     mixture = api.fitted_prior(opened, model) if options.prior == "fitted" else None
     chosen = api.sample_options(model, options.settings)
+    if options.previews and not isinstance(opened.spec, ImageSpec):
+        raise UsageError("--previews films pictures, and this run makes none.")
     film = Film() if options.previews else None
     samples = api.draw(
         model,

@@ -1,0 +1,131 @@
+"""Sampling and redrawing with classes, options and films, as a user types them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from castalia import api
+from castalia.cli.main import main
+from castalia.media.image.write import read_recipe
+from castalia.training.loop import train
+from tests.tools import small_recipe
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("runs")
+    made = {}
+    for name in ("vae", "gan", "ddpm"):
+        recipe = small_recipe(name, steps=80 if name == "ddpm" else 8)  # its last layers start at zero
+        made[name] = str(train(recipe, api.training_data(recipe), folder / name, quiet=True).path)
+    return made
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """A digit, and a mask that is white in its left half."""
+    folder = tmp_path_factory.mktemp("pictures")
+    x = api.open_data("digits", split="test").batch(np.array([0])).x[0, 0].numpy()
+    Image.fromarray(x).save(folder / "a.png")
+    mask = np.zeros((8, 8), np.uint8)
+    mask[:, :4] = 255
+    Image.fromarray(mask).save(folder / "mask.png")
+    return str(folder / "a.png"), str(folder / "mask.png")
+
+
+def test_label_and_options_are_used_and_recorded(runs: dict[str, str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = ["sample", runs["ddpm"], "-n", "2", "--label", "3", "--set", "steps=4", "--set", "guidance=2"]
+    assert main([*command, "--out", str(out)]) == 0
+    recipe = read_recipe(out / "0001.png")
+    assert recipe["label"] == "3"
+    assert recipe["options"]["steps"] == 4
+    assert recipe["options"]["guidance"] == 2
+    same = api.sample(runs["ddpm"], 2, label=3, options=["steps=4", "guidance=2"])
+    assert np.array_equal(np.asarray(Image.open(out / "0000.png")), same[0, 0].numpy())
+    assert not torch.equal(same, api.sample(runs["ddpm"], 2, label="4", options=["steps=4", "guidance=2"]))
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "words"),
+    [
+        ("vae", ["--label", "3"], "not conditional"),
+        ("gan", ["--label", "eleven"], "no class"),
+        ("gan", ["--label", "10"], "no class"),
+        ("gan", ["--set", "truncate=1"], "truncation"),
+        ("gan", ["--set", "truncation=-1"], "must not be negative"),
+        ("ddpm", ["--set", "steps=none"], "steps"),
+        ("ddpm", ["--set", "sampler=dpm"], "ddim"),
+        ("vae", ["--previews", "film.gif"], "no steps"),
+    ],
+)
+def test_what_a_model_cannot_do_is_said(
+    name: str,
+    arguments: list[str],
+    words: str,
+    runs: dict[str, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["sample", runs[name], "-n", "1", *arguments, "--out", str(tmp_path / "out")]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_previews_are_a_film(runs: dict[str, str], tmp_path: Path) -> None:
+    film = tmp_path / "film.gif"
+    command = ["sample", runs["ddpm"], "-n", "3", "--set", "steps=5", "--previews", str(film)]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 0
+    with Image.open(film) as found:
+        assert found.n_frames == 5  # type: ignore[attr-defined]
+
+
+def test_redraw(runs: dict[str, str], pictures: tuple[str, str], tmp_path: Path) -> None:
+    out = tmp_path / "filled.png"
+    command = ["edit", "redraw", runs["ddpm"], "--of", pictures[0], "-n", "2", "--set", "steps=3"]
+    assert main([*command, "--mask", pictures[1], "--out", str(out)]) == 0
+    assert json.loads(out.with_suffix(".json").read_text())["edit"]["mask"] == pictures[1]
+    assert main([*command, "--strength", "0.5", "--out", str(tmp_path / "like.png")]) == 0
+
+
+def test_redraw_refuses(
+    runs: dict[str, str], pictures: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["edit", "redraw", runs["ddpm"], "--of", pictures[0], "--out", str(tmp_path / "x.png")]
+    assert main([*command, "--strength", "1.5"]) == 2
+    assert "between 0" in capsys.readouterr().err
+    black = tmp_path / "black.png"
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(black)
+    assert main([*command, "--mask", str(black)]) == 2
+    assert "nothing is white" in capsys.readouterr().err
+    assert main(["edit", "redraw", runs["gan"], "--of", pictures[0], "--out", str(tmp_path / "x.png")]) == 2
+    assert "Refinement" in capsys.readouterr().err
+
+
+def test_evaluate_draws(runs: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    command = [
+        "evaluate",
+        runs["ddpm"],
+        "--drawn",
+        "40",
+        "--limit",
+        "4",
+        "--samples",
+        "2",
+        "--set",
+        "steps=3",
+        "--json",
+    ]
+    assert main(command) == 0
+    metrics = json.loads(capsys.readouterr().out)["metrics"]
+    for name in ("nll", "frechet", "frechet_floor", "frechet_ceiling", "condition_accuracy", "memorisation"):
+        assert name in metrics
+    assert "steps = 3" in metrics["frechet"]["detail"]
+    assert metrics["frechet"]["n"] == 40
+    assert main(["evaluate", runs["gan"], "--drawn", "0", "--quiet"]) == 0
+    assert "frechet" not in capsys.readouterr().out
