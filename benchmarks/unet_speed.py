@@ -19,7 +19,7 @@ import logging
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -72,12 +72,11 @@ def sampling(call: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], None]:
     return run
 
 
-def jobs(name: str) -> dict[str, dict[str, Callable[[], None]]]:
-    """By job: what each side runs."""
+def jobs(name: str) -> Iterator[tuple[str, dict[str, Callable[[], None]]]]:
+    """Each job, and what each side runs."""
     config, channels, side, batch = SIZES[name]
     x = torch.randn(batch, channels, side, side)
     t = torch.randint(1000, (batch,))
-    found: dict[str, dict[str, Callable[[], None]]] = {}
     for job in ("train float32", "train bfloat16 autocast", "sample float32", "sample bfloat16 weights"):
         bf16, train = "bfloat16" in job, job.startswith("train")
         sides: dict[str, Callable[[], None]] = {}
@@ -99,8 +98,7 @@ def jobs(name: str) -> dict[str, dict[str, Callable[[], None]]]:
                     table = ours.embed(t[:1].float())
                 call = lambda x, net=ours, table=table: net.forward_embedded(x, table)  # noqa: E731
             sides[who] = training(call, net, mine, bf16) if train else sampling(call, mine)
-        found[job] = sides
-    return found
+        yield job, sides
 
 
 def seconds(run: Callable[[], None]) -> float:
@@ -122,7 +120,7 @@ def main() -> None:
     torch.set_flush_denormal(True)
     logging.getLogger("diffusers").setLevel(logging.ERROR)
     rows = []
-    for job, sides in jobs(options.size).items():
+    for job, sides in jobs(options.size):
         for run in sides.values():  # memory and oneDNN's caches
             run(), run()
         rounds = [{who: seconds(run) for who, run in sides.items()} for _ in range(options.rounds)]

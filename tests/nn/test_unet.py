@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from castalia.core.config import from_json, to_json
 from castalia.nn.attention import PictureAttention, attend
+from castalia.nn.convolutions import up_convolve
 from castalia.nn.embeddings import FourierFeatures, sinusoids
 from castalia.nn.groupnorm import GroupNorm
 from castalia.nn.unet import ResidualBlock, UNet, UNetConfig, ddpm_cifar, small_8, small_28
-from castalia.nn.upsampling import up_convolve
 
 TINY = UNetConfig(channels=(8, 16, 16), blocks=1, attention=(1,), groups=4, head_channels=4)
 

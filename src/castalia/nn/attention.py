@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from castalia.nn.convolutions import pointwise
 from castalia.nn.groupnorm import GroupNorm
 
 
@@ -28,16 +29,14 @@ class PictureAttention(nn.Module):
             raise ValueError(f"{channels} channels cannot be cut into {heads} heads")
         self.heads, self.gain = heads, gain
         self.norm = GroupNorm(groups, channels, eps, silu=False) if groups else nn.Identity()
-        # convolutions and not nn.Linear: equal arithmetic, and in float32 up to 3 times faster on processors where
-        # matrix products are not the library's strength
         self.qkv = nn.Conv2d(channels, 3 * channels, 1)
         self.out = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         b, c, h, w = x.shape
-        tokens = self.qkv(self.norm(x)).permute(0, 2, 3, 1).reshape(b, h * w, 3, self.heads, c // self.heads)
+        tokens = pointwise(self.qkv, self.norm(x)).permute(0, 2, 3, 1).reshape(b, h * w, 3, self.heads, c // self.heads)
         mixed = attend(*tokens.permute(2, 0, 3, 1, 4).unbind(0))
-        y = x + self.out(mixed.transpose(1, 2).reshape(b, h, w, c).permute(0, 3, 1, 2))
+        y = x + pointwise(self.out, mixed.transpose(1, 2).reshape(b, h, w, c).permute(0, 3, 1, 2))
         return y if self.gain == 1 else y * self.gain
 
 

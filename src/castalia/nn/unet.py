@@ -30,9 +30,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from castalia.nn.attention import PictureAttention
+from castalia.nn.convolutions import pointwise, up_convolve
 from castalia.nn.embeddings import FourierFeatures, sinusoids
 from castalia.nn.groupnorm import GroupNorm
-from castalia.nn.upsampling import up_convolve
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ class ResidualBlock(nn.Module):
         self.norm2 = GroupNorm(config.groups, outputs, config.eps)
         self.dropout = nn.Dropout(config.dropout)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
-        self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+        self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else None
 
     def forward(self, x: Tensor, e: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """Apply the block.
@@ -195,7 +195,9 @@ class ResidualBlock(nn.Module):
             h = self.norm2(F.conv2d(h, self.conv1.weight, self.conv1.bias + e[0], padding=1))
         else:
             h = self.norm2(self.conv1(h), offset=e)
-        y = self.skip(x) + self.conv2(self.dropout(h))
+        if self.skip is not None:
+            x = pointwise(self.skip, x)
+        y = x + self.conv2(self.dropout(h))
         return y if self.gain == 1 else y * self.gain
 
 

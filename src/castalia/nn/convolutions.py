@@ -1,10 +1,21 @@
-"""Nearest-neighbour up-sampling and the convolution after it, in one."""
+"""Convolutions called in ways that are faster on processors, with the same results up to rounding."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+def pointwise(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """Apply a 1x1 convolution.
+
+    With one thread and fewer than 16 examples, torch hands a float32 one to a matrix product that is half as fast as
+    its convolution on some processors (measured: AMD Zen 5, torch 2.13) and equal on others. A dilated one it does
+    not, and for a single point dilation means nothing.
+    """
+    return F.conv2d(x, conv.weight, conv.bias, dilation=2 if x.device.type == "cpu" else 1)
+
 
 _ONCE_OR_TWICE = ((0.0, 0.0, 1.0), (0.0, 1.0, 1.0), (1.0, 1.0, 0.0), (1.0, 0.0, 0.0))
 """Along one side: which of three kernel entries meet one pixel of the small picture, for four distances to it."""
