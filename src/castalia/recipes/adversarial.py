@@ -81,16 +81,17 @@ def wgan_gp_grid() -> Recipe:
             critic_activation="relu",
             weights="torch",
             critic_steps=2,
+            critic_optimizer=replace(WGAN_ADAM, lr=2e-3),
             penalty=0.1,
         ),
         data=Data("grid-25"),
         training=Training(
             steps=20_000,
             batch_size=256,
-            lr=2e-3,
+            lr=1e-3,
             optimizer=WGAN_ADAM,
             schedule=Schedule("cosine", warmup=200, end=0.0),
-            ema_half_life=50_000,
+            ema_half_life=200_000,
             precision="float32",
             log_every=200,
         ),
@@ -107,13 +108,20 @@ def wgan_gp_ring() -> Recipe:
 
 
 def dcgan_digits() -> Recipe:
-    """Scikit-learn's 8x8 digits: the demo."""
+    """Scikit-learn's 8x8 digits by class: the demo."""
     return Recipe(
         model="gan",
-        config=GANConfig(latent_dims=32, widths=(64, 128), critic_widths=(32, 64), r1=0.1),
+        config=GANConfig(
+            latent_dims=32,
+            widths=(64, 128),
+            critic_widths=(32, 64),
+            r1=0.1,
+            condition="projection",
+            conditional_norm=True,
+        ),
         data=Data("digits"),
         training=Training(
-            steps=3_000,
+            steps=2_500,
             batch_size=64,
             lr=1e-3,
             optimizer=Optimizer("adam", betas=(0.5, 0.99)),
@@ -124,15 +132,15 @@ def dcgan_digits() -> Recipe:
 
 
 def wgan_digits() -> Recipe:
-    """Scikit-learn's 8x8 digits with a gradient penalty: the demo."""
+    """Scikit-learn's 8x8 digits by class, with a gradient penalty: the demo."""
     return Recipe(
         model="wgan",
-        config=WGANConfig(latent_dims=32, widths=(64, 128), critic_widths=(32, 64), critic_steps=3, weights="he"),
+        config=WGANConfig(latent_dims=32, widths=(32, 64), critic_steps=3, weights="he", condition="concatenate"),
         data=Data("digits"),
         training=Training(
-            steps=2_000,
+            steps=1_500,
             batch_size=64,
-            lr=1e-3,
+            lr=2e-3,
             optimizer=WGAN_ADAM,
             schedule=Schedule("linear", warmup=50, end=0.0),
             ema_half_life=5_000,
