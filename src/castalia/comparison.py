@@ -43,9 +43,6 @@ PLOTTED = 1_000
 NEIGHBOURS = 16
 """Samples that are shown above their nearest training examples."""
 
-SUFFIXES = ("_floor", "_ceiling")
-"""What is the same for all runs, and stands beside them."""
-
 
 @dataclass(frozen=True)
 class Point:
@@ -270,8 +267,7 @@ def page(sides: Sequence[Side], real: Dataset | None = None) -> Page:
         if side.nearest:
             made.png(side.nearest, side.name)
     made.heading("Numbers")
-    header, rows = _table(sides)
-    made.table(header, rows, "In brackets 95 % intervals over examples. A dash: the system cannot be asked for it.")
+    made.metrics({side.name: side.results["metrics"] for side in sides})
     if any(side.by_steps for side in sides):
         made.heading("Quality against sampling time")
         made.curve(
@@ -302,25 +298,6 @@ def page(sides: Sequence[Side], real: Dataset | None = None) -> Page:
         for name, m in side.results["metrics"].items()
     ]
     return made.table(("run", "metric", "unit", "kind", "n", "seed", "detail"), detail)
-
-
-def _table(sides: Sequence[Side]) -> tuple[list[str], list[list[str | float | int | None]]]:
-    """One row per metric, one column per run, then floor and ceiling."""
-    metrics = [side.results["metrics"] for side in sides]
-    names = list(dict.fromkeys(name for m in metrics for name in m if not name.endswith(SUFFIXES)))
-    rows: list[list[str | float | int | None]] = []
-    for name in names:
-        shared = [next((m[name + s] for m in metrics if name + s in m), None) for s in SUFFIXES]
-        unit = next(m[name]["unit"] for m in metrics if name in m)
-        rows.append([name, unit, *(_cell(m.get(name)) for m in metrics), *(_cell(s) for s in shared)])
-    return ["metric", "unit", *(side.name for side in sides), "floor", "ceiling"], rows
-
-
-def _cell(metric: Mapping[str, Any] | None) -> str | None:
-    if metric is None:
-        return None
-    interval = metric["interval"]
-    return f"{metric['value']:.4g}" + (f" ({interval[0]:.4g} to {interval[1]:.4g})" if interval else "")
 
 
 def _all_steps(sides: Sequence[Side]) -> list[int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,12 +18,15 @@ from torch import Tensor
 from castalia import api, recipes
 from castalia.catalogue import CATALOGUE, Entry
 from castalia.core.data import Dataset
-from castalia.core.model import Inference, Latents, Model, Preview, Refinement
+from castalia.core.model import Density, Inference, Latents, Model, Preview, Refinement
 from castalia.core.rng import SampleRng
 from castalia.creative import latents, maps
 from castalia.evaluation.report import Page
 from castalia.media.image.write import grid_image, png_bytes
 from castalia.training.loop import train
+
+SIDE = ("frechet", "precision", "recall", "coverage", "modes", "condition_accuracy", "memorisation", "sampling_speed")
+"""What the systems are compared in at the end of the page."""
 
 TRAINING_SHARE = 0.6
 """Share of the time that trains; the rest measures and draws."""
@@ -44,8 +48,10 @@ def demo(out: Path, minutes: float = 4.0) -> Path:
         "scikit-learn's 1,797 handwritten digits of 8 by 8 pixels. Nothing was downloaded."
     )
     shown = [CATALOGUE[name] for name in recipes.DEMOS]
-    for entry in shown:
-        _system(page, entry, out, minutes / len(shown))
+    measured = {entry.name: _system(page, entry, out, minutes / len(shown)) for entry in shown}
+    page.heading("Side by side")
+    page.metrics({name: {k: m for k, m in metrics.items() if k.startswith(SIDE)} for name, metrics in measured.items()})
+    page.code("castalia compare " + " ".join(f"runs/{name}" for name in measured) + " --out report.html")
     page.heading("What the numbers mean")
     for word, meaning in MEANINGS.items():
         page.text(f"{word}: {meaning}")
@@ -55,8 +61,8 @@ def demo(out: Path, minutes: float = 4.0) -> Path:
     return out / "index.html"
 
 
-def _system(page: Page, entry: Entry, out: Path, minutes: float) -> None:
-    """Train one system, and show and measure what it can do."""
+def _system(page: Page, entry: Entry, out: Path, minutes: float) -> dict[str, Any]:
+    """Train one system, show and measure what it can do, and return the measurements."""
     name = recipes.DEMOS[entry.name]
     recipe = recipes.recipe(name)
     recipe = replace(recipe, training=replace(recipe.training, minutes=minutes * TRAINING_SHARE, log_every=20))
@@ -88,12 +94,10 @@ def _system(page: Page, entry: Entry, out: Path, minutes: float) -> None:
     if isinstance(model, Refinement):
         _refinement(page, model, held_out, entry.name)
     page.curve(run.losses(), "step", "loss")
-    rows = []
-    for key, m in api.evaluate(run, samples=100, baselines=True)["metrics"].items():
-        interval = f"{m['interval'][0]:.4g} to {m['interval'][1]:.4g}" if m["interval"] else ""
-        rows.append((key, f"{m['value']:.4g}", m["unit"], interval, m["kind"], str(m["n"])))
-    page.table(("measured", "value", "unit", "95 % interval", "kind", "examples"), rows)
-    page.code(f"castalia evaluate runs/{entry.name} --baselines")
+    metrics = api.evaluate(run, samples=100, baselines=isinstance(model, Density), drawn=500)["metrics"]
+    page.metrics({entry.name: metrics})
+    page.code(f"castalia evaluate runs/{entry.name} --baselines --drawn 500")
+    return metrics
 
 
 def _latents(page: Page, model: Inference, data: Dataset, held_out: Dataset, name: str) -> None:
@@ -181,6 +185,9 @@ MEANINGS = {
     "on this model would spend per value. 8 is the cost of raw bytes.",
     "baselines": "models that anybody would try first, measured in the same units: a system that does not beat them "
     "has learnt nothing.",
+    "frechet": "how far the features of samples lie from those of held-out examples; the floor is that of real ones.",
+    "precision, recall": "the share of samples that lie among the real examples, and of real ones among the samples.",
+    "memorisation": "how near samples are to training examples, beside held-out ones; well below 1 means copies.",
     "active units": "latent dimensions that carry information about the example.",
 }
 

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from castalia.core.files import write_bytes
 
@@ -55,6 +56,9 @@ pre { background: var(--panel); border: 1px solid var(--line); border-radius: 10
 """
 
 _COLOURS = 6
+
+SUFFIXES = ("_floor", "_ceiling")
+"""Metrics that belong to the data and not to a run, and stand beside the run's."""
 
 
 class Page:
@@ -103,6 +107,25 @@ class Page:
         note = f'<p class="note">{escape(caption)}</p>' if caption else ""
         table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
         return self._add(f'<div class="wide">{table}{note}</div>')
+
+    def metrics(self, runs: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Page:
+        """Add a table of measurements: a row for each metric, a column for each run, then floor and ceiling.
+
+        Args:
+            runs: metrics by name, as ``results.json`` has them, for each run by its name.
+        """
+        names = dict.fromkeys(name for m in runs.values() for name in m if not name.endswith(SUFFIXES))
+        rows: list[list[Cell]] = []
+        for name in names:
+            unit = next(m[name]["unit"] for m in runs.values() if name in m)
+            shared = [next((m[name + s] for m in runs.values() if name + s in m), None) for s in SUFFIXES]
+            rows.append([name, unit, *(_measured(m.get(name)) for m in runs.values()), *map(_measured, shared)])
+        return self.table(
+            ["metric", "unit", *runs, "floor", "ceiling"],
+            rows,
+            "In brackets 95 % intervals. Floor: real examples against real ones; ceiling: a trivial baseline. A dash: "
+            "there is no such number.",
+        )
 
     def figure(self, data_uri: str, caption: str = "") -> Page:
         """Add a picture given as a ``data:image/...;base64,`` address.
@@ -163,6 +186,13 @@ class Page:
     def _add(self, part: str) -> Page:
         self._parts.append(part)
         return self
+
+
+def _measured(metric: Mapping[str, Any] | None) -> str | None:
+    if metric is None:
+        return None
+    interval = metric["interval"]
+    return f"{metric['value']:.4g}" + (f" ({interval[0]:.4g} to {interval[1]:.4g})" if interval else "")
 
 
 def _is_number(value: Cell) -> bool:
