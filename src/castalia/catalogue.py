@@ -56,6 +56,18 @@ def _wgan() -> type[Model]:
     return WGAN
 
 
+def _ddpm() -> type[Model]:
+    from castalia.models.diffusion.ddpm import DDPM
+
+    return DDPM
+
+
+def _edm() -> type[Model]:
+    from castalia.models.diffusion.edm import EDM
+
+    return EDM
+
+
 CATALOGUE: dict[str, Entry] = {
     entry.name: entry
     for entry in (
@@ -87,6 +99,25 @@ CATALOGUE: dict[str, Entry] = {
             paper="Arjovsky et al. 2017 (arXiv:1701.07875); gradient penalty: Gulrajani et al. 2017 (arXiv:1704.00028)",
             capabilities=("Latents", "Exportable"),
             load=_wgan,
+        ),
+        Entry(
+            name="ddpm",
+            title="Denoising diffusion (DDPM, DDIM)",
+            family="diffusion",
+            media=("image", "points"),
+            paper="Sohl-Dickstein et al. 2015 (arXiv:1503.03585); Ho et al. 2020 (arXiv:2006.11239); Song et al. 2021 "
+            "(arXiv:2010.02502); Nichol & Dhariwal 2021 (arXiv:2102.09672)",
+            capabilities=("Density", "Latents", "Refinement", "Exportable"),
+            load=_ddpm,
+        ),
+        Entry(
+            name="edm",
+            title="Preconditioned diffusion (EDM)",
+            family="diffusion",
+            media=("image", "points"),
+            paper="Karras et al. 2022 (arXiv:2206.00364); likelihood: Song et al. 2021 (arXiv:2011.13456)",
+            capabilities=("Density", "Latents", "Refinement", "Exportable"),
+            load=_edm,
         ),
     )
 }

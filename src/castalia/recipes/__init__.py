@@ -34,6 +34,15 @@ def _adversarial(name: str) -> Callable[[], Recipe]:
     return load
 
 
+def _diffusion(name: str) -> Callable[[], Recipe]:
+    def load() -> Recipe:
+        from castalia.recipes import diffusion
+
+        return diffusion.RECIPES[name]()
+
+    return load
+
+
 RECIPES: dict[str, Callable[[], Recipe]] = {
     name: _vae(name)
     for name in (
@@ -78,6 +87,22 @@ RECIPES |= {
     )
 }
 
+RECIPES |= {
+    name: _diffusion(name)
+    for name in (
+        "diffusion-digits",
+        "ddpm-mnist",
+        "ddpm-cifar",
+        "ddpm-emoji",
+        "ddpm-pictures",
+        "ddpm-grid",
+        "edm-digits",
+        "edm-mnist",
+        "edm-pictures",
+        "edm-grid",
+    )
+}
+
 DEFAULTS: dict[tuple[str, str], str] = {
     ("vae", "digits"): "vae-digits",
     ("vae", "mnist"): "vae-mnist",
@@ -94,11 +119,27 @@ DEFAULTS: dict[tuple[str, str], str] = {
     ("wgan", "stacked-mnist"): "wgan-gp-stacked-mnist",
     ("wgan", "cifar10-jpeg"): "wgan-gp-cifar",
     ("wgan", "*"): "wgan-pictures",
+    ("ddpm", "digits"): "diffusion-digits",
+    ("ddpm", "mnist"): "ddpm-mnist",
+    ("ddpm", "cifar10-jpeg"): "ddpm-cifar",
+    ("ddpm", "noto-emoji"): "ddpm-emoji",
+    ("ddpm", "*"): "ddpm-pictures",
+    ("edm", "digits"): "edm-digits",
+    ("edm", "mnist"): "edm-mnist",
+    ("edm", "*"): "edm-pictures",
     **{("gan", points): "pacgan-grid" for points in ("grid-25", "ring-8", "swiss-roll", "two-moons")},
     **{("wgan", points): "wgan-gp-grid" for points in ("grid-25", "ring-8", "swiss-roll", "two-moons")},
+    **{("ddpm", points): "ddpm-grid" for points in ("grid-25", "ring-8", "swiss-roll", "two-moons")},
+    **{("edm", points): "edm-grid" for points in ("grid-25", "ring-8", "swiss-roll", "two-moons")},
 }
 
-DEMOS: dict[str, str] = {"vae": "vae-digits", "gan": "dcgan-digits", "wgan": "wgan-digits"}
+DEMOS: dict[str, str] = {
+    "vae": "vae-digits",
+    "gan": "dcgan-digits",
+    "wgan": "wgan-digits",
+    "ddpm": "diffusion-digits",
+    "edm": "edm-digits",
+}
 """The recipe that shows each system on built-in data; ``castalia demo`` runs them all."""
 
 

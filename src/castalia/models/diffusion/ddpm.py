@@ -1,0 +1,364 @@
+"""Denoising diffusion in discrete time.
+
+Papers
+    Sohl-Dickstein et al. 2015, "Deep Unsupervised Learning using Nonequilibrium Thermodynamics" (arXiv:1503.03585).
+    Ho, Jain & Abbeel 2020, "Denoising Diffusion Probabilistic Models" (arXiv:2006.11239): linear schedule, prediction
+    of the noise, L_simple (eq. 14), the fixed variances, the bound (eq. 5) with its discretised decoder (eq. 13).
+    Song, Meng & Ermon 2021, "Denoising Diffusion Implicit Models" (arXiv:2010.02502): fewer steps, ``eta``.
+    Nichol & Dhariwal 2021, "Improved Denoising Diffusion Probabilistic Models" (arXiv:2102.09672): cosine schedule,
+    learned variance with L_hybrid = L_simple + 0.001 L_vlb, no gradient from L_vlb into the mean.
+    Salimans & Ho 2022 (arXiv:2202.00512): v. Hang et al. 2023 (arXiv:2303.09556): min-SNR weights.
+    Lin et al. 2024 (arXiv:2305.08891): zero terminal SNR. Ho & Salimans 2022: dropped labels.
+
+What differs, and why
+    Training sees x_t = sqrt(abar) x0 + sqrt(1 - abar) eps as in the papers. Everything after it speaks of
+    x = x0 + sigma eps, which is the same divided by sqrt(abar); see schedules.py.
+    A linear schedule of T steps has the betas of Ho et al. times 1000 / T, so that all noise together is the same.
+    Samplers use noise levels between the steps too: the time that the network is told is then not a whole number.
+    ``weighting="vlb"``: the weights of the bound, by drawing the steps in proportion to them. The gradient is in
+    expectation that of the bound, and its variance much smaller than with weights on evenly drawn steps.
+    Where a denoised picture is clipped, the direction of the noise follows from the clipped one.
+    Pictures that hold few values are modelled as such; see units.py.
+
+Expected: see ``recipes/diffusion.py`` and the system's page.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from castalia.core.data import Batch, Dataset, ImageSpec, PointsSpec
+from castalia.core.errors import UsageError
+from castalia.core.model import (
+    Config,
+    Density,
+    Exportable,
+    Latents,
+    Likelihood,
+    Logs,
+    Model,
+    Objective,
+    Progress,
+    Refinement,
+    Stage,
+    Watch,
+    check_condition,
+    sample_options,
+)
+from castalia.core.rng import Rng, SampleRng
+from castalia.models.diffusion import schedules
+from castalia.models.diffusion.drawing import Denoiser, DrawingOptions, Job, check_redraw
+from castalia.models.diffusion.likelihood import decoder_deviation, step_kl, strata, variational_bound
+from castalia.models.diffusion.networks import PerceptronConfig, network_of
+from castalia.models.diffusion.schedules import Discrete, Prediction
+from castalia.models.diffusion.units import Labels, units_of
+from castalia.nn.unet import UNetConfig, small_28
+
+
+@dataclass(frozen=True)
+class DDPMConfig(Config):
+    """Configuration of discrete-time diffusion.
+
+    Attributes:
+        unet: the network for pictures.
+        perceptron: the network for points.
+        timesteps: T.
+        schedule: of the betas. ``linear`` is scaled with T; ``scaled_linear`` is that of latent diffusion.
+        zero_snr: rescale the schedule so that nothing of the example is left at step T; not with ``eps``.
+        prediction: what the network predicts.
+        variance: of a reverse step: the posterior's, beta, or learned between them.
+        weighting: of the steps in the loss.
+        snr_limit: ``min_snr``: gamma.
+        vlb_weight: ``learned``: lambda of L_hybrid.
+        conditional: learn the labels of the data as well.
+        label_drop: conditional: share of examples that are learned without their label. More than 0: the unconditional
+            model is what guidance, redrawing and the likelihood use.
+    """
+
+    unet: UNetConfig = field(default_factory=small_28)
+    perceptron: PerceptronConfig = field(default_factory=PerceptronConfig)
+    timesteps: int = 1000
+    schedule: Literal["linear", "cosine", "scaled_linear"] = "linear"
+    zero_snr: bool = False
+    prediction: Prediction = "eps"
+    variance: Literal["fixed_small", "fixed_large", "learned"] = "fixed_large"
+    weighting: Literal["simple", "min_snr", "vlb"] = "simple"
+    snr_limit: float = 5.0
+    vlb_weight: float = 0.001
+    conditional: bool = False
+    label_drop: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.timesteps < 2:
+            raise ValueError("timesteps must be at least 2")
+        if self.zero_snr and self.prediction == "eps":
+            raise ValueError("zero_snr: where there is only noise, predicting it says nothing; choose v or x0")
+        if self.snr_limit <= 0 or self.vlb_weight < 0 or not 0 < self.label_drop < 1:
+            raise ValueError("snr_limit must be positive, vlb_weight not negative, label_drop between 0 and 1")
+        if self.conditional and not self.unet.null_class:
+            raise ValueError("conditional needs unet.null_class=true")
+        self.process()
+
+    def process(self) -> Discrete:
+        """Its noise levels."""
+        t, scale = self.timesteps, 1000 / self.timesteps
+        if self.schedule == "cosine":
+            betas = schedules.cosine_betas(t)
+        elif self.schedule == "linear":
+            betas = np.minimum(schedules.linear_betas(t, scale * 1e-4, scale * 0.02), 0.999)
+        else:
+            betas = np.minimum(schedules.scaled_linear_betas(t, scale * 0.00085, scale * 0.012), 0.999)
+        try:
+            return Discrete.of(schedules.zero_terminal_snr(betas) if self.zero_snr else betas)
+        except ValueError as error:
+            raise ValueError(f"timesteps: {self.schedule} with {t} steps does not work: {error}") from error
+
+
+@dataclass(frozen=True)
+class DDPMOptions(DrawingOptions):
+    """How examples are drawn; see :class:`castalia.models.diffusion.drawing.DrawingOptions`.
+
+    Attributes:
+        sampler: ``ddpm`` is ancestral sampling with the variance of the configuration.
+        steps: at most T with ``leading``, ``trailing`` and ``linspace``.
+        grid: steps of the process (``leading``, ``trailing``, ``linspace``), or levels between its first and last.
+        clip: keep denoised pictures among the pictures that there are: clipped, and near the noiseless end rounded.
+    """
+
+    sampler: Literal["ddpm", "ddim", "euler", "euler-ancestral", "heun", "dpm++2m", "dpm++3m", "dpm++2m-sde"] = (
+        "dpm++2m"
+    )
+    grid: Literal["leading", "trailing", "linspace", "karras", "log", "logistic"] = "logistic"
+    clip: bool = True
+
+
+class DDPM(Model[DDPMConfig, ImageSpec | PointsSpec], Density, Latents, Refinement, Exportable):
+    """p(x_{0:T}): a chain that removes the noise that q(x_t | x_{t-1}) = N(sqrt(1 - beta_t) x_{t-1}, beta_t) added."""
+
+    Config = DDPMConfig
+    SampleOptions = DDPMOptions
+    sigmas: Tensor
+    chance: Tensor
+
+    def __init__(self, config: DDPMConfig, spec: ImageSpec | PointsSpec) -> None:
+        super().__init__()
+        self.config, self.spec, self.process = config, spec, config.process()
+        self.latent_dims = math.prod(spec.shape)
+        self.classes = len(spec.classes) if config.conditional else 0
+        if config.conditional and not spec.classes:
+            raise UsageError("The data have no labels; give labelled data, or set config.conditional=false.")
+        self.learned = config.variance == "learned"
+        self.network = network_of(spec, config.unet, config.perceptron, 1 + self.learned, self.classes)
+        self.units, self.labels = units_of(spec), Labels(self.classes, config.label_drop)
+        # the bound as a sum of w_t |eps - predicted|^2: Ho et al., eq. 12; the first term stands for the decoder's
+        levels = self.process.sigmas
+        weights = 0.5 * ((levels / np.concatenate([levels[:1] / math.sqrt(2), levels[:-1]])) ** 2 - 1)
+        self.vlb_scale = float(weights.sum())
+        self.register_buffer("chance", torch.from_numpy(weights / weights.sum()).float(), persistent=False)
+        self.register_buffer("sigmas", torch.from_numpy(levels).float(), persistent=False)
+
+    def initialise(self, data: Dataset, rng: Rng, parents: Mapping[str, Model]) -> None:
+        """Find the values that pictures hold (or mean and deviation of points), and how often each label occurs."""
+        self.units.fit(data)
+        self.labels.fit(data)
+
+    # the objective
+
+    def stages(self) -> tuple[Stage, ...]:
+        return (Stage("train", (Objective("diffusion", self.network, self.loss),)),)
+
+    def loss(self, batch: Batch, rng: Rng, progress: Progress) -> tuple[Tensor, Logs]:
+        """Mean squared error of the prediction per value, weighted, averaged over the batch; and L_vlb if learned."""
+        c, last = self.config, len(self.process) - 1
+        x0, eps = self.units.inward(batch.x), rng.normal("noise", *self.spec.shape)
+        if c.weighting == "vlb":
+            times = torch.searchsorted(self.chance.cumsum(0), rng.uniform("time"), right=True).clamp(max=last)
+        else:
+            times = rng.integers("time", last + 1)
+        sigma = self.sigmas[times].view(-1, *[1] * (x0.ndim - 1))
+        skip, out, inner = schedules.scalings(c.prediction, sigma)
+        signal, noise = inner, sigma * inner  # sqrt(abar) and sqrt(1 - abar)
+        output = self.network(signal * x0 + noise * eps, times.float(), self.labels.for_training(batch, rng)).float()
+        predicted, raw = output.chunk(2, 1) if self.learned else (output, output)
+        error = (predicted - schedules.target(c.prediction, x0, eps, sigma)).square().flatten(1).mean(1)
+        logs = {"mse": error.mean()}
+        scale, flat = out.flatten(), sigma.flatten()
+        if c.weighting == "min_snr":
+            error = error * (flat**-2).clamp(max=c.snr_limit) * scale**2
+        elif c.weighting == "vlb":
+            error = error * self.vlb_scale * (scale / flat) ** 2
+        loss = error.mean()
+        if self.learned:
+            denoised = self.units.settle(skip * (x0 + sigma * eps) + out * predicted.detach(), sigma)
+            # in bits per value, as in the code of Nichol & Dhariwal
+            terms = self._term(x0, denoised, times, (raw + 1) / 2) / math.log(2)
+            terms = terms / self.chance[times] if c.weighting == "vlb" else terms * (last + 1)
+            loss = loss + c.vlb_weight * terms.mean()
+            logs["vlb"] = terms.mean()
+        return loss, logs
+
+    def _term(self, x0: Tensor, denoised: Tensor, times: Tensor, fraction: Tensor) -> Tensor:
+        """One term of the bound for each example, nats per value (B,), with gradients for the variance only."""
+        later = times.clamp(min=1)
+        term = step_kl(x0.double(), denoised.double(), self.process, later, fraction.double(), stop_mean=True)
+        term = term.flatten(1).mean(1)
+        first = times == 0
+        if first.any():
+            deviation = decoder_deviation(self.process, fraction[first].double())
+            assert isinstance(deviation, Tensor)
+            decoded = -self.units.decoder()(x0[first], denoised[first].detach(), deviation)
+            term = term.masked_scatter(first, decoded.flatten(1).mean(1))
+        return term.float()
+
+    # what it can do
+
+    def _denoiser(self, label: Tensor | None, clip: bool) -> Denoiser:
+        """The network as a denoise function of (x, sigma, label)."""
+
+        def scalings(sigma: float) -> tuple[float, float, float, float]:
+            inner = 1 / math.sqrt(1 + sigma * sigma)
+            skip, out = {"eps": (1.0, -sigma), "v": (inner * inner, -sigma * inner), "x0": (0.0, 1.0)}[
+                self.config.prediction
+            ]
+            return skip, out, inner, self.process.time(sigma)
+
+        units = self.units if clip else None
+        return Denoiser(self.network, scalings, label=label, units=units, split=self.learned)
+
+    def _levels(self, options: DDPMOptions, strength: float = 1.0) -> list[float]:
+        """Noise levels of a sampling that starts at a share ``strength`` of the steps."""
+        kind, low, high = options.grid, float(self.process.sigmas[0]), self._level(strength)
+        if kind == "karras":
+            return schedules.karras_sigmas(options.steps, min(low, high / 2), high)
+        if kind == "log":
+            return schedules.log_sigmas(options.steps, min(low, high / 2), high)
+        if kind == "logistic":
+            return schedules.logistic_sigmas(options.steps, min(low, high / 2), high)
+        if strength == 1:
+            return schedules.grid(self.process, options.steps, kind)
+        return [self._level(strength * (1 - i / options.steps)) for i in range(options.steps)] + [0.0]
+
+    def _level(self, share: float) -> float:
+        """Noise level at a share of the T steps; below the first step it falls to 0 linearly."""
+        time = share * len(self.process) - 1
+        return self.process.sigma(time) if time >= 0 else float(self.process.sigmas[0]) * (time + 1)
+
+    def _job(
+        self,
+        label: Tensor | None,
+        options: DDPMOptions,
+        rng: SampleRng,
+        *,
+        strength: float = 1.0,
+        temperature: float = 1.0,
+        watch: Watch | None = None,
+    ) -> Job:
+        n, null = rng.rows, self.labels.null(rng.rows)
+        everything = label if label is None or null is None or options.guidance == 1 else torch.cat([label, null])
+        denoiser, sigmas = self._denoiser(everything, options.clip), self._levels(options, strength)
+        denoiser.prepare(sigmas)
+        own = options.own()
+        if options.sampler == "ddpm":
+            fixed = float(self.config.variance == "fixed_large")
+            # with guidance both branches were asked; the variance is that of the one with the label
+            own["variance"] = (lambda: denoiser.fraction[:n]) if self.learned else fixed  # type: ignore[index]
+        denoise = denoiser.for_labels(label, self.classes, options)
+        return Job(denoise, sigmas, options.sampler, own, rng, self.units, temperature, watch)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        condition: Tensor | None = None,
+        *,
+        rng: SampleRng,
+        temperature: float = 1.0,
+        options: Config | None = None,
+        watch: Watch | None = None,
+    ) -> Tensor:
+        """New examples. A conditional model without a condition draws labels as often as they occur in training.
+
+        ``temperature`` multiplies all noise.
+        """
+        check_condition(self, condition, n)
+        chosen = sample_options(self, options, DDPMOptions)
+        label = self.labels.drawn(rng) if condition is None else condition.to(self.device)
+        job = self._job(label, chosen, rng, temperature=temperature, watch=watch)
+        return job.run(temperature * math.hypot(1, job.sigmas[0]) * rng.normal("latent", *self.spec.shape))
+
+    @torch.no_grad()
+    def decode(self, z: Tensor, condition: Tensor | None = None, *, rng: SampleRng | None = None) -> Tensor:
+        """Examples from the noise that sampling starts with, by the default (deterministic) sampler.
+
+        Without a condition, those of the unconditional model. ``rng`` has nothing to draw.
+        """
+        check_condition(self, condition, len(z))
+        label = self.labels.null(len(z)) if condition is None else condition.to(self.device)
+        job = self._job(label, DDPMOptions(), SampleRng(0, range(len(z)), z.device))
+        return job.run(math.hypot(1, job.sigmas[0]) * z.view(-1, *self.spec.shape))
+
+    @torch.no_grad()
+    def refine(
+        self,
+        x: Tensor,
+        *,
+        strength: float = 1.0,
+        mask: Tensor | None = None,
+        condition: Tensor | None = None,
+        rng: SampleRng,
+        options: Config | None = None,
+        watch: Watch | None = None,
+    ) -> Tensor:
+        """Redraw examples; ``strength`` is the share of the T steps of noise that is added and removed."""
+        check_redraw(x, strength, mask, self.spec.shape)
+        check_condition(self, condition, len(x))
+        chosen = sample_options(self, options, DDPMOptions)
+        if strength == 0:
+            return x.clone()
+        label = self.labels.null(len(x)) if condition is None else condition.to(self.device)
+        job = self._job(label, chosen, rng, strength=strength, watch=watch)
+        return job.redraw(x, mask, fresh=strength == 1, width=math.hypot(1, job.sigmas[0]), times=chosen.resample)
+
+    @torch.no_grad()
+    def log_likelihood(self, x: Tensor, *, rng: SampleRng, samples: int = 1) -> Likelihood:
+        """The variational bound, from the decoder and ``samples`` of the T - 1 other terms (all, where not fewer)."""
+        self.units.check(x)
+        label = self.labels.null(len(x))
+
+        def predict(x: Tensor, times: Tensor) -> tuple[Tensor, Tensor | None]:
+            sigma = self.sigmas[times].view(-1, *[1] * (x.ndim - 1))
+            skip, out, inner = schedules.scalings(self.config.prediction, sigma)
+            output = self.network(inner * x, times.float(), label).float()
+            predicted, raw = output.chunk(2, 1) if self.learned else (output, None)
+            denoised = self.units.settle(skip * x + out * predicted, sigma)
+            return denoised, None if raw is None else (raw + 1) / 2
+
+        nats = variational_bound(
+            predict,
+            self.units.inward(x),
+            self.process,
+            self.units.decoder(),
+            noise=lambda i: rng.at("bound", i).normal("noise", *self.spec.shape),
+            where=lambda i: rng.at("bound", i).uniform("term"),
+            terms=samples,
+            variance=float(self.config.variance == "fixed_large"),
+        )
+        rest, used = len(self.process) - 1, len(strata(len(self.process), samples))
+        which = "all" if used == rest else f"{used} random ones"
+        detail = f"variational bound: decoder, prior, and {which} of {rest} terms, one noise each"
+        detail += "; null class" if self.classes else ""
+        return Likelihood(self.units.log_volume() - nats, "bound", detail, self.units.preprocessing)
+
+    def export_calls(self) -> Mapping[str, tuple[nn.Module, tuple[Tensor, ...]]]:
+        """The network: noisy examples sqrt(abar) x0 + sqrt(1 - abar) eps, times and labels to its prediction."""
+        device = self.device
+        inputs = torch.zeros(2, *self.spec.shape, device=device), torch.tensor([0.0, 1.0], device=device)
+        label = (torch.zeros(2, dtype=torch.int64, device=device),) if self.classes else ()
+        return {"network": (self.network, (*inputs, *label))}

@@ -1,0 +1,334 @@
+"""Diffusion in continuous noise levels, preconditioned.
+
+Papers
+    Karras, Aittala, Aila & Laine 2022, "Elucidating the Design Space of Diffusion-Based Generative Models"
+    (arXiv:2206.00364): preconditioning, noise distribution and weights (table 1), the rho grid (eq. 5), Heun's method
+    (algorithm 1) and its stochastic form (algorithm 2).
+    Song et al. 2021, "Score-Based Generative Modeling through Stochastic Differential Equations" (arXiv:2011.13456):
+    the probability flow and its likelihood. Kingma et al. 2021, "Variational Diffusion Models" (arXiv:2107.00630): the
+    decoder of noisy pictures. Ho & Salimans 2022: dropped labels.
+
+The network F sees x = x0 + sigma eps through
+
+    D(x, sigma) = c_skip x + c_out F(c_in x, ln(sigma) / 4),
+
+and is trained with ln sigma ~ N(P_mean, P_std^2) and weights 1 / c_out^2, so that its own target has variance 1 and
+every level counts alike at the start.
+
+The likelihood of a picture. The flow gives a density of noisy pictures y at the lowest level. With q(y | x) a Gaussian
+around x of deviation ``dequantise_sigma``, at which the flow then starts,
+
+    log p(x) >= E_q[log p(y) + log P(x | y) - log q(y | x)],   P(x | y) ~ q(y | x) over all values of a pixel,
+
+a bound. Noise of that kind is what the model was trained on. At the default, 0.4 of the distance between values, the
+bound costs 0.002 nat per value where the density is smooth, and less where the model knows that there are values.
+``dequantise="uniform"`` is what is usual instead: x + u with u uniform on the bin, of which the model knows nothing
+where pictures hold few values.
+The trace is estimated (Hutchinson), the equation solved in finitely many steps and the density at the highest level
+taken to be N(0, sigma_max^2): so the number is called an estimate and not a bound.
+
+What differs, and why
+    With sinusoidal features the network is told 250 ln(sigma): features made for whole step numbers up to 1,000 would
+    hardly tell ln(sigma) / 4 apart, which lies between -1.6 and 1.1. With Fourier features it is told ln(sigma) / 4.
+    Without the augmentation of the paper. The state of the samplers is float32, not float64.
+
+Expected: see ``recipes/diffusion.py`` and the system's page.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from castalia.core.data import Batch, Dataset, ImageSpec, PointsSpec
+from castalia.core.errors import UsageError
+from castalia.core.model import (
+    Config,
+    Density,
+    Exportable,
+    Latents,
+    Likelihood,
+    Logs,
+    Model,
+    Objective,
+    Progress,
+    Refinement,
+    Stage,
+    Watch,
+    check_condition,
+    sample_options,
+)
+from castalia.core.rng import Rng, SampleRng
+from castalia.models.diffusion import schedules
+from castalia.models.diffusion.drawing import Denoiser, DrawingOptions, Job, check_redraw
+from castalia.models.diffusion.likelihood import flow_log_density, gaussian_dequantisation
+from castalia.models.diffusion.networks import PerceptronConfig, network_of
+from castalia.models.diffusion.units import Labels, PictureUnits, units_of
+from castalia.nn.unet import UNetConfig, small_28
+
+
+@dataclass(frozen=True)
+class EDMConfig(Config):
+    """Configuration of preconditioned continuous diffusion.
+
+    Attributes:
+        unet: the network for pictures.
+        perceptron: the network for points.
+        data_std: deviation of the data in the model's units; 0 measures it before training.
+        noise_mean: P_mean, mean of ln sigma in training.
+        noise_std: P_std, its deviation.
+        conditional: learn the labels of the data as well.
+        label_drop: conditional: share of examples that are learned without their label. More than 0: the unconditional
+            model is what guidance, redrawing and the likelihood use.
+        sigma_min: lowest noise level of sampling.
+        sigma_max: highest noise level.
+        flow_steps: likelihood: steps of fourth order, of four evaluations and gradients each.
+        probes: likelihood: random vectors for the trace; 0 computes it exactly, for few dimensions.
+        dequantise: likelihood of pictures: how values become continuous.
+        dequantise_sigma: ``gaussian``: deviation, as a share of the distance between neighbouring values.
+    """
+
+    unet: UNetConfig = field(default_factory=small_28)
+    perceptron: PerceptronConfig = field(default_factory=PerceptronConfig)
+    data_std: float = 0.0
+    noise_mean: float = -1.2
+    noise_std: float = 1.2
+    conditional: bool = False
+    label_drop: float = 0.1
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    flow_steps: int = 25
+    probes: int = 1
+    dequantise: Literal["gaussian", "uniform"] = "gaussian"
+    dequantise_sigma: float = 0.4
+
+    def __post_init__(self) -> None:
+        if self.data_std < 0 or self.noise_std <= 0 or not 0 < self.label_drop < 1:
+            raise ValueError("data_std must not be negative, noise_std positive, label_drop between 0 and 1")
+        if not 0 < self.sigma_min < self.sigma_max:
+            raise ValueError("0 < sigma_min < sigma_max")
+        if self.flow_steps < 1 or self.probes < 0 or self.dequantise_sigma <= 0:
+            raise ValueError("flow_steps and dequantise_sigma must be positive, probes not negative")
+        if self.conditional and not self.unet.null_class:
+            raise ValueError("conditional needs unet.null_class=true")
+
+
+@dataclass(frozen=True)
+class EDMOptions(DrawingOptions):
+    """How examples are drawn; see :class:`castalia.models.diffusion.drawing.DrawingOptions`.
+
+    Attributes:
+        sampler: ``edm`` is Heun's method with added noise.
+        steps: of Heun's method: 2 steps - 1 evaluations.
+        grid: of the noise levels.
+        rho: of the grid ``karras``.
+        churn: ``edm``: S_churn.
+        churn_low: ``edm``: S_tmin.
+        churn_high: ``edm``: S_tmax.
+        inflate: ``edm``: S_noise.
+        clip: keep denoised pictures among the pictures that there are: clipped, and near the noiseless end rounded.
+    """
+
+    sampler: Literal["heun", "edm", "ddpm", "ddim", "euler", "euler-ancestral", "dpm++2m", "dpm++3m", "dpm++2m-sde"] = (
+        "heun"
+    )
+    steps: int = 18
+    grid: Literal["karras", "log", "logistic"] = "karras"
+    rho: float = 7.0
+    churn: float = 40.0
+    churn_low: float = 0.05
+    churn_high: float = 50.0
+    inflate: float = 1.003
+    clip: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rho <= 0 or min(self.churn, self.churn_low, self.churn_high, self.inflate) < 0:
+            raise ValueError("rho must be positive; churn, churn_low, churn_high and inflate not negative")
+
+    def own(self) -> dict[str, Any]:
+        """The options that the chosen sampler takes."""
+        if self.sampler != "edm":
+            return super().own()
+        names = ("churn", "churn_low", "churn_high", "inflate")
+        return {name: getattr(self, name) for name in names}
+
+
+class EDM(Model[EDMConfig, ImageSpec | PointsSpec], Density, Latents, Refinement, Exportable):
+    """dx / dsigma = (x - D(x, sigma)) / sigma, from N(0, sigma_max^2) down to 0."""
+
+    Config = EDMConfig
+    SampleOptions = EDMOptions
+    data_std: Tensor
+
+    def __init__(self, config: EDMConfig, spec: ImageSpec | PointsSpec) -> None:
+        super().__init__()
+        self.config, self.spec = config, spec
+        self.latent_dims = math.prod(spec.shape)
+        self.classes = len(spec.classes) if config.conditional else 0
+        if config.conditional and not spec.classes:
+            raise UsageError("The data have no labels; give labelled data, or set config.conditional=false.")
+        self.network = network_of(spec, config.unet, config.perceptron, 1, self.classes)
+        self.units, self.labels = units_of(spec), Labels(self.classes, config.label_drop)
+        fourier = isinstance(spec, ImageSpec) and config.unet.time == "fourier"
+        self.time_scale = 0.25 if fourier else 250.0
+        self.register_buffer("data_std", torch.tensor(config.data_std or 0.5))
+
+    def initialise(self, data: Dataset, rng: Rng, parents: Mapping[str, Model]) -> None:
+        """Find the values that pictures hold (or mean and deviation of points), labels' rates, and the deviation."""
+        self.units.fit(data)
+        self.labels.fit(data)
+        if not self.config.data_std:
+            self.data_std.copy_(self.units.deviation(data))
+
+    # the objective
+
+    def stages(self) -> tuple[Stage, ...]:
+        return (Stage("train", (Objective("diffusion", self.network, self.loss),)),)
+
+    def loss(self, batch: Batch, rng: Rng, progress: Progress) -> tuple[Tensor, Logs]:
+        """Weighted squared error of the denoised example, which is that of F against a target of variance 1."""
+        c = self.config
+        x0, eps = self.units.inward(batch.x), rng.normal("noise", *self.spec.shape)
+        sigma = torch.exp(c.noise_mean + c.noise_std * rng.normal("sigma")).view(-1, *[1] * (x0.ndim - 1))
+        skip, out, inner = schedules.edm_scalings(sigma, float(self.data_std))
+        x = x0 + sigma * eps
+        time = self.time_scale * sigma.flatten().log()
+        output = self.network(inner * x, time, self.labels.for_training(batch, rng)).float()
+        error = (output - (x0 - skip * x) / out).square().flatten(1).mean(1)
+        mse = (out**2).flatten() * error.detach()
+        return error.mean(), {"mse": mse.mean()}
+
+    # what it can do
+
+    def _denoiser(self, label: Tensor | None, clip: bool) -> Denoiser:
+        """The network as a denoise function of (x, sigma, label)."""
+        std = float(self.data_std)
+
+        def scalings(sigma: float) -> tuple[float, float, float, float]:
+            total = sigma * sigma + std * std
+            inner = 1 / math.sqrt(total)
+            return std * std / total, sigma * std * inner, inner, self.time_scale * math.log(sigma)
+
+        return Denoiser(self.network, scalings, label=label, units=self.units if clip else None)
+
+    def _levels(self, options: EDMOptions, strength: float = 1.0) -> list[float]:
+        """Noise levels of a sampling that starts at a share ``strength`` of the way up sigma^(1/rho)."""
+        c, inverse = self.config, 1 / options.rho
+        low, high = c.sigma_min**inverse, c.sigma_max**inverse
+        high = c.sigma_max if strength == 1 else (low + strength * (high - low)) ** options.rho
+        low = min(c.sigma_min, high / 2)
+        if options.grid == "karras":
+            return schedules.karras_sigmas(options.steps, low, high, options.rho)
+        if options.grid == "log":
+            return schedules.log_sigmas(options.steps, low, high)
+        return schedules.logistic_sigmas(options.steps, low, high, float(self.data_std))
+
+    def _job(
+        self,
+        label: Tensor | None,
+        options: EDMOptions,
+        rng: SampleRng,
+        *,
+        strength: float = 1.0,
+        temperature: float = 1.0,
+        watch: Watch | None = None,
+    ) -> Job:
+        null = self.labels.null(rng.rows)
+        everything = label if label is None or null is None or options.guidance == 1 else torch.cat([label, null])
+        denoiser, sigmas = self._denoiser(everything, options.clip), self._levels(options, strength)
+        denoiser.prepare(sigmas)
+        denoise = denoiser.for_labels(label, self.classes, options)
+        return Job(denoise, sigmas, options.sampler, options.own(), rng, self.units, temperature, watch)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        condition: Tensor | None = None,
+        *,
+        rng: SampleRng,
+        temperature: float = 1.0,
+        options: Config | None = None,
+        watch: Watch | None = None,
+    ) -> Tensor:
+        """New examples. A conditional model without a condition draws labels as often as they occur in training.
+
+        ``temperature`` multiplies all noise.
+        """
+        check_condition(self, condition, n)
+        chosen = sample_options(self, options, EDMOptions)
+        label = self.labels.drawn(rng) if condition is None else condition.to(self.device)
+        job = self._job(label, chosen, rng, temperature=temperature, watch=watch)
+        return job.run(temperature * job.sigmas[0] * rng.normal("latent", *self.spec.shape))
+
+    @torch.no_grad()
+    def decode(self, z: Tensor, condition: Tensor | None = None, *, rng: SampleRng | None = None) -> Tensor:
+        """Examples from the noise that sampling starts with, by the default (deterministic) sampler.
+
+        Without a condition, those of the unconditional model. ``rng`` has nothing to draw.
+        """
+        check_condition(self, condition, len(z))
+        label = self.labels.null(len(z)) if condition is None else condition.to(self.device)
+        job = self._job(label, EDMOptions(), SampleRng(0, range(len(z)), z.device))
+        return job.run(job.sigmas[0] * z.view(-1, *self.spec.shape))
+
+    @torch.no_grad()
+    def refine(
+        self,
+        x: Tensor,
+        *,
+        strength: float = 1.0,
+        mask: Tensor | None = None,
+        condition: Tensor | None = None,
+        rng: SampleRng,
+        options: Config | None = None,
+        watch: Watch | None = None,
+    ) -> Tensor:
+        """Redraw examples; ``strength`` is the share of the way up the grid of sigma^(1/rho) that noise is added."""
+        check_redraw(x, strength, mask, self.spec.shape)
+        check_condition(self, condition, len(x))
+        chosen = sample_options(self, options, EDMOptions)
+        if strength == 0:
+            return x.clone()
+        label = self.labels.null(len(x)) if condition is None else condition.to(self.device)
+        job = self._job(label, chosen, rng, strength=strength, watch=watch)
+        return job.redraw(x, mask, fresh=strength == 1, width=job.sigmas[0], times=chosen.resample)
+
+    def log_likelihood(self, x: Tensor, *, rng: SampleRng, samples: int = 1) -> Likelihood:
+        """By the probability flow, see the module; ``samples`` is ignored (``config.probes`` counts the probes)."""
+        self.units.check(x)
+        c, label = self.config, self.labels.null(len(x))
+        denoiser, x0 = self._denoiser(label, clip=False), self.units.inward(x)
+        low, change = c.sigma_min, torch.tensor(self.units.log_volume(), dtype=torch.float64)
+        how = f"probability flow, {c.flow_steps} Runge-Kutta steps"
+        preprocessing = self.units.preprocessing
+        if isinstance(self.units, PictureUnits):
+            gap = 2 / (self.units.levels - 1)
+            if c.dequantise == "uniform":
+                x0 = x0 + gap * (rng.uniform("dequantise", *self.spec.shape) - 0.5)
+                change = torch.tensor(self.latent_dims * math.log(gap), dtype=torch.float64)
+                preprocessing += "; uniform dequantisation"
+            else:
+                low = c.dequantise_sigma * gap
+                x0, change = gaussian_dequantisation(
+                    x0, rng.normal("dequantise", *self.spec.shape), low, self.units.levels
+                )
+                preprocessing += "; Gaussian dequantisation"
+        probes = [rng.at("probe", i).integers("sign", 2, *self.spec.shape) * 2.0 - 1 for i in range(c.probes)]
+        sigmas = schedules.logistic_sigmas(c.flow_steps + 1, low, c.sigma_max, float(self.data_std))[-2::-1]
+        nats = flow_log_density(lambda y, s: denoiser(y, s, label), x0, sigmas, probes=probes or None)
+        how += f", {c.probes} random probes of the trace" if c.probes else ", exact trace"
+        return Likelihood(nats + change, "estimate", how + ("; null class" if self.classes else ""), preprocessing)
+
+    def export_calls(self) -> Mapping[str, tuple[nn.Module, tuple[Tensor, ...]]]:
+        """The network F: scaled noisy examples c_in x, times and labels to its output."""
+        device = self.device
+        inputs = torch.zeros(2, *self.spec.shape, device=device), torch.tensor([0.0, 1.0], device=device)
+        label = (torch.zeros(2, dtype=torch.int64, device=device),) if self.classes else ()
+        return {"network": (self.network, (*inputs, *label))}
