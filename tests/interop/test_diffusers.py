@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -250,15 +251,20 @@ def test_folders_of_diffusers(tmp_path):
     }
     assert any("proj_attn" in n for n in renamed)
     save_file(renamed, old / "diffusion_pytorch_model.safetensors", {"format": "pt"})
+    flat = tmp_path / "flat"  # how google/ddpm-cifar10-32 and its like are stored
+    shutil.copytree(tmp_path / "ddpm" / "unet", flat)
+    for name in ("model_index.json", "scheduler/scheduler_config.json"):
+        shutil.copy(tmp_path / "ddpm" / name, flat)
     x, t, _ = inputs(model)
     with torch.no_grad():
         expected = model(x, t).sample
-        for name in ("model", "ddpm", "ddim", "old"):
+        for name in ("ddpm", "ddim", "flat", "model", "old"):
             made = from_diffusers(tmp_path / name)
             assert (made.network()(x, t.float()) - expected).abs().max() < 1e-5
             assert (made.in_channels, made.out_channels, made.classes, made.size) == (2, 2, 0, (16, 16))
     assert made.schedule is None
     schedule = from_diffusers(tmp_path / "ddpm").schedule
+    assert schedule == from_diffusers(flat).schedule
     assert schedule == Schedule(500, beta_schedule="squaredcos_cap_v2", variance_type="fixed_large")
     assert from_diffusers(tmp_path / "ddim").schedule == schedule  # which keeps what it does not use
 
@@ -276,7 +282,7 @@ def test_half_precision_weights(tmp_path, dtype):
 def test_a_network_alone(tmp_path):
     net = ours_random(small_28())
     folder = to_diffusers(net.config, 1, 1, 0, net.state_dict(), (28, 28), tmp_path / "net")
-    assert {p.name for p in folder.iterdir()} == {"config.json", "diffusion_pytorch_model.safetensors"}
+    assert {p.name for p in folder.iterdir()} == {"config.json", "diffusion_pytorch_model.safetensors", "README.md"}
     model = diffusers.UNet2DModel.from_pretrained(folder)
     x, t = torch.randn(2, 1, 28, 28), torch.tensor([3, 800])
     with torch.no_grad():
@@ -334,6 +340,28 @@ def test_learned_variance(tmp_path):
         assert (from_diffusers(folder).network()(x, t) - net(x, t)[:, :1]).abs().max() < 1e-6
     with pytest.raises(UsageError, match="predicts no variance"):
         to_diffusers(config, 1, 1, 0, ours_random(config).state_dict(), (8, 8), tmp_path / "no", drop_variance=True)
+
+
+def test_the_card_says_what_runs(tmp_path):
+    """The Python in the folder's README runs."""
+    config = UNetConfig(channels=(8, 8), groups=2, attention=(), head_channels=8, blocks=1)
+    for name, outputs, classes, schedule in (
+        ("net", 1, 0, None),
+        ("plain", 1, 0, Schedule(num_train_timesteps=50)),
+        ("learned", 2, 0, Schedule(num_train_timesteps=2, variance_type="learned_range")),
+        ("classes", 1, 3, Schedule()),
+    ):
+        net = ours_random(config, 1, outputs, classes)
+        folder = to_diffusers(config, 1, outputs, classes, net.state_dict(), (8, 8), tmp_path / name, schedule)
+        text = (folder / "README.md").read_text()
+        assert text.startswith("---\nlibrary_name: diffusers\n")
+        code = text.split("```python\n")[1].split("```")[0]
+        if name == "learned":
+            code = code.replace("batch_size=4", "num_inference_steps=2")
+        found: dict = {"FOLDER": folder}
+        exec(code, found)
+        assert ("pictures" in found) == (name in ("plain", "learned"))
+        assert ("net" in found) == (name in ("net", "classes"))
 
 
 def test_classes_and_the_null_class(tmp_path):

@@ -5,7 +5,8 @@
       diffusion_pytorch_model.safetensors         unet/{config.json, diffusion_pytorch_model.safetensors}
                                                   scheduler/scheduler_config.json
 
-Both kinds are read and written; diffusers is not needed for it. Received folders are not believed: files must be
+Both kinds are read and written; diffusers is not needed for it. A pipeline with all of its files in one folder, as
+the oldest ones have, is read too. Received folders are not believed: files must be
 plain and of a sensible size, configurations are read field by field, and the header of the weights is compared with
 what the configuration asks for before a weight is read. Weights in pickle files (``.bin``) are refused.
 
@@ -27,10 +28,18 @@ from torch import Tensor
 
 from castalia.core.config import from_json, to_json
 from castalia.core.errors import RunError, UsageError
-from castalia.core.files import disk_error, write_json
+from castalia.core.files import disk_error, read_json, write_bytes, write_json
 from castalia.core.weights import save_tensors
 from castalia.interop import diffusers_schedule
-from castalia.interop.diffusers_files import WEIGHTS, fields_of, header_fields, opened_weights, weights_file
+from castalia.interop.diffusers_files import (
+    JSON_LIMIT,
+    WEIGHTS,
+    fields_of,
+    header_fields,
+    opened_weights,
+    plain_size,
+    weights_file,
+)
 from castalia.interop.diffusers_layout import UNet2D, from_unet2d, to_theirs, to_unet2d
 from castalia.interop.diffusers_schedule import SCHEDULERS, Schedule, read_schedule, scheduler_file
 from castalia.interop.target import new_folder
@@ -76,6 +85,18 @@ class Received:
 # reading
 
 
+def looks_like_diffusers(folder: Path) -> bool:
+    """Whether to try :func:`from_diffusers` on a folder; Castalia's own folders have a ``config.json`` too."""
+    if (folder / INDEX).is_file():
+        return True
+    try:
+        plain_size(folder / CONFIG, JSON_LIMIT)
+        data = read_json(folder / CONFIG, JSON_LIMIT)
+    except RunError:
+        return False
+    return isinstance(data, dict) and "_class_name" in data
+
+
 def from_diffusers(folder: Path) -> Received:
     """Read a folder that diffusers' ``save_pretrained`` wrote, of a ``UNet2DModel`` or of a pipeline around one.
 
@@ -92,10 +113,10 @@ def from_diffusers(folder: Path) -> Received:
     if not folder.is_dir():
         raise RunError(f"There is no folder at {folder}.")
     schedule, model = None, folder
-    if (folder / INDEX).exists() or (folder / INDEX).is_symlink():
-        schedule, model = _pipeline(folder), folder / "unet"
+    if _there(folder / INDEX):
+        schedule, model = _pipeline(folder), _part(folder, "unet")
     path = model / CONFIG
-    if not path.exists() and not path.is_symlink():
+    if not _there(path):
         raise RunError(f"{folder} is not a folder of diffusers: it has neither {INDEX} nor {CONFIG}.")
     fields = fields_of(path, "UNet2DModel")
     try:
@@ -128,10 +149,19 @@ def _pipeline(folder: Path) -> Schedule:
         )
     for name in parts:
         raise RunError(f"{path}: the pipeline has a part {name!r}, which Castalia does not know.")
-    for name in ("unet", "scheduler"):
-        if (folder / name).is_symlink():
-            raise RunError(f"{folder / name} is a symbolic link, which could point anywhere.")
-    return read_schedule(folder / "scheduler" / diffusers_schedule.FILE)
+    return read_schedule(_part(folder, "scheduler") / diffusers_schedule.FILE)
+
+
+def _there(path: Path) -> bool:
+    """Whether there is a file or a link, even one that leads nowhere."""
+    return path.exists() or path.is_symlink()
+
+
+def _part(folder: Path, name: str) -> Path:
+    """Folder of a pipeline's part: its own, or that of the pipeline."""
+    if (folder / name).is_symlink():
+        raise RunError(f"{folder / name} is a symbolic link, which could point anywhere.")
+    return folder / name if (folder / name).is_dir() else folder
 
 
 def to_diffusers(
@@ -205,4 +235,25 @@ def to_diffusers(
             write_json(out / "scheduler" / diffusers_schedule.FILE, scheduler_file(schedule))
             parts = {"scheduler": ["diffusers", "DDPMScheduler"], "unet": ["diffusers", "UNet2DModel"]}
             write_json(out / INDEX, {**header_fields("DDPMPipeline"), **parts})
+        write_bytes(out / "README.md", _readme(theirs, schedule).encode())
     return folder
+
+
+def _readme(theirs: UNet2D, schedule: Schedule | None) -> str:
+    """What model hubs read, and how to use the folder."""
+    if schedule is None:
+        use = ["from diffusers import UNet2DModel", "", "net = UNet2DModel.from_pretrained(FOLDER)"]
+    elif theirs.num_class_embeds:
+        use = [
+            "from diffusers import DDPMScheduler, UNet2DModel",
+            "",
+            "# the pipelines of diffusers know no labels: call net(x, t, class_labels=...) in a loop of your own",
+            'net = UNet2DModel.from_pretrained(FOLDER, subfolder="unet")',
+            'scheduler = DDPMScheduler.from_pretrained(FOLDER, subfolder="scheduler")',
+        ]
+    else:
+        learned = theirs.out_channels == 2 * theirs.in_channels
+        kind = "DDPMPipeline" if learned else "DDIMPipeline"
+        use = [f"from diffusers import {kind}", "", f"pictures = {kind}.from_pretrained(FOLDER)(batch_size=4).images"]
+    head = ["---", "library_name: diffusers", "tags:", "- castalia", "- ddpm", "---", ""]
+    return "\n".join([*head, "Trained with Castalia, written for diffusers.", "", "```python", *use, "```", ""])

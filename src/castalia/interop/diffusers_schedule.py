@@ -80,8 +80,8 @@ class Schedule:
                 f"trained_betas has {len(self.trained_betas)} values, num_train_timesteps is {self.num_train_timesteps}"
             )
         values = (self.beta_start, self.beta_end) if self.trained_betas is None else self.trained_betas
-        if not all(0 <= beta < 1 for beta in values):
-            raise ValueError("beta_start, beta_end and trained_betas lie in [0, 1)")
+        if not all(0 <= beta <= 1 for beta in values):
+            raise ValueError("beta_start, beta_end and trained_betas lie in [0, 1]")
         if self.clip_sample_range <= 0:
             raise ValueError("clip_sample_range must be positive")
 
