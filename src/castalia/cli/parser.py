@@ -269,12 +269,21 @@ def make_parser() -> Parser:
 
     p = verb("export", "Write a run for use elsewhere.")
     p.add_argument("run", help="a run folder")
-    p.add_argument("--format", choices=["folder", "torch", "onnx"], default="folder", help="folder: for a model hub")
+    p.add_argument(
+        "--format",
+        choices=["folder", "torch", "onnx", "diffusers"],
+        default="folder",
+        help="folder: for a model hub; diffusers: a pipeline of that library",
+    )
+    p.add_argument(
+        "--label", metavar="CLASS", help="diffusers: the class that its pipelines, which take none, will draw"
+    )
+    p.add_argument("--drop-variance", action="store_true", help="diffusers: leave a learned variance out, for DDIM")
     p.add_argument("--out", help="folder to make")
     p.add_argument("--to-hub", metavar="OWNER/NAME", help="upload a folder to the Hugging Face hub instead (private)")
 
     p = verb("import", "Make a run from an exported folder.")
-    p.add_argument("source", help="an exported folder, or hf://owner/name@revision")
+    p.add_argument("source", help="an exported folder, one of diffusers, or hf://owner/name@revision")
     p.add_argument("--out", type=_path, required=True, help="run folder to make")
 
     p = verb("demo", "Train every system on built-in data and write a page to look at.")

@@ -273,6 +273,11 @@ def export(options: Namespace) -> int:
     out = Path(options.out)
     if options.format == "folder":
         folder.export_folder(opened, out)
+    elif options.format == "diffusers":
+        from castalia.interop.diffusers_runs import export_diffusers
+
+        label = api.label_of(opened.model()[0], options.label)
+        export_diffusers(opened, out, label=label, drop_variance=options.drop_variance)
     else:
         write = programs.export_torch if options.format == "torch" else programs.export_onnx
         for parity in write(opened, out):
@@ -284,10 +289,15 @@ def export(options: Namespace) -> int:
 def import_(options: Namespace) -> int:
     """Make a run from an exported folder."""
     from castalia.interop import folder, hub
+    from castalia.interop.diffusers import looks_like_diffusers
 
     out = Path(options.out)
     if options.source.startswith("hf://"):
         made = hub.import_hub(options.source, out)
+    elif looks_like_diffusers(Path(options.source)):
+        from castalia.interop.diffusers_runs import import_diffusers
+
+        made = import_diffusers(Path(options.source), out)
     else:
         made = folder.import_folder(Path(options.source), out)
     print(f"Imported {made.recipe.model} as {made.path}/")
