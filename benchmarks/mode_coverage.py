@@ -31,6 +31,7 @@ from torch import Tensor
 
 from castalia import api, checkpoints, recipes
 from castalia.core.model import Model
+from castalia.evaluation.modes import mixture_modes
 from castalia.media.points.array import PointsArray
 from castalia.training.loop import train
 
@@ -73,12 +74,11 @@ class Coverage:
 
 def coverage(x: Tensor, modes: Tensor, std: float) -> Coverage:
     """Measure samples ``float`` (N, D) against modes (M, D)."""
-    distance, nearest = torch.cdist(x.double(), modes.double()).min(1)
-    good = distance <= 3 * std
-    counts = torch.bincount(nearest[good], minlength=len(modes)).double()
+    found = mixture_modes(x, modes, std)
+    counts = torch.bincount(found.nearest[found.good], minlength=len(modes)).double()
     shares = counts / counts.sum().clamp(min=1)
     kl = float(torch.special.xlogy(shares, shares * len(modes)).sum()) if counts.sum() else math.inf
-    return Coverage(int((counts > 0).sum()), float(good.double().mean()), kl)
+    return Coverage(found.covered, float(found.good.double().mean()), kl)
 
 
 def curve(folder: Path, data: PointsArray, seed: int) -> list[dict[str, Any]]:
@@ -131,7 +131,9 @@ def spread(values: Sequence[float], digits: int) -> str:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--systems", nargs="+", choices=["gan", "pacgan2", "wgan-gp"], default=["wgan-gp"])
+    parser.add_argument(
+        "--systems", nargs="+", choices=["gan", "pacgan2", "wgan-gp"], default=["gan", "pacgan2", "wgan-gp"]
+    )
     parser.add_argument("--data", nargs="+", choices=["grid", "ring"], default=["grid", "ring"])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--minutes", type=float, default=5.0)

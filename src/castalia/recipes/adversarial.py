@@ -155,7 +155,7 @@ def dcgan_mnist() -> Recipe:
         config=GANConfig(latent_dims=64, widths=(64, 128), critic_norm="batch"),
         data=Data("mnist"),
         training=Training(
-            steps=12_000,
+            steps=7_200,
             batch_size=128,
             lr=2e-4,
             optimizer=DCGAN_ADAM,
@@ -202,7 +202,11 @@ def wgan_mnist() -> Recipe:
 def cgan_mnist() -> Recipe:
     """MNIST by class: a projection critic, class-conditional normalisation in the generator."""
     base = dcgan_mnist()
-    return replace(base, config=replace(base.config, condition="projection", conditional_norm=True))
+    return replace(
+        base,
+        config=replace(base.config, condition="projection", conditional_norm=True),
+        training=replace(base.training, steps=6_000),
+    )
 
 
 def dcgan_stacked() -> Recipe:
@@ -212,7 +216,7 @@ def dcgan_stacked() -> Recipe:
         base,
         config=replace(base.config, latent_dims=100, widths=(64, 128, 256), kernel=5),
         data=Data("stacked-mnist"),
-        training=replace(base.training, batch_size=64),
+        training=replace(base.training, steps=10_000, batch_size=64),
     )
 
 
@@ -259,14 +263,13 @@ def dcgan_emoji() -> Recipe:
 
 
 def wgan_pictures() -> Recipe:
-    """Any pictures, colour and alpha, at 64 pixels, with a gradient penalty and residual networks."""
+    """Any pictures, colour and alpha, at 64 pixels, with a gradient penalty."""
     return Recipe(
         model="wgan",
         config=WGANConfig(
-            network="resnet",
             latent_dims=128,
-            widths=(32, 64, 128, 256, 256),
-            critic_activation="relu",
+            widths=(64, 128, 256, 256),
+            critic_widths=(32, 64, 128, 256),
             weights="he",
             critic_steps=3,
         ),

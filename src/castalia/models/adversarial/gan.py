@@ -77,7 +77,7 @@ class GAN(Players[GANConfig]):
         fake = self.shown(self.make_still(rng, label), rng.at("fake"))
         logs: dict[str, Tensor] = {}
         if c.r1 and progress.step % c.r1_every == 0:
-            on_real, gradient = input_gradient(lambda x: self.judge(x, label), real)
+            on_real, gradient = input_gradient(lambda x: self.judge_smooth(x, label), real)
             on_fake = self.judge(fake, label)
             penalty = r1(gradient)
             logs["r1"] = penalty.detach()

@@ -143,6 +143,10 @@ class Players(Model[P, ImageSpec | PointsSpec], Latents, Exportable):
         """The critic's outputs (B/m,) for packs of examples."""
         return self.critic(x, label).flatten()
 
+    def judge_smooth(self, x: Tensor, label: Tensor | None) -> Tensor:
+        """:meth:`judge` for second derivatives, which a compiled network does not have: always the plain one."""
+        return self.critic.forward(x, label).flatten()
+
     def judge_both(self, real: Tensor, fake: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor]:
         """Outputs for real and for made packs of the same classes.
 

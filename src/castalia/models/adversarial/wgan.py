@@ -95,7 +95,7 @@ class WGAN(Players[WGANConfig]):
         logs = {"wasserstein": distance.detach() * unit, "real": on_real.detach().float().mean()}
         if c.lipschitz == "penalty":
             between = mix(real, fake, rng.uniform("mix")[:: c.pack])
-            penalty = gradient_penalty(lambda x: self.judge(x, label), between, c.sides)
+            penalty = gradient_penalty(lambda x: self.judge_smooth(x, label), between, c.sides)
             loss = loss + c.penalty * penalty
             logs["penalty"] = penalty.detach()
         if c.drift:
