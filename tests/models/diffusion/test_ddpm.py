@@ -123,18 +123,25 @@ def test_min_snr_weights_are_those_of_the_paper() -> None:
 
 
 def test_vlb_weights_are_those_of_the_bound() -> None:
-    """A prediction of 0 has squared error 1 in the mean: its loss is then the sum of the weights of Ho et al., eq. 12."""
+    """Drawing steps unevenly and weighting what was drawn gives each step the weight of Ho et al., eq. 12."""
     model = build(DDPM, DDPMConfig(unet=TINY, weighting="vlb", variance="fixed_small"), ImageSpec(1, 8, 8))
     assert isinstance(model, DDPM)
     p = model.process
     beta, alpha = p.betas[1:], 1 - p.betas[1:]
     small = (1 - p.alpha_bars[:-1]) / (1 - p.alpha_bars[1:]) * beta
     weights = beta**2 / (2 * small * alpha * (1 - p.alpha_bars[1:]))
-    assert model.vlb_scale == pytest.approx(weights.sum() + 0.5, rel=1e-6)
-    torch.testing.assert_close(model.chance[1:], torch.from_numpy(weights / model.vlb_scale).float())
-    batch = Batch(examples(64), torch.arange(64))
-    loss, _ = model.loss(batch, BatchRng(0, total=64), Progress(0, 1))
-    assert loss.item() == pytest.approx(model.vlb_scale, rel=0.1)
+    given = model.chance.double() * model.vlb_scale * (1 + model.sigmas.double() ** 2)
+    torch.testing.assert_close(given[1:], torch.from_numpy(weights), rtol=1e-5, atol=0.0)
+    assert float(given[0]) == pytest.approx(0.5, rel=1e-5)
+    assert float(model.chance.sum()) == pytest.approx(1, rel=1e-5)
+    # the untrained network predicts 0
+    rng = BatchRng(0, total=64)
+    times = torch.searchsorted(model.chance.cumsum(0), rng.uniform("time"), right=True)
+    error = rng.normal("noise", 1, 8, 8).square().mean((1, 2, 3))
+    loss, _ = model.loss(Batch(examples(64), torch.arange(64)), rng, Progress(0, 1))
+    assert loss.item() == pytest.approx(
+        float((model.vlb_scale * (1 + model.sigmas[times] ** 2) * error).mean()), rel=1e-4
+    )
 
 
 def test_learned_variance_adds_the_bound_and_keeps_the_mean_from_it() -> None:

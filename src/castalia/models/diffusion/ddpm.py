@@ -160,6 +160,9 @@ class DDPM(Model[DDPMConfig, ImageSpec | PointsSpec], Density, Latents, Refineme
         # the bound as a sum of w_t |eps - predicted|^2: Ho et al., eq. 12; the first term stands for the decoder's
         levels = self.process.sigmas
         weights = 0.5 * ((levels / np.concatenate([levels[:1] / math.sqrt(2), levels[:-1]])) ** 2 - 1)
+        # where noise prevails it is easily told: |eps - predicted|^2 falls as 1 / (1 + sigma^2). Without this factor a
+        # cosine schedule would draw little but its last step
+        weights = weights / (1 + levels**2)
         self.vlb_scale = float(weights.sum())
         self.register_buffer("chance", torch.from_numpy(weights / weights.sum()).float(), persistent=False)
         self.register_buffer("sigmas", torch.from_numpy(levels).float(), persistent=False)
@@ -193,7 +196,7 @@ class DDPM(Model[DDPMConfig, ImageSpec | PointsSpec], Density, Latents, Refineme
         if c.weighting == "min_snr":
             error = error * (flat**-2).clamp(max=c.snr_limit) * scale**2
         elif c.weighting == "vlb":
-            error = error * self.vlb_scale * (scale / flat) ** 2
+            error = error * self.vlb_scale * (1 + flat**2) * (scale / flat) ** 2
         loss = error.mean()
         if self.learned:
             denoised = self.units.settle(skip * (x0 + sigma * eps) + out * predicted.detach(), sigma)
