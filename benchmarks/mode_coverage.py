@@ -1,7 +1,7 @@
 """Which modes of a known mixture a GAN covers: the experiment of PacGAN's table 1, in minutes of one core.
 
-    python benchmarks/mode_coverage.py [--systems gan pacgan2 wgan-gp] [--data grid ring] [--seeds 5] [--minutes 5]
-        [--out FOLDER] [--json FILE]
+    python benchmarks/mode_coverage.py [--systems gan pacgan2 wgan-gp] [--data grid ring] [--seeds 5] [--first-seed 0]
+        [--minutes 5] [--out FOLDER] [--json FILE]
 
 Grid: 25 Gaussians at {-4, -2, 0, 2, 4}^2, deviation 0.05. Ring: 8 on the unit circle, deviation 0.01. Measured on 2,500
 samples, as Lin et al. 2018 (arXiv:1712.04086) did: a sample is of high quality within 3 deviations of the nearest mode;
@@ -136,6 +136,7 @@ def main() -> None:
     )
     parser.add_argument("--data", nargs="+", choices=["grid", "ring"], default=["grid", "ring"])
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--out", type=Path, help="keep the runs here")
     parser.add_argument("--json", type=Path)
@@ -146,7 +147,7 @@ def main() -> None:
         for where in options.data:
             for system in options.systems:
                 mine = []
-                for seed in range(options.seeds):
+                for seed in range(options.first_seed, options.first_seed + options.seeds):
                     folder = (options.out or Path(temporary)) / f"{system}-{where}-{seed}"
                     mine.append(one(system, where, seed, options.minutes, folder))
                     rows.append(mine[-1])
