@@ -91,7 +91,9 @@ RECIPES |= {
     name: _diffusion(name)
     for name in (
         "diffusion-digits",
+        "diffusion-digits-likelihood",
         "ddpm-mnist",
+        "ddpm-mnist-likelihood",
         "ddpm-cifar",
         "ddpm-emoji",
         "ddpm-pictures",
