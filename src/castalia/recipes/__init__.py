@@ -105,6 +105,9 @@ RECIPES |= {
     )
 }
 
+POINTS = ("grid-25", "ring-8", "swiss-roll", "two-moons", "*.csv")
+"""Sources of points; the last stands for any CSV or TSV file."""
+
 DEFAULTS: dict[tuple[str, str], str] = {
     ("vae", "digits"): "vae-digits",
     ("vae", "mnist"): "vae-mnist",
@@ -129,10 +132,10 @@ DEFAULTS: dict[tuple[str, str], str] = {
     ("edm", "digits"): "edm-digits",
     ("edm", "mnist"): "edm-mnist",
     ("edm", "*"): "edm-pictures",
-    **{("gan", points): "pacgan-grid" for points in ("grid-25", "ring-8", "swiss-roll", "two-moons")},
-    **{("wgan", points): "wgan-gp-grid" for points in ("grid-25", "ring-8", "swiss-roll", "two-moons")},
-    **{("ddpm", points): "ddpm-grid" for points in ("grid-25", "ring-8", "swiss-roll", "two-moons")},
-    **{("edm", points): "edm-grid" for points in ("grid-25", "ring-8", "swiss-roll", "two-moons")},
+    **{("gan", points): "pacgan-grid" for points in POINTS},
+    **{("wgan", points): "wgan-gp-grid" for points in POINTS},
+    **{("ddpm", points): "ddpm-grid" for points in POINTS},
+    **{("edm", points): "edm-grid" for points in POINTS},
 }
 
 DEMOS: dict[str, str] = {
@@ -158,7 +161,8 @@ def recipe(name: str) -> Recipe:
 
 def default(model: str, source: str) -> Recipe:
     """Return the recipe that ``model`` uses for the data ``source``."""
-    name = DEFAULTS.get((model, source)) or DEFAULTS.get((model, "*"))
+    table = ("*.csv",) if source.lower().endswith((".csv", ".tsv")) else ()
+    name = next((DEFAULTS[model, kind] for kind in (source, *table, "*") if (model, kind) in DEFAULTS), None)
     if name is None:
         raise UsageError(f"{model} has no recipe for {source!r}; name one with --recipe. {near(model, RECIPES)}")
     return recipe(name)
