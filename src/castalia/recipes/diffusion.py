@@ -141,7 +141,7 @@ def points() -> Recipe:
         model="ddpm",
         config=DDPMConfig(variance="fixed_small"),
         data=Data("grid-25"),
-        training=Training(steps=6_000, batch_size=512, lr=2e-3, ema_half_life=100_000),
+        training=Training(steps=4_000, batch_size=512, lr=2e-3, ema_half_life=100_000),
     )
 
 

@@ -444,3 +444,20 @@ def test_linear_schedules_of_any_length_have_the_same_noise() -> None:
     with pytest.raises(ValueError, match="linear with 10 steps does not work"):
         DDPMConfig(timesteps=10)
     assert len(DDPMConfig(timesteps=10, schedule="cosine").process()) == 10
+
+
+def test_waves_let_a_perceptron_see_detail() -> None:
+    """Sines and cosines of 1, 2, 4, ... times each coordinate, and none where none are asked for."""
+    from castalia.models.diffusion.networks import Perceptron
+
+    x, t = torch.randn(3, 2, generator=torch.Generator().manual_seed(0)), torch.zeros(3)
+    seen: list[Tensor] = []
+    for waves in (0, 3):
+        network = Perceptron(PerceptronConfig(8, 1, waves), 2, 2)
+        network.first.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+        network(x, t)
+    assert torch.equal(seen[0], x)
+    angles = torch.cat([x, 2 * x, 4 * x], 1)
+    torch.testing.assert_close(seen[1], torch.cat([x, angles.sin(), angles.cos()], 1))
+    with pytest.raises(ValueError, match="waves"):
+        PerceptronConfig(waves=-1)

@@ -21,14 +21,17 @@ class PerceptronConfig:
     Attributes:
         width: of every hidden layer; even.
         blocks: residual blocks of two layers.
+        waves: sines and cosines of 1, 2, 4, ... times each coordinate that the network sees besides it, for detail
+            much finer than the whole (Tancik et al. 2020, arXiv:2006.10739).
     """
 
     width: int = 128
     blocks: int = 3
+    waves: int = 5
 
     def __post_init__(self) -> None:
-        if self.width < 4 or self.width % 2 or self.blocks < 1:
-            raise ValueError("width must be even and at least 4, blocks at least 1")
+        if self.width < 4 or self.width % 2 or self.blocks < 1 or self.waves < 0:
+            raise ValueError("width must be even and at least 4, blocks at least 1, waves not negative")
 
 
 @final
@@ -44,7 +47,7 @@ class Perceptron(nn.Module):
         self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.label = nn.Embedding(classes + 1, width) if classes else None
         self.projection = nn.Linear(width, config.blocks * width)
-        self.first = nn.Linear(dims, width)
+        self.first = nn.Linear((1 + 2 * config.waves) * dims, width)
         self.enter = nn.ModuleList(nn.Linear(width, width) for _ in range(config.blocks))
         self.leave = nn.ModuleList(nn.Linear(width, width) for _ in range(config.blocks))
         self.last = nn.Linear(width, outputs)
@@ -62,7 +65,9 @@ class Perceptron(nn.Module):
 
     def forward_embedded(self, x: Tensor, embedding: Tensor) -> Tensor:
         """The network without its embeddings, (B, dims) to (B, outputs) in the type of ``x``."""
-        h = self.first(x.to(self.first.weight.dtype))
+        waves = (x[:, None] * 2.0 ** torch.arange(self.config.waves, device=x.device)[:, None]).flatten(1)
+        features = torch.cat([x, waves.sin(), waves.cos()], 1)
+        h = self.first(features.to(self.first.weight.dtype))
         for enter, leave, e in zip(self.enter, self.leave, embedding.chunk(self.config.blocks, 1), strict=True):
             h = h + leave(F.silu(enter(F.silu(h)) + e))
         return self.last(F.silu(h)).to(x.dtype)
