@@ -204,7 +204,7 @@ def test_flow_density_within_1e_4_nat_at_200_steps() -> None:
     x = mixture.sample(200)
     errors = {}
     for steps in (100, 200):
-        sigmas = schedules.logistic_sigmas(steps + 1, 0.002, 80.0)[-2::-1]
+        sigmas = schedules.karras_sigmas(steps + 1, 0.002, 80.0)[-2::-1]
         found = likelihood.flow_log_density(mixture.denoise, x, sigmas, prior=lambda y: mixture.log_density(y, 80.0))
         errors[steps] = float((found - mixture.log_density(x, 0.002)).abs().max())
     assert errors[200] < 1e-4, errors

@@ -321,7 +321,7 @@ class EDM(Model[EDMConfig, ImageSpec | PointsSpec], Density, Latents, Refinement
                 )
                 preprocessing += "; Gaussian dequantisation"
         probes = [rng.at("probe", i).integers("sign", 2, *self.spec.shape) * 2.0 - 1 for i in range(c.probes)]
-        sigmas = schedules.logistic_sigmas(c.flow_steps + 1, low, c.sigma_max, float(self.data_std))[-2::-1]
+        sigmas = schedules.karras_sigmas(c.flow_steps + 1, low, c.sigma_max)[-2::-1]
         nats = flow_log_density(lambda y, s: denoiser(y, s, label), x0, sigmas, probes=probes or None)
         how += f", {c.probes} random probes of the trace" if c.probes else ", exact trace"
         return Likelihood(nats + change, "estimate", how + ("; null class" if self.classes else ""), preprocessing)
