@@ -89,7 +89,7 @@ def circulating_3m(denoise, x: Tensor, sigmas: list[float]) -> Tensor:
 
 
 def test_what_circulates_as_3m_is_of_second_order(start: Tensor, truth: Tensor) -> None:
-    """A divided difference is half a second derivative. Its weight there is that of the derivative's half as well."""
+    """A divided difference is half a second derivative, but there it meets the weight of a whole one."""
     steps = [512, 1024, 2048]
     errors = [
         float((circulating_3m(MIXTURE.denoise, start, grid(n)) - truth).square().sum(1).mean().sqrt()) for n in steps

@@ -23,10 +23,12 @@ the (first) evaluation of each step; what it raises ends the sampling.
 In the variance-exploding picture, with r = sigma' / sigma, Euler's step is x' = D + r (x - D); the posterior of a
 variance-preserving process is D + r^2 (x - D) plus noise of variance sigma'^2 (1 - r^2), whatever its alphas.
 
-``dpm_3m`` differs from what circulates as DPM-Solver++(3M) in two ways, and both are needed for third order. The
-quadratic term there is half of what the integral of the interpolating polynomial gives (D2 is a divided difference,
-which is half of the second derivative, but meets the weight of the full one). And the first two steps, which have no
-history yet, are single steps of third order (Hochbruck & Ostermann 2005, eq. 5.8) of three evaluations each.
+``dpm_3m`` differs from what circulates as DPM-Solver++(3M) in two ways. The quadratic term there is half of what the
+integral of the interpolating polynomial gives (D2 is a divided difference, which is half of the second derivative, but
+meets the weight of the full one). That alone makes it a method of second order. And the first two steps, which have no
+history yet, are here single steps of third order (Hochbruck & Ostermann 2005, eq. 5.8), of three evaluations each: with
+steps of lower order there, the whole was measured to have order 2.2 on the logistic grid (on the rho grid it hardly
+matters).
 """
 
 from __future__ import annotations
