@@ -130,6 +130,11 @@ class Dataset(ABC):
         """Return the examples ``ids`` (``int64`` (B,)); ``rng`` drives augmentation, None means none."""
 
 
+def spread(size: int, most: int) -> np.ndarray:
+    """At most ``most`` of the ids 0 to ``size`` - 1, evenly spaced and rising, ``int64``; both at least 1."""
+    return np.unique(np.linspace(0, size - 1, min(size, most)).astype(np.int64))
+
+
 class Order:
     """Which examples belong to draw number d: shuffled epochs, laid end to end, cut into batches.
 

@@ -218,7 +218,7 @@ def test_classes_are_drawn_as_often_as_they_occur() -> None:
     spec = ImageSpec(1, 8, 8, ("a", "b", "c"))
     model = gan(spec, condition="concatenate")
     model.initialise(Table(torch.zeros(40, 1, 8, 8, dtype=torch.uint8), spec, labels), BatchRng(0, total=1), {})
-    assert torch.equal(model.frequencies, torch.tensor([0.25, 0.0, 0.75]))
+    assert torch.equal(model.labels.shares, torch.tensor([0.25, 0.0, 0.75]))
     model.eval()
     asked: list[Tensor] = []
     model.generator[0].register_forward_pre_hook(lambda m, args: asked.append(args[1]))

@@ -10,11 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from castalia.core.data import Batch, Dataset, ImageSpec, PointsSpec
+from castalia.core.data import Batch, Dataset, ImageSpec, PointsSpec, spread
 from castalia.core.errors import UsageError
 from castalia.core.model import (
     Config,
@@ -29,12 +28,10 @@ from castalia.core.rng import Rng, SampleRng
 from castalia.models.adversarial.augment import augment
 from castalia.models.adversarial.layers import pack, still
 from castalia.models.adversarial.networks import PlayersConfig, classes_of, make_critic, make_generator
-
-AT_ONCE = 1_000
-"""Examples read at once while fitting units and class frequencies; bounds the memory."""
+from castalia.nn.labels import Labels
 
 LOOKED_AT = 20_000
-"""Examples looked at for them."""
+"""Points looked at, evenly spaced in the data, for their mean and scale."""
 
 ROUNDS = 16
 """Times that a truncated coordinate is drawn again before the rest are drawn by inversion."""
@@ -65,7 +62,6 @@ class Players(Model[P, ImageSpec | PointsSpec], Latents, Exportable):
     SampleOptions: ClassVar[type[Config]] = LatentOptions
     mean: Tensor
     scale: Tensor
-    frequencies: Tensor
 
     def __init__(self, config: P, spec: ImageSpec | PointsSpec) -> None:
         super().__init__()
@@ -75,8 +71,7 @@ class Players(Model[P, ImageSpec | PointsSpec], Latents, Exportable):
             raise UsageError("config.augment changes pictures; points have none of these changes.")
         self.generator = make_generator(config, spec)
         self.critic = make_critic(config, spec)
-        if self.classes:
-            self.register_buffer("frequencies", torch.full((self.classes,), 1 / self.classes))
+        self.labels = Labels(self.classes)
         if isinstance(spec, PointsSpec):
             self.register_buffer("mean", torch.zeros(spec.dims))
             self.register_buffer("scale", torch.ones(()))
@@ -84,19 +79,12 @@ class Players(Model[P, ImageSpec | PointsSpec], Latents, Exportable):
     @torch.no_grad()
     def initialise(self, data: Dataset, rng: Rng, parents: Mapping[str, Model]) -> None:
         """Store the points' mean and common scale, and how often each class occurs (of 20,000 examples at most)."""
-        points = isinstance(self.spec, PointsSpec)
-        if not points and not self.classes:
-            return
-        ids = np.unique(np.linspace(0, len(data) - 1, min(len(data), LOOKED_AT)).astype(np.int64))
-        batches = [data.batch(ids[start : start + AT_ONCE]) for start in range(0, len(ids), AT_ONCE)]
-        if points:
-            x = torch.cat([batch.x for batch in batches]).double()
+        self.labels.fit(data)
+        if isinstance(self.spec, PointsSpec):
+            x = data.batch(spread(len(data), LOOKED_AT)).x.double()
             self.mean.copy_(x.mean(0))
             # one scale for all coordinates: distances keep their meaning, and with them slopes of the critic
             self.scale.copy_((x - x.mean(0)).square().mean().sqrt().clamp(min=1e-12))
-        if self.classes:
-            labels = torch.cat([labels_of(batch) for batch in batches])
-            self.frequencies.copy_(torch.bincount(labels, minlength=self.classes) / len(labels))
 
     # between natural units and those of the networks
 
@@ -120,7 +108,7 @@ class Players(Model[P, ImageSpec | PointsSpec], Latents, Exportable):
         """
         if len(batch) % self.config.pack:
             raise UsageError(f"A batch of {len(batch)} does not divide into packs of {self.config.pack} examples.")
-        return self.inside(batch.x), labels_of(batch) if self.classes else None
+        return self.inside(batch.x), self.labels.of(batch)
 
     def make(self, rng: Rng, label: Tensor | None) -> Tensor:
         """New examples ``float32`` (rows of ``rng``, ...) as the networks see them."""
@@ -160,7 +148,7 @@ class Players(Model[P, ImageSpec | PointsSpec], Latents, Exportable):
 
     def judge_made(self, batch: Batch, rng: Rng) -> Tensor:
         """The critic's outputs for new examples, for the generator's loss; leaves the critic as it is."""
-        label = labels_of(batch) if self.classes else None
+        label = self.labels.of(batch)
         with still(self.critic):
             return self.judge(self.shown(self.make(rng, label), rng), label)
 
@@ -183,10 +171,7 @@ class Players(Model[P, ImageSpec | PointsSpec], Latents, Exportable):
         """
         check_condition(self, condition, n)
         z = temperature * draw_latents(rng, self.latent_dims, sample_options(self, options, LatentOptions).truncation)
-        if self.classes and condition is None:
-            edges = self.frequencies.cumsum(0)[:-1].contiguous()
-            condition = torch.searchsorted(edges, rng.uniform("label").to(edges.device), right=True)
-        return self.decode(z, condition)
+        return self.decode(z, self.labels.drawn(rng) if condition is None else condition)
 
     @torch.no_grad()
     def decode(self, z: Tensor, condition: Tensor | None = None, *, rng: SampleRng | None = None) -> Tensor:
@@ -220,17 +205,6 @@ class _Generate(nn.Module):
         if self.uniform:
             z = torch.erf(z / math.sqrt(2))  # 2 ndtr(z) - 1
         return self.generator(z, label) * self.scale + self.mean
-
-
-def labels_of(batch: Batch) -> Tensor:
-    """The labels ``int64`` (B,) of a batch.
-
-    Raises:
-        UsageError: it has none.
-    """
-    if batch.label is None:
-        raise UsageError("A conditional model needs labels, and this data has none.")
-    return batch.label
 
 
 def draw_latents(rng: Rng, dims: int, truncation: float = 0.0) -> Tensor:

@@ -26,12 +26,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from castalia.core.data import Batch, Dataset, ImageSpec
+from castalia.core.data import Batch, Dataset, ImageSpec, spread
 from castalia.core.errors import UsageError
 from castalia.core.model import (
     Config,
@@ -138,8 +137,7 @@ class VAE(Model[VAEConfig, ImageSpec], Density, Inference, Exportable):
 
     def initialise(self, data: Dataset, rng: Rng, parents: Mapping[str, Model]) -> None:
         """Set the base map to the mean and deviation of (at most 10,000 of) the data's pixels."""
-        ids = np.unique(np.linspace(0, len(data) - 1, min(len(data), 10_000)).astype(np.int64))
-        grey = data.batch(ids).x.float() / 255
+        grey = data.batch(spread(len(data), 10_000)).x.float() / 255
         with torch.no_grad():
             self.base.copy_(self.pixels.base(grey.mean(0), grey.std(0, correction=0)))
 

@@ -26,49 +26,35 @@ Expected: see ``recipes/diffusion.py`` and the system's page.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from castalia.core.data import Batch, Dataset, ImageSpec, PointsSpec
-from castalia.core.errors import UsageError
+from castalia.core.data import Batch, ImageSpec, PointsSpec
 from castalia.core.model import (
-    Config,
-    Density,
-    Exportable,
-    Latents,
     Likelihood,
     Logs,
-    Model,
     Objective,
     Progress,
-    Refinement,
     Stage,
     Watch,
-    check_condition,
-    sample_options,
 )
 from castalia.core.rng import Rng, SampleRng
 from castalia.models.diffusion import schedules
-from castalia.models.diffusion.drawing import Denoiser, DrawingOptions, Job, check_redraw
+from castalia.models.diffusion.base import Diffusion, DiffusionConfig
+from castalia.models.diffusion.drawing import Denoiser, DrawingOptions, Job
 from castalia.models.diffusion.likelihood import decoder_deviation, step_kl, strata, variational_bound
-from castalia.models.diffusion.networks import PerceptronConfig, network_of
 from castalia.models.diffusion.schedules import Discrete, Prediction
-from castalia.models.diffusion.units import Labels, units_of
-from castalia.nn.unet import UNetConfig, small_28
 
 
 @dataclass(frozen=True)
-class DDPMConfig(Config):
+class DDPMConfig(DiffusionConfig):
     """Configuration of discrete-time diffusion.
 
     Attributes:
-        unet: the network for pictures.
-        perceptron: the network for points.
         timesteps: T.
         schedule: of the betas. ``linear`` is scaled with T; ``scaled_linear`` is that of latent diffusion.
         zero_snr: rescale the schedule so that nothing of the example is left at step T; not with ``eps``.
@@ -77,13 +63,8 @@ class DDPMConfig(Config):
         weighting: of the steps in the loss.
         snr_limit: ``min_snr``: gamma.
         vlb_weight: ``learned``: lambda of L_hybrid.
-        conditional: learn the labels of the data as well.
-        label_drop: conditional: share of examples that are learned without their label. More than 0: the unconditional
-            model is what guidance, redrawing and the likelihood use.
     """
 
-    unet: UNetConfig = field(default_factory=small_28)
-    perceptron: PerceptronConfig = field(default_factory=PerceptronConfig)
     timesteps: int = 1000
     schedule: Literal["linear", "cosine", "scaled_linear"] = "linear"
     zero_snr: bool = False
@@ -92,18 +73,15 @@ class DDPMConfig(Config):
     weighting: Literal["simple", "min_snr", "vlb"] = "simple"
     snr_limit: float = 5.0
     vlb_weight: float = 0.001
-    conditional: bool = False
-    label_drop: float = 0.1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.timesteps < 2:
             raise ValueError("timesteps must be at least 2")
         if self.zero_snr and self.prediction == "eps":
             raise ValueError("zero_snr: where there is only noise, predicting it says nothing; choose v or x0")
-        if self.snr_limit <= 0 or self.vlb_weight < 0 or not 0 < self.label_drop < 1:
-            raise ValueError("snr_limit must be positive, vlb_weight not negative, label_drop between 0 and 1")
-        if self.conditional and not self.unet.null_class:
-            raise ValueError("conditional needs unet.null_class=true")
+        if self.snr_limit <= 0 or self.vlb_weight < 0:
+            raise ValueError("snr_limit must be positive, vlb_weight not negative")
         self.process()
 
     def process(self) -> Discrete:
@@ -139,7 +117,7 @@ class DDPMOptions(DrawingOptions):
     clip: bool = True
 
 
-class DDPM(Model[DDPMConfig, ImageSpec | PointsSpec], Density, Latents, Refinement, Exportable):
+class DDPM(Diffusion[DDPMConfig]):
     """p(x_{0:T}): a chain that removes the noise that q(x_t | x_{t-1}) = N(sqrt(1 - beta_t) x_{t-1}, beta_t) added."""
 
     Config = DDPMConfig
@@ -148,15 +126,9 @@ class DDPM(Model[DDPMConfig, ImageSpec | PointsSpec], Density, Latents, Refineme
     chance: Tensor
 
     def __init__(self, config: DDPMConfig, spec: ImageSpec | PointsSpec) -> None:
-        super().__init__()
-        self.config, self.spec, self.process = config, spec, config.process()
-        self.latent_dims = math.prod(spec.shape)
-        self.classes = len(spec.classes) if config.conditional else 0
-        if config.conditional and not spec.classes:
-            raise UsageError("The data have no labels; give labelled data, or set config.conditional=false.")
-        self.learned = config.variance == "learned"
-        self.network = network_of(spec, config.unet, config.perceptron, 1 + self.learned, self.classes)
-        self.units, self.labels = units_of(spec), Labels(self.classes, config.label_drop)
+        learned = config.variance == "learned"
+        super().__init__(config, spec, 1 + learned)
+        self.learned, self.process = learned, config.process()
         # the bound as a sum of w_t |eps - predicted|^2: Ho et al., eq. 12; the first term stands for the decoder's
         levels = self.process.sigmas
         weights = 0.5 * ((levels / np.concatenate([levels[:1] / math.sqrt(2), levels[:-1]])) ** 2 - 1)
@@ -166,11 +138,6 @@ class DDPM(Model[DDPMConfig, ImageSpec | PointsSpec], Density, Latents, Refineme
         self.vlb_scale = float(weights.sum())
         self.register_buffer("chance", torch.from_numpy(weights / weights.sum()).float(), persistent=False)
         self.register_buffer("sigmas", torch.from_numpy(levels).float(), persistent=False)
-
-    def initialise(self, data: Dataset, rng: Rng, parents: Mapping[str, Model]) -> None:
-        """Find the values that pictures hold (or mean and deviation of points), and how often each label occurs."""
-        self.units.fit(data)
-        self.labels.fit(data)
 
     # the objective
 
@@ -253,7 +220,7 @@ class DDPM(Model[DDPMConfig, ImageSpec | PointsSpec], Density, Latents, Refineme
         time = share * len(self.process) - 1
         return self.process.sigma(time) if time >= 0 else float(self.process.sigmas[0]) * (time + 1)
 
-    def _job(
+    def job(
         self,
         label: Tensor | None,
         options: DDPMOptions,
@@ -263,71 +230,17 @@ class DDPM(Model[DDPMConfig, ImageSpec | PointsSpec], Density, Latents, Refineme
         temperature: float = 1.0,
         watch: Watch | None = None,
     ) -> Job:
-        n, null = rng.rows, self.labels.null(rng.rows)
-        everything = label if label is None or null is None or options.guidance == 1 else torch.cat([label, null])
-        denoiser, sigmas = self._denoiser(everything, options.clip), self._levels(options, strength)
+        denoiser = self._denoiser(self.everything(label, options.guidance), options.clip)
+        sigmas = self._levels(options, strength)
         denoiser.prepare(sigmas)
         own = options.own()
         if options.sampler == "ddpm":
             fixed = float(self.config.variance == "fixed_large")
             # with guidance both branches were asked; the variance is that of the one with the label
-            own["variance"] = (lambda: denoiser.fraction[:n]) if self.learned else fixed  # type: ignore[index]
+            own["variance"] = (lambda: denoiser.fraction[: rng.rows]) if self.learned else fixed  # type: ignore[index]
         denoise = denoiser.for_labels(label, self.classes, options)
-        return Job(denoise, sigmas, options.sampler, own, rng, self.units, temperature, watch)
-
-    @torch.no_grad()
-    def sample(
-        self,
-        n: int,
-        condition: Tensor | None = None,
-        *,
-        rng: SampleRng,
-        temperature: float = 1.0,
-        options: Config | None = None,
-        watch: Watch | None = None,
-    ) -> Tensor:
-        """New examples. A conditional model without a condition draws labels as often as they occur in training.
-
-        ``temperature`` multiplies all noise.
-        """
-        check_condition(self, condition, n)
-        chosen = sample_options(self, options, DDPMOptions)
-        label = self.labels.drawn(rng) if condition is None else condition.to(self.device)
-        job = self._job(label, chosen, rng, temperature=temperature, watch=watch)
-        return job.run(temperature * math.hypot(1, job.sigmas[0]) * rng.normal("latent", *self.spec.shape))
-
-    @torch.no_grad()
-    def decode(self, z: Tensor, condition: Tensor | None = None, *, rng: SampleRng | None = None) -> Tensor:
-        """Examples from the noise that sampling starts with, by the default (deterministic) sampler.
-
-        Without a condition, those of the unconditional model. ``rng`` has nothing to draw.
-        """
-        check_condition(self, condition, len(z))
-        label = self.labels.null(len(z)) if condition is None else condition.to(self.device)
-        job = self._job(label, DDPMOptions(), SampleRng(0, range(len(z)), z.device))
-        return job.run(math.hypot(1, job.sigmas[0]) * z.view(-1, *self.spec.shape))
-
-    @torch.no_grad()
-    def refine(
-        self,
-        x: Tensor,
-        *,
-        strength: float = 1.0,
-        mask: Tensor | None = None,
-        condition: Tensor | None = None,
-        rng: SampleRng,
-        options: Config | None = None,
-        watch: Watch | None = None,
-    ) -> Tensor:
-        """Redraw examples; ``strength`` is the share of the T steps of noise that is added and removed."""
-        check_redraw(x, strength, mask, self.spec.shape)
-        check_condition(self, condition, len(x))
-        chosen = sample_options(self, options, DDPMOptions)
-        if strength == 0:
-            return x.clone()
-        label = self.labels.null(len(x)) if condition is None else condition.to(self.device)
-        job = self._job(label, chosen, rng, strength=strength, watch=watch)
-        return job.redraw(x, mask, fresh=strength == 1, width=math.hypot(1, job.sigmas[0]), times=chosen.resample)
+        width = math.hypot(1, sigmas[0])  # of x_T, whose signal is not quite gone
+        return Job(denoise, sigmas, options.sampler, own, rng, self.units, width, temperature, watch)
 
     @torch.no_grad()
     def log_likelihood(self, x: Tensor, *, rng: SampleRng, samples: int = 1) -> Likelihood:
@@ -358,10 +271,3 @@ class DDPM(Model[DDPMConfig, ImageSpec | PointsSpec], Density, Latents, Refineme
         detail = f"variational bound: decoder, prior, and {which} of {rest} terms, one noise each"
         detail += "; null class" if self.classes else ""
         return Likelihood(self.units.log_volume() - nats, "bound", detail, self.units.preprocessing)
-
-    def export_calls(self) -> Mapping[str, tuple[nn.Module, tuple[Tensor, ...]]]:
-        """The network: noisy examples sqrt(abar) x0 + sqrt(1 - abar) eps, times and labels to its prediction."""
-        device = self.device
-        inputs = torch.zeros(2, *self.spec.shape, device=device), torch.tensor([0.0, 1.0], device=device)
-        label = (torch.zeros(2, dtype=torch.int64, device=device),) if self.classes else ()
-        return {"network": (self.network, (*inputs, *label))}

@@ -156,6 +156,7 @@ class Job:
         own: its own parameters.
         rng: one stream per example.
         units: of the medium.
+        width: deviation of the noise that sampling starts with.
         temperature: multiplies all noise.
         watch: told of every step.
     """
@@ -166,8 +167,13 @@ class Job:
     own: Mapping[str, Any]
     rng: SampleRng
     units: Units
+    width: float
     temperature: float = 1.0
     watch: Watch | None = None
+
+    def start(self, z: Tensor) -> Tensor:
+        """Sample from standard normal noise z, which ``temperature`` multiplies."""
+        return self.run(self.temperature * self.width * z)
 
     def run(self, x: Tensor, times: int = 1) -> Tensor:
         """Sample from ``x`` at the first level, doing each step ``times`` times; the result is in natural units."""
@@ -198,19 +204,18 @@ class Job:
                 x = sampler(self.denoise, x, [sigma, following], noise=noise, callback=told, **self.own)
         return self.units.outward(x)
 
-    def redraw(self, x: Tensor, mask: Tensor | None, *, fresh: bool, width: float, times: int) -> Tensor:
+    def redraw(self, x: Tensor, mask: Tensor | None, *, fresh: bool, times: int) -> Tensor:
         """Redraw examples ``x`` in natural units, where ``mask`` is True.
 
         Args:
             x: the given examples.
             mask: broadcasts against them; None is everywhere.
             fresh: start from noise alone, as sampling does.
-            width: deviation of that noise.
             times: how often each step is done, with a mask.
         """
         given, high = self.units.inward(x), self.sigmas[0]
         z = self.rng.normal("latent", *x.shape[1:])
-        start = width * z if fresh else given + high * z
+        start = self.width * z if fresh else given + high * z
         if mask is None:
             return self.run(start)
         denoise = self.denoise

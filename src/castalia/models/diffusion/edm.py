@@ -39,52 +39,38 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from castalia.core.data import Batch, Dataset, ImageSpec, PointsSpec
-from castalia.core.errors import UsageError
 from castalia.core.model import (
-    Config,
-    Density,
-    Exportable,
-    Latents,
     Likelihood,
     Logs,
     Model,
     Objective,
     Progress,
-    Refinement,
     Stage,
     Watch,
-    check_condition,
-    sample_options,
 )
 from castalia.core.rng import Rng, SampleRng
 from castalia.models.diffusion import schedules
-from castalia.models.diffusion.drawing import Denoiser, DrawingOptions, Job, check_redraw
+from castalia.models.diffusion.base import Diffusion, DiffusionConfig
+from castalia.models.diffusion.drawing import Denoiser, DrawingOptions, Job
 from castalia.models.diffusion.likelihood import flow_log_density, gaussian_dequantisation
-from castalia.models.diffusion.networks import PerceptronConfig, network_of
-from castalia.models.diffusion.units import Labels, PictureUnits, units_of
-from castalia.nn.unet import UNetConfig, small_28
+from castalia.models.diffusion.units import PictureUnits
 
 
 @dataclass(frozen=True)
-class EDMConfig(Config):
+class EDMConfig(DiffusionConfig):
     """Configuration of preconditioned continuous diffusion.
 
     Attributes:
-        unet: the network for pictures.
-        perceptron: the network for points.
         data_std: deviation of the data in the model's units; 0 measures it before training.
         noise_mean: P_mean, mean of ln sigma in training.
         noise_std: P_std, its deviation.
-        conditional: learn the labels of the data as well.
-        label_drop: conditional: share of examples that are learned without their label. More than 0: the unconditional
-            model is what guidance, redrawing and the likelihood use.
         sigma_min: lowest noise level of sampling.
         sigma_max: highest noise level.
         flow_steps: likelihood: steps of fourth order, of four evaluations and gradients each.
@@ -93,13 +79,9 @@ class EDMConfig(Config):
         dequantise_sigma: ``gaussian``: deviation, as a share of the distance between neighbouring values.
     """
 
-    unet: UNetConfig = field(default_factory=small_28)
-    perceptron: PerceptronConfig = field(default_factory=PerceptronConfig)
     data_std: float = 0.0
     noise_mean: float = -1.2
     noise_std: float = 1.2
-    conditional: bool = False
-    label_drop: float = 0.1
     sigma_min: float = 0.002
     sigma_max: float = 80.0
     flow_steps: int = 25
@@ -108,14 +90,13 @@ class EDMConfig(Config):
     dequantise_sigma: float = 0.4
 
     def __post_init__(self) -> None:
-        if self.data_std < 0 or self.noise_std <= 0 or not 0 < self.label_drop < 1:
-            raise ValueError("data_std must not be negative, noise_std positive, label_drop between 0 and 1")
+        super().__post_init__()
+        if self.data_std < 0 or self.noise_std <= 0:
+            raise ValueError("data_std must not be negative, noise_std must be positive")
         if not 0 < self.sigma_min < self.sigma_max:
             raise ValueError("0 < sigma_min < sigma_max")
         if self.flow_steps < 1 or self.probes < 0 or self.dequantise_sigma <= 0:
             raise ValueError("flow_steps and dequantise_sigma must be positive, probes not negative")
-        if self.conditional and not self.unet.null_class:
-            raise ValueError("conditional needs unet.null_class=true")
 
 
 @dataclass(frozen=True)
@@ -159,7 +140,7 @@ class EDMOptions(DrawingOptions):
         return {name: getattr(self, name) for name in names}
 
 
-class EDM(Model[EDMConfig, ImageSpec | PointsSpec], Density, Latents, Refinement, Exportable):
+class EDM(Diffusion[EDMConfig]):
     """dx / dsigma = (x - D(x, sigma)) / sigma, from N(0, sigma_max^2) down to 0."""
 
     Config = EDMConfig
@@ -167,22 +148,14 @@ class EDM(Model[EDMConfig, ImageSpec | PointsSpec], Density, Latents, Refinement
     data_std: Tensor
 
     def __init__(self, config: EDMConfig, spec: ImageSpec | PointsSpec) -> None:
-        super().__init__()
-        self.config, self.spec = config, spec
-        self.latent_dims = math.prod(spec.shape)
-        self.classes = len(spec.classes) if config.conditional else 0
-        if config.conditional and not spec.classes:
-            raise UsageError("The data have no labels; give labelled data, or set config.conditional=false.")
-        self.network = network_of(spec, config.unet, config.perceptron, 1, self.classes)
-        self.units, self.labels = units_of(spec), Labels(self.classes, config.label_drop)
+        super().__init__(config, spec, 1)
         fourier = isinstance(spec, ImageSpec) and config.unet.time == "fourier"
         self.time_scale = 0.25 if fourier else 250.0
         self.register_buffer("data_std", torch.tensor(config.data_std or 0.5))
 
     def initialise(self, data: Dataset, rng: Rng, parents: Mapping[str, Model]) -> None:
         """Find the values that pictures hold (or mean and deviation of points), labels' rates, and the deviation."""
-        self.units.fit(data)
-        self.labels.fit(data)
+        super().initialise(data, rng, parents)
         if not self.config.data_std:
             self.data_std.copy_(self.units.deviation(data))
 
@@ -229,7 +202,7 @@ class EDM(Model[EDMConfig, ImageSpec | PointsSpec], Density, Latents, Refinement
             return schedules.log_sigmas(options.steps, low, high)
         return schedules.logistic_sigmas(options.steps, low, high, float(self.data_std))
 
-    def _job(
+    def job(
         self,
         label: Tensor | None,
         options: EDMOptions,
@@ -239,66 +212,11 @@ class EDM(Model[EDMConfig, ImageSpec | PointsSpec], Density, Latents, Refinement
         temperature: float = 1.0,
         watch: Watch | None = None,
     ) -> Job:
-        null = self.labels.null(rng.rows)
-        everything = label if label is None or null is None or options.guidance == 1 else torch.cat([label, null])
-        denoiser, sigmas = self._denoiser(everything, options.clip), self._levels(options, strength)
+        denoiser = self._denoiser(self.everything(label, options.guidance), options.clip)
+        sigmas = self._levels(options, strength)
         denoiser.prepare(sigmas)
         denoise = denoiser.for_labels(label, self.classes, options)
-        return Job(denoise, sigmas, options.sampler, options.own(), rng, self.units, temperature, watch)
-
-    @torch.no_grad()
-    def sample(
-        self,
-        n: int,
-        condition: Tensor | None = None,
-        *,
-        rng: SampleRng,
-        temperature: float = 1.0,
-        options: Config | None = None,
-        watch: Watch | None = None,
-    ) -> Tensor:
-        """New examples. A conditional model without a condition draws labels as often as they occur in training.
-
-        ``temperature`` multiplies all noise.
-        """
-        check_condition(self, condition, n)
-        chosen = sample_options(self, options, EDMOptions)
-        label = self.labels.drawn(rng) if condition is None else condition.to(self.device)
-        job = self._job(label, chosen, rng, temperature=temperature, watch=watch)
-        return job.run(temperature * job.sigmas[0] * rng.normal("latent", *self.spec.shape))
-
-    @torch.no_grad()
-    def decode(self, z: Tensor, condition: Tensor | None = None, *, rng: SampleRng | None = None) -> Tensor:
-        """Examples from the noise that sampling starts with, by the default (deterministic) sampler.
-
-        Without a condition, those of the unconditional model. ``rng`` has nothing to draw.
-        """
-        check_condition(self, condition, len(z))
-        label = self.labels.null(len(z)) if condition is None else condition.to(self.device)
-        job = self._job(label, EDMOptions(), SampleRng(0, range(len(z)), z.device))
-        return job.run(job.sigmas[0] * z.view(-1, *self.spec.shape))
-
-    @torch.no_grad()
-    def refine(
-        self,
-        x: Tensor,
-        *,
-        strength: float = 1.0,
-        mask: Tensor | None = None,
-        condition: Tensor | None = None,
-        rng: SampleRng,
-        options: Config | None = None,
-        watch: Watch | None = None,
-    ) -> Tensor:
-        """Redraw examples; ``strength`` is the share of the way up the grid of sigma^(1/rho) that noise is added."""
-        check_redraw(x, strength, mask, self.spec.shape)
-        check_condition(self, condition, len(x))
-        chosen = sample_options(self, options, EDMOptions)
-        if strength == 0:
-            return x.clone()
-        label = self.labels.null(len(x)) if condition is None else condition.to(self.device)
-        job = self._job(label, chosen, rng, strength=strength, watch=watch)
-        return job.redraw(x, mask, fresh=strength == 1, width=job.sigmas[0], times=chosen.resample)
+        return Job(denoise, sigmas, options.sampler, options.own(), rng, self.units, sigmas[0], temperature, watch)
 
     def log_likelihood(self, x: Tensor, *, rng: SampleRng, samples: int = 1) -> Likelihood:
         """By the probability flow, see the module; ``samples`` is ignored (``config.probes`` counts the probes)."""
@@ -325,10 +243,3 @@ class EDM(Model[EDMConfig, ImageSpec | PointsSpec], Density, Latents, Refinement
         nats = flow_log_density(lambda y, s: denoiser(y, s, label), x0, sigmas, probes=probes or None)
         how += f", {c.probes} random probes of the trace" if c.probes else ", exact trace"
         return Likelihood(nats + change, "estimate", how + ("; null class" if self.classes else ""), preprocessing)
-
-    def export_calls(self) -> Mapping[str, tuple[nn.Module, tuple[Tensor, ...]]]:
-        """The network F: scaled noisy examples c_in x, times and labels to its output."""
-        device = self.device
-        inputs = torch.zeros(2, *self.spec.shape, device=device), torch.tensor([0.0, 1.0], device=device)
-        label = (torch.zeros(2, dtype=torch.int64, device=device),) if self.classes else ()
-        return {"network": (self.network, (*inputs, *label))}

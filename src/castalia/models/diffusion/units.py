@@ -1,4 +1,4 @@
-"""Between natural units and those of the process (values of order 1), and the labels of examples.
+"""Between natural units and those of the process (values of order 1).
 
 Pictures go to [-1, 1]. Where the training data hold only a few evenly spaced values (the 17 greys of the 8x8 digits,
 the two of a drawing in black and white), those are the values that a picture can have: samples are rounded to them,
@@ -15,13 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from castalia.core.data import Batch, Dataset, ImageSpec, PointsSpec
+from castalia.core.data import Dataset, ImageSpec, PointsSpec, spread
 from castalia.core.errors import UsageError
-from castalia.core.rng import Rng
 from castalia.models.diffusion.likelihood import Decoder, uniform_bins
 
 FIT_EXAMPLES = 10_000
-"""At most this many examples, evenly spaced in the data, are read to find values, means and rates."""
+"""At most this many examples, evenly spaced in the data, are read to find values and means."""
 
 FEW_LEVELS = 128
 """More different values than this count as all 256."""
@@ -213,56 +212,7 @@ def units_of(spec: ImageSpec | PointsSpec) -> Units:
     return PictureUnits() if isinstance(spec, ImageSpec) else PointUnits(spec.dims)
 
 
-@final
-class Labels(nn.Module):
-    """Class labels: how often each occurs, and the null class, number ``classes``, that stands for none."""
-
-    shares: Tensor
-
-    def __init__(self, classes: int, drop: float) -> None:
-        super().__init__()
-        self.classes, self.drop = classes, drop
-        self.register_buffer("shares", torch.full((classes,), 1 / max(classes, 1)))
-
-    def fit(self, data: Dataset) -> None:
-        """Find how often each occurs."""
-        if not self.classes:
-            return
-        labels = [data.batch(ids).label for ids in _some(data)]
-        counts = sum(torch.bincount(self.given(l).cpu(), minlength=self.classes) for l in labels)
-        assert isinstance(counts, Tensor)
-        self.shares.copy_(counts / counts.sum())
-
-    def given(self, label: Tensor | None) -> Tensor:
-        """The labels of a batch, which has to have them.
-
-        Raises:
-            UsageError: it has none.
-        """
-        if label is None:
-            raise UsageError("The data have no labels; give labelled data, or set config.conditional=false.")
-        return label
-
-    def for_training(self, batch: Batch, rng: Rng) -> Tensor | None:
-        """Labels of a batch, some of them dropped; None for an unconditional model."""
-        if not self.classes:
-            return None
-        label = self.given(batch.label)
-        return torch.where(rng.uniform("drop label") < self.drop, self.classes, label)
-
-    def drawn(self, rng: Rng) -> Tensor | None:
-        """Labels as often as in the training data, ``int64`` (rows,)."""
-        if not self.classes:
-            return None
-        bounds = self.shares.double().cumsum(0).float()
-        return torch.searchsorted(bounds, rng.uniform("label"), right=True).clamp(max=self.classes - 1)
-
-    def null(self, n: int) -> Tensor | None:
-        """The null class for ``n`` examples."""
-        return torch.full((n,), self.classes, device=self.shares.device) if self.classes else None
-
-
 def _some(data: Dataset) -> list[np.ndarray]:
     """Ids of at most :data:`FIT_EXAMPLES` examples, in pieces."""
-    ids = np.unique(np.linspace(0, len(data) - 1, min(len(data), FIT_EXAMPLES)).astype(np.int64))
+    ids = spread(len(data), FIT_EXAMPLES)
     return np.array_split(ids, math.ceil(len(ids) / 1000))

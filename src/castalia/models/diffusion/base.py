@@ -1,0 +1,177 @@
+"""What every system of the family shares: its network and units, and what can be asked of it.
+
+A system derives from :class:`Diffusion` and says how it is trained, how likely it finds an example, and how a sampling
+is set up (:meth:`Diffusion.job`).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from castalia.core.data import Dataset, ImageSpec, PointsSpec
+from castalia.core.errors import UsageError
+from castalia.core.model import (
+    Config,
+    Density,
+    Exportable,
+    Latents,
+    Model,
+    Refinement,
+    Watch,
+    check_condition,
+    sample_options,
+)
+from castalia.core.rng import Rng, SampleRng
+from castalia.models.diffusion.drawing import Job, check_redraw
+from castalia.models.diffusion.networks import PerceptronConfig, network_of
+from castalia.models.diffusion.units import units_of
+from castalia.nn.labels import Labels
+from castalia.nn.unet import UNetConfig, small_28
+
+
+@dataclass(frozen=True)
+class DiffusionConfig(Config):
+    """What the configurations of all systems of the family have in common.
+
+    Attributes:
+        unet: the network for pictures.
+        perceptron: the network for points.
+        conditional: learn the labels of the data as well.
+        label_drop: conditional: share of examples that are learned without their label. More than 0: the unconditional
+            model is what guidance, redrawing and the likelihood use.
+    """
+
+    unet: UNetConfig = field(default_factory=small_28)
+    perceptron: PerceptronConfig = field(default_factory=PerceptronConfig)
+    conditional: bool = False
+    label_drop: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.label_drop < 1:
+            raise ValueError("label_drop lies between 0 and 1")
+        if self.conditional and not self.unet.null_class:
+            raise ValueError("conditional needs unet.null_class=true")
+
+
+D = TypeVar("D", bound=DiffusionConfig)
+
+
+class Diffusion(Model[D, ImageSpec | PointsSpec], Density, Latents, Refinement, Exportable):
+    """A network that removes noise, and what sampling, redrawing and export have in common.
+
+    Args:
+        config: of the system.
+        spec: of the medium.
+        maps: outputs of the network for each channel or coordinate.
+    """
+
+    def __init__(self, config: D, spec: ImageSpec | PointsSpec, maps: int) -> None:
+        super().__init__()
+        self.config, self.spec = config, spec
+        self.latent_dims = math.prod(spec.shape)
+        if config.conditional and not spec.classes:
+            raise UsageError("The data have no labels; give labelled data, or set config.conditional=false.")
+        self.classes = len(spec.classes) if config.conditional else 0
+        self.network = network_of(spec, config.unet, config.perceptron, maps, self.classes)
+        self.units, self.labels = units_of(spec), Labels(self.classes, config.label_drop)
+
+    def initialise(self, data: Dataset, rng: Rng, parents: Mapping[str, Model]) -> None:
+        """Find the values that pictures hold (or mean and deviation of points), and how often each label occurs."""
+        self.units.fit(data)
+        self.labels.fit(data)
+
+    @abstractmethod
+    def job(
+        self,
+        label: Tensor | None,
+        options: Any,
+        rng: SampleRng,
+        *,
+        strength: float = 1.0,
+        temperature: float = 1.0,
+        watch: Watch | None = None,
+    ) -> Job:
+        """Set up a sampling.
+
+        Args:
+            label: ``int64`` (rows of ``rng``,), the null class among them, or None for an unconditional model.
+            options: an instance of ``SampleOptions``.
+            rng: one stream per example.
+            strength: how high the noise starts, 1 is the top.
+            temperature: multiplies all noise.
+            watch: told of every step.
+        """
+
+    def everything(self, label: Tensor | None, guidance: float) -> Tensor | None:
+        """All labels that a sampling will ask for: with guidance also the null class."""
+        null = None if label is None else self.labels.null(len(label))
+        return label if label is None or null is None or guidance == 1 else torch.cat([label, null])
+
+    def asked(self, condition: Tensor | None, n: int) -> Tensor | None:
+        """The labels of a condition on the model's device; without one the null class, or None if not conditional."""
+        check_condition(self, condition, n)
+        return self.labels.null(n) if condition is None else condition.to(self.device)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        condition: Tensor | None = None,
+        *,
+        rng: SampleRng,
+        temperature: float = 1.0,
+        options: Config | None = None,
+        watch: Watch | None = None,
+    ) -> Tensor:
+        """New examples. A conditional model without a condition draws labels as often as they occur in training.
+
+        ``temperature`` multiplies all noise.
+        """
+        chosen = sample_options(self, options, self.SampleOptions)
+        label = self.labels.drawn(rng) if condition is None else self.asked(condition, n)
+        job = self.job(label, chosen, rng, temperature=temperature, watch=watch)
+        return job.start(rng.normal("latent", *self.spec.shape))
+
+    @torch.no_grad()
+    def decode(self, z: Tensor, condition: Tensor | None = None, *, rng: SampleRng | None = None) -> Tensor:
+        """Examples from the noise that sampling starts with, by the default (deterministic) sampler.
+
+        Without a condition, those of the unconditional model. ``rng`` has nothing to draw.
+        """
+        label = self.asked(condition, len(z))
+        job = self.job(label, self.SampleOptions(), SampleRng(0, range(len(z)), z.device))
+        return job.start(z.view(-1, *self.spec.shape))
+
+    @torch.no_grad()
+    def refine(
+        self,
+        x: Tensor,
+        *,
+        strength: float = 1.0,
+        mask: Tensor | None = None,
+        condition: Tensor | None = None,
+        rng: SampleRng,
+        options: Config | None = None,
+        watch: Watch | None = None,
+    ) -> Tensor:
+        """Redraw examples; ``strength`` is how far up the noise levels of the system noise is added and removed."""
+        check_redraw(x, strength, mask, self.spec.shape)
+        label, chosen = self.asked(condition, len(x)), sample_options(self, options, self.SampleOptions)
+        if strength == 0:
+            return x.clone()
+        job = self.job(label, chosen, rng, strength=strength, watch=watch)
+        return job.redraw(x, mask, fresh=strength == 1, times=chosen.resample)  # type: ignore[attr-defined]
+
+    def export_calls(self) -> Mapping[str, tuple[nn.Module, tuple[Tensor, ...]]]:
+        """The network: scaled noisy examples, times and labels to its output; scalings are in the system's file."""
+        device = self.device
+        inputs = torch.zeros(2, *self.spec.shape, device=device), torch.tensor([0.0, 1.0], device=device)
+        label = (torch.zeros(2, dtype=torch.int64, device=device),) if self.classes else ()
+        return {"network": (self.network, (*inputs, *label))}

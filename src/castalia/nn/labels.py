@@ -1,0 +1,78 @@
+"""Class labels of conditional models: as often as they occur, dropped for guidance, or none."""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from castalia.core.data import Batch, Dataset, spread
+from castalia.core.errors import UsageError
+from castalia.core.rng import Rng
+
+FIT_EXAMPLES = 20_000
+"""At most this many examples, evenly spaced in the data, are read to see how often each label occurs."""
+
+AT_ONCE = 1_000
+"""Examples read at once; bounds the memory."""
+
+
+@final
+class Labels(nn.Module):
+    """Class labels: how often each occurs, and the null class, number ``classes``, that stands for none.
+
+    Args:
+        classes: number of classes; 0 for a model that is not conditional.
+        drop: share of labels that :meth:`for_training` replaces by the null class.
+    """
+
+    shares: Tensor
+
+    def __init__(self, classes: int, drop: float = 0.0) -> None:
+        super().__init__()
+        self.classes, self.drop = classes, drop
+        self.register_buffer("shares", torch.full((classes,), 1 / max(classes, 1)))
+
+    def fit(self, data: Dataset) -> None:
+        """Find how often each occurs."""
+        if not self.classes:
+            return
+        ids = spread(len(data), FIT_EXAMPLES)
+        counts = torch.zeros(self.classes, dtype=torch.int64)
+        for start in range(0, len(ids), AT_ONCE):
+            label = self.of(data.batch(ids[start : start + AT_ONCE]))
+            assert label is not None
+            counts += torch.bincount(label.cpu(), minlength=self.classes)
+        self.shares.copy_(counts / counts.sum())
+
+    def of(self, batch: Batch) -> Tensor | None:
+        """The labels ``int64`` (B,) of a batch; None for a model that is not conditional.
+
+        Raises:
+            UsageError: the model is conditional and the batch has none.
+        """
+        if not self.classes:
+            return None
+        if batch.label is None:
+            raise UsageError(
+                "A conditional model needs labels, and this data has none: give labelled data, or train it without "
+                "classes."
+            )
+        return batch.label
+
+    def for_training(self, batch: Batch, rng: Rng) -> Tensor | None:
+        """:meth:`of`, some of them dropped."""
+        label = self.of(batch)
+        return None if label is None else torch.where(rng.uniform("drop label") < self.drop, self.classes, label)
+
+    def drawn(self, rng: Rng) -> Tensor | None:
+        """Labels as often as in the training data, ``int64`` (rows,)."""
+        if not self.classes:
+            return None
+        bounds = self.shares.double().cumsum(0).float()
+        return torch.searchsorted(bounds, rng.uniform("label"), right=True).clamp(max=self.classes - 1)
+
+    def null(self, n: int) -> Tensor | None:
+        """The null class for ``n`` examples."""
+        return torch.full((n,), self.classes, device=self.shares.device) if self.classes else None
