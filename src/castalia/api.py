@@ -14,7 +14,7 @@ from torch import Tensor
 from castalia import recipes, runs
 from castalia.catalogue import entry
 from castalia.configuration import MEDIA, Recipe, medium_of
-from castalia.core.config import override
+from castalia.core.config import override, to_json
 from castalia.core.data import Dataset
 from castalia.core.errors import UsageError, near
 from castalia.core.model import Config, Inference, Latents, Model, Watch
@@ -338,8 +338,8 @@ def evaluate(run: Run | str | Path, data: str | None = None, *, split: str = "te
     if options.get("baselines") or options.get("drawn"):
         seen = open_data(run.recipe.data.source, split=run.recipe.data.split, image=image)
     chosen = options.pop("options", None)
-    if chosen is not None and not isinstance(chosen, Config):
-        chosen = sample_options(run.model()[0], chosen)
+    if not isinstance(chosen, Config):
+        chosen = sample_options(run.model()[0], chosen or ())
     own, inception = options.pop("features", None), options.pop("inception", None)
     if own or inception:
         from castalia.evaluation.user_features import UserFeatures
@@ -349,7 +349,12 @@ def evaluate(run: Run | str | Path, data: str | None = None, *, split: str = "te
     started = time.perf_counter()
     metrics = measuring.evaluate(run, held_out, split=split, train=seen, **options)
     seconds = time.perf_counter() - started
-    return measuring.record(run, metrics, measuring.context(run, held_out, metrics, split=split, seconds=seconds))
+    sampling = None
+    if options.get("drawn"):
+        space = options.get("space")
+        sampling = {"options": to_json(chosen), "features": "of the training data" if space is None else space.name}
+    context = measuring.context(run, held_out, metrics, split=split, seconds=seconds, sampling=sampling)
+    return measuring.record(run, metrics, context)
 
 
 def run_image_options(run: Run) -> ImageOptions:
@@ -367,6 +372,4 @@ def run_image_options(run: Run) -> ImageOptions:
 
 def config_json(run: Run) -> dict[str, Any]:
     """The run's model configuration as JSON-able data, for the recipe stored with each picture."""
-    from castalia.core.config import to_json
-
     return to_json(run.recipe.config)

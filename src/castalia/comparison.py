@@ -174,7 +174,7 @@ class _Plotter:
         return Point(seconds if x is None else x, distance, note)
 
     def by_steps(self, model: Model) -> list[Point]:
-        """Models whose options have a field ``steps`` are tried with several numbers, up to what they do by default."""
+        """Models whose options have a field ``steps`` are tried with up to 50, or with as many as is usual for them."""
         usual = model.SampleOptions()
         if not any(f.name == "steps" for f in fields(usual)):
             return [self.point(model, usual, 1)]

@@ -125,6 +125,23 @@ def test_another_split_does_not_mix_with_the_old_numbers(run, data):
     assert found["earlier"][0]["context"]["split"] == "test"
 
 
+def test_samples_drawn_in_another_way_do_not_mix(run, data):
+    number = Metric(1.0, "things", "exact", 3, 0)
+    where = context(run, data, {"nll": number}, split="test", seconds=1.0)
+    record(run, {"nll": number}, where)
+    few = where | {"sampling": {"options": {"steps": 5}, "features": "own"}}
+    assert "earlier" not in record(run, {"frechet": number, "precision": number}, few)
+    assert record(run, {"elbo": number}, where)["context"]["sampling"] == few["sampling"], "still there"
+    many = where | {"sampling": {"options": {"steps": 50}, "features": "own"}}
+    found = record(run, {"frechet": replace(number, value=2.0)}, many)
+    assert set(found["metrics"]) == {"nll", "elbo", "frechet"}, "no precision of other samples beside it"
+    assert found["context"]["sampling"] == many["sampling"]
+    assert set(found["earlier"][0]["metrics"]) == {"nll", "elbo", "frechet", "precision"}
+    fresh = record(run, {"nll": number}, where | {"weights": "step 99"})
+    assert "sampling" not in fresh["context"]
+    assert set(fresh["metrics"]) == {"nll"}
+
+
 def test_a_damaged_results_file_is_not_overwritten(run, data):
     (run.path / "results.json").write_text("[1, 2]")
     with pytest.raises(RunError):

@@ -177,7 +177,7 @@ def evaluate(options: Namespace) -> int:
     """Measure a run."""
     from castalia import api
 
-    shown = None if options.quiet or options.json or not sys.stderr.isatty() else _progress
+    shown = _shown(options.quiet or options.json)
     results = api.evaluate(
         options.run,
         options.data,
@@ -193,6 +193,7 @@ def evaluate(options: Namespace) -> int:
         inception=options.inception,
         progress=shown,
     )
+    _clear(shown)
     if options.json:
         _print_json(results)
         return 0
@@ -217,6 +218,7 @@ def compare(options: Namespace) -> int:
 
     if not options.out and not options.json:
         raise UsageError("Say where to write the page with --out FILE.html, or ask for --json.")
+    shown = _shown(options.quiet)
     sides = comparison.compare(
         options.runs,
         data=options.data,
@@ -226,8 +228,9 @@ def compare(options: Namespace) -> int:
         limit=options.limit,
         seed=options.seed,
         plots=not options.no_plots,
-        show=None if options.quiet else _line,
+        show=shown,
     )
+    _clear(shown)
     if options.out:
         comparison.page(sides, comparison.held_out(sides, options.data, options.split)).write(Path(options.out))
     if options.json:
@@ -244,15 +247,28 @@ def features(options: Namespace) -> int:
     from castalia.media.image.decode import ImageOptions
 
     found = api.open_data(options.source, split="train", image=ImageOptions(size=options.size))
-    space = train_features(found, show=_line)
-    print(f"{space.describe()}")
+    shown, said = _shown(False), [""]
+
+    def show(text: str) -> None:
+        said[0] = text
+        if shown is not None:
+            shown(text)
+
+    space = train_features(found, show=show)
+    _clear(shown)
+    print(f"{said[0]}\n{space.describe()}")
     return 0
 
 
-def _line(text: str) -> None:
-    """Progress: one live line on a terminal, else a line each time another thing is done."""
-    if sys.stderr.isatty():
-        _progress(text)
+def _shown(quiet: bool) -> Callable[[str], None] | None:
+    """Where progress goes: one live line on a terminal, nowhere else."""
+    return None if quiet or not sys.stderr.isatty() else _progress
+
+
+def _clear(shown: Callable[[str], None] | None) -> None:
+    """Take the live line away."""
+    if shown is not None:
+        shown("")
 
 
 def _progress(text: str) -> None:

@@ -27,6 +27,10 @@ from castalia.version import __version__
 SAME = ("weights", "data", "fingerprint", "split")
 """Results that agree in these belong together in one table; others are kept as ``earlier``."""
 
+SAMPLING = "sampling"
+"""Part of the context of measured samples: how they were drawn and in which features they were seen. Results without
+samples have none, and go with any."""
+
 EARLIER = 20
 """Older tables kept."""
 
@@ -137,7 +141,15 @@ def _size(spec: ImageSpec) -> str:
     return f"{spec.height}x{spec.width} with {spec.channels} channel{'s' if spec.channels > 1 else ''}"
 
 
-def context(run: Run, data: Dataset, metrics: Mapping[str, Metric], *, split: str, seconds: float) -> dict[str, Any]:
+def context(
+    run: Run,
+    data: Dataset,
+    metrics: Mapping[str, Metric],
+    *,
+    split: str,
+    seconds: float,
+    sampling: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """What surrounds a measurement: weights, data, split, preprocessing, hardware, versions.
 
     Args:
@@ -146,7 +158,9 @@ def context(run: Run, data: Dataset, metrics: Mapping[str, Metric], *, split: st
         metrics: what :func:`evaluate` returned.
         split: name of the part that ``data`` is.
         seconds: how long it took.
+        sampling: how samples were drawn and seen; None where none were.
     """
+    drawn = {} if sampling is None else {SAMPLING: dict(sampling)}
     measured = (m.n for name, m in metrics.items() if name != "sampling_speed" and not is_of_samples(name))
     n = max(measured, default=0)
     return {
@@ -167,6 +181,7 @@ def context(run: Run, data: Dataset, metrics: Mapping[str, Metric], *, split: st
             "python": platform.python_version(),
         },
         "seconds": round(seconds, 3),
+        **drawn,
     }
 
 
@@ -188,7 +203,9 @@ def record(run: Run, metrics: Mapping[str, Metric], context: Mapping[str, Any]) 
     """Store a finished measurement in the run's ``results.json`` and its model card.
 
     Metrics of the same weights, data and split are merged. Where one of those changed, the old table moves to
-    ``earlier`` as it is, so that one table never mixes two measurements. The file is replaced in one step.
+    ``earlier`` as it is, so that one table never mixes two measurements. Where only the samples were drawn or seen in
+    another way, the old table is kept there too, and what does not depend on samples stays. The file is replaced in one
+    step.
 
     Args:
         run: what was measured.
@@ -207,9 +224,14 @@ def record(run: Run, metrics: Mapping[str, Metric], context: Mapping[str, Any]) 
     earlier = old["earlier"] if isinstance(old.get("earlier"), list) else []
     kept = dict(old.get("metrics", {}))
     before = old.get("context", {})
-    if kept and any(before.get(key) != context.get(key) for key in SAME):
+    same = all(before.get(key) == context.get(key) for key in SAME)
+    drawn = context.get(SAMPLING)
+    alike = drawn is None or before.get(SAMPLING, drawn) == drawn
+    if kept and not (same and alike):
         earlier = [{"metrics": kept, "context": before}, *earlier][:EARLIER]
-        kept = {}
+        kept = {name: metric for name, metric in kept.items() if same and not is_of_samples(name)}
+    if same and SAMPLING in before:
+        context = {SAMPLING: before[SAMPLING], **context}
     new: dict[str, Any] = {
         "metrics": kept | {name: metric.to_json() for name, metric in metrics.items()},
         "context": dict(context),

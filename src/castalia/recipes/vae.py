@@ -54,8 +54,8 @@ def mnist_importance() -> Recipe:
     base = mnist()
     return replace(
         base,
-        config=replace(base.config, bound="importance", samples=10, plain_first=0.6),
-        training=replace(base.training, batch_size=64, steps=12_000),
+        config=replace(base.config, bound="importance", samples=10, plain_first=0.75),
+        training=replace(base.training, steps=12_000),
     )
 
 

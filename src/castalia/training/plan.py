@@ -67,7 +67,7 @@ def bf16_is_native(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     flags = Path("/proc/cpuinfo")
-    return flags.exists() and "amx_bf16" in flags.read_text(errors="ignore")
+    return flags.exists() and any(flag in flags.read_text(errors="ignore") for flag in ("amx_bf16", "avx512_bf16"))
 
 
 def precision_context(precision: str, device: torch.device) -> contextlib.AbstractContextManager[None]:
