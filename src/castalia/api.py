@@ -149,9 +149,12 @@ def train(
     recipe: str | None = None,
     resume: bool = False,
     quiet: bool = False,
+    shard: bool = False,
     **changes: Any,
 ) -> Run:
     """Train a model and return its run. ``changes`` are those of :func:`make_recipe`.
+
+    ``shard`` cuts weights, averages and moments up among the processes that ``torchrun`` started.
 
     Example:
         ``castalia.train("vae", "digits", "runs/digits", steps=300)``
@@ -163,7 +166,7 @@ def train(
         made = load(out).recipe  # `castalia train --resume --out RUN` needs nothing else
     else:
         made = make_recipe(model, data, recipe=recipe, **changes)
-    return run_loop(made, training_data(made), Path(out), resume=resume, quiet=quiet)
+    return run_loop(made, training_data(made), Path(out), resume=resume, quiet=quiet, shard=shard)
 
 
 def load(path: str | Path) -> Run:

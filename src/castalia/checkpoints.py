@@ -3,6 +3,9 @@
 A checkpoint is written to a temporary folder, flushed, given a manifest with the size and SHA-256 of every
 file, and only then renamed to ``step-00001234``. Reading takes the newest one whose manifest verifies. An
 older checkpoint is removed only after a newer one stands.
+
+Several processes that each hold a part of the tensors write a file each into the same folder; whoever reads puts the
+parts together, so a checkpoint of many processes serves any number of them.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,7 @@ from torch import Tensor
 
 from castalia.core.errors import RunError
 from castalia.core.files import disk_error, read_json, sha256, sync_folder, write_json
-from castalia.core.weights import load_tensors, save_tensors
+from castalia.core.weights import Rows, load_parts, save_part, save_tensors
 
 _NAME = re.compile(r"step-(\d{8,})")
 MANIFEST = "manifest.json"
@@ -40,12 +43,33 @@ class Checkpoint:
     step: int
 
     def tensors(self, name: str) -> dict[str, Tensor]:
-        """Read ``name.safetensors``."""
-        return load_tensors(self.path / f"{name}.safetensors")[0]
+        """Read the tensors of a group, whole."""
+        return load_parts(self.path, name)[0]
 
     def state(self) -> dict[str, Any]:
         """Read the training state (plain JSON)."""
         return read_json(self.path / "state.json")
+
+
+def _call(action: Callable[[], Any]) -> Any:
+    return action()
+
+
+@dataclass(frozen=True)
+class Team:
+    """The processes that write a checkpoint together; by default one alone.
+
+    Attributes:
+        rank: this one.
+        size: how many there are.
+        on_main: runs an action on process 0 and gives everybody its plain result; where it raises, all raise.
+        on_all: runs an action on every process; where it raises on one, all raise.
+    """
+
+    rank: int = 0
+    size: int = 1
+    on_main: Callable[[Callable[[], Any]], Any] = _call
+    on_all: Callable[[Callable[[], None]], None] = _call
 
 
 def save(
@@ -56,56 +80,93 @@ def save(
     *,
     metadata: Mapping[str, str],
     keep: int,
+    team: Team = Team(),
+    rows: Mapping[str, Mapping[str, Rows]] | None = None,
 ) -> Checkpoint:
     """Write a checkpoint and remove the oldest ones beyond ``keep``.
 
     Args:
-        folder: ``checkpoints`` folder of a run.
+        folder: ``checkpoints`` folder of a run; the same for all processes.
         step: steps done.
-        groups: tensors by file name (without suffix).
+        groups: tensors by group, each a file (or one file of each process).
         state: JSON-able training state.
         metadata: stored in each tensor file.
         keep: how many checkpoints stay.
+        team: the processes that hold parts, all of which call this.
+        rows: by group and name, the rows of which a tensor is the part; what is not named is whole.
 
     Raises:
         RunError: the disk is full or not writable. Earlier checkpoints are untouched.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    needed = sum(t.numel() * t.element_size() for g in groups.values() for t in g.values()) + (1 << 20)
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise RunError(
-            f"A checkpoint needs {needed / 2**20:.0f} MiB but only {free / 2**20:.0f} MiB are free on the disk of "
-            f"{folder}. Nothing already saved was touched; free some space and use --resume."
-        )
+    rows = rows or {}
     target = folder / f"step-{step:08d}"
-    if target.exists():  # an unverified one of the same step, or the same state saved twice
-        if _verified(target):
-            return Checkpoint(target, step)
-        shutil.rmtree(target)
-    temporary = folder / f".tmp-{uuid.uuid4().hex[:12]}"
+    needed = sum(t.numel() * t.element_size() for g in groups.values() for t in g.values()) * team.size + (1 << 20)
+    temporary = team.on_main(lambda: _begin(folder, target, needed))
+    if temporary is None:
+        return Checkpoint(target, step)
     try:
-        temporary.mkdir()
-        for name, tensors in groups.items():
-            save_tensors(temporary / f"{name}.safetensors", tensors, metadata)
-        write_json(temporary / "state.json", dict(state))
-        files = sorted(p for p in temporary.iterdir() if p.is_file())
-        write_json(
-            temporary / MANIFEST,
-            {"step": step, "files": {p.name: {"size": p.stat().st_size, "sha256": sha256(p)} for p in files}},
-        )
-        sync_folder(temporary)
-        os.replace(temporary, target)
-        sync_folder(folder)
-    except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise disk_error(target, error) from error
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
+        team.on_all(lambda: _write(Path(temporary), groups, metadata, team, rows))
+        team.on_main(lambda: _finish(Path(temporary), target, step, state))
+    except BaseException as error:
+        if team.rank == 0:
+            shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise disk_error(target, error) from error
         raise
-    for path in sorted(_candidates(folder))[:-keep]:
-        shutil.rmtree(path, ignore_errors=True)
+    if team.rank == 0:
+        for path in sorted(_candidates(folder))[:-keep]:
+            shutil.rmtree(path, ignore_errors=True)
     return Checkpoint(target, step)
+
+
+def _begin(folder: Path, target: Path, needed: int) -> str | None:
+    """Make the temporary folder; None where this very checkpoint stands already."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+        if free < needed:
+            raise RunError(
+                f"A checkpoint needs {needed / 2**20:.0f} MiB but only {free / 2**20:.0f} MiB are free on the disk of "
+                f"{folder}. Nothing already saved was touched; free some space and use --resume."
+            )
+        if target.exists():  # an unverified one of the same step, or the same state saved twice
+            if _verified(target):
+                return None
+            shutil.rmtree(target)
+        temporary = folder / f".tmp-{uuid.uuid4().hex[:12]}"
+        temporary.mkdir()
+    except OSError as error:
+        raise disk_error(target, error) from error
+    return str(temporary)
+
+
+def _write(
+    temporary: Path,
+    groups: Mapping[str, Mapping[str, Tensor]],
+    metadata: Mapping[str, str],
+    team: Team,
+    rows: Mapping[str, Mapping[str, Rows]],
+) -> None:
+    """Write this process's files."""
+    for name, tensors in groups.items():
+        if team.size == 1:
+            save_tensors(temporary / f"{name}.safetensors", tensors, metadata)
+            continue
+        mine = {key: t for key, t in tensors.items() if team.rank == 0 or key in rows.get(name, {})}
+        save_part(temporary, name, (team.rank, team.size), mine, rows.get(name, {}), metadata)
+
+
+def _finish(temporary: Path, target: Path, step: int, state: Mapping[str, Any]) -> None:
+    """Write state and manifest, and give the folder its name."""
+    write_json(temporary / "state.json", dict(state))
+    files = sorted(p for p in temporary.iterdir() if p.is_file())
+    write_json(
+        temporary / MANIFEST,
+        {"step": step, "files": {p.name: {"size": p.stat().st_size, "sha256": sha256(p)} for p in files}},
+    )
+    sync_folder(temporary)
+    os.replace(temporary, target)
+    sync_folder(target.parent)
 
 
 def newest(folder: Path) -> Checkpoint | None:

@@ -40,7 +40,7 @@ from castalia.core.data import Dataset, Spec
 from castalia.core.errors import RunError, UsageError
 from castalia.core.files import disk_error, read_json, write_bytes, write_json
 from castalia.core.model import Model, build
-from castalia.core.weights import load_tensors, tensor_digest
+from castalia.core.weights import load_parts, load_tensors, tensor_digest
 from castalia.version import __version__
 
 
@@ -110,15 +110,15 @@ class Run:
             RunError: there are no readable weights; the text says what is damaged.
         """
         problem: RunError | None = None
-        source = self.weights if at is None else at.path / "ema.safetensors"
+        source = self.weights if at is None else at.path / "ema"
         try:
-            tensors, metadata = load_tensors(source)
+            tensors, metadata = load_tensors(source) if at is None else load_parts(at.path, "ema")
         except RunError as error:
             problem = error
             found = checkpoints.newest(self.checkpoints) if at is None else None
             if found is None:
                 raise RunError(f"{error} There is no intact checkpoint to use instead.") from error
-            tensors, metadata = load_tensors(found.path / "ema.safetensors")
+            tensors, metadata = load_parts(found.path, "ema")
         origin = f"step {metadata.get('castalia.step', '?')}, sha256 {tensor_digest(tensors)[:16]}"
         model = build(entry(self.recipe.model).load(), self.recipe.config, self.spec)
         load_weights(model, tensors, source)

@@ -130,7 +130,8 @@ def make_parser() -> Parser:
         "Any field of a recipe can be set:\n"
         "  castalia train vae --data FOLDER --set config.latent_dims=64 --set training.lr=0.0005\n"
         "Two processes:\n"
-        "  torchrun --standalone --nproc_per_node 2 -m castalia train vae --data mnist --out runs/a",
+        "  torchrun --standalone --nproc_per_node 2 -m castalia train vae --data mnist --out runs/a\n"
+        "With --shard each of them keeps only its part of the model.",
     )
     p.add_argument("model", nargs="?", help="a name from `castalia models`")
     p.add_argument("--data", help="a folder, zip, IDX, Parquet, .npy or CSV file, or a named set")
@@ -145,6 +146,7 @@ def make_parser() -> Parser:
     p.add_argument("--on-bad-file", choices=["error", "skip"], help="what to do with broken files")
     p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="settings", help="change a field")
     p.add_argument("--resume", action="store_true", help="continue the run in --out")
+    p.add_argument("--shard", action="store_true", help="under torchrun: cut the model up among the processes")
     p.add_argument("--quiet", action="store_true", help="print nothing")
 
     p = verb("sample", "Draw samples from a run and write them as files.")

@@ -105,6 +105,7 @@ def train(options: Namespace) -> int:
         recipe=options.recipe,
         resume=options.resume,
         quiet=options.quiet,
+        shard=options.shard,
         size=options.size,
         steps=options.steps,
         minutes=options.minutes,

@@ -114,6 +114,8 @@ class Objective:
             optimizer share the optimizer's state (lazy regularisation).
         every: runs only in steps divisible by it (R1 every 16).
         repeat: gradient updates per step, each with a fresh batch (critic x 5).
+        project: called after each move of the parameters, under ``torch.no_grad``, to bring them back to where they
+            must lie (weight clipping). It draws nothing and sees whole parameters, which it changes in place.
     """
 
     name: str
@@ -122,6 +124,7 @@ class Objective:
     optimizer: Optimizer | None = None
     every: int = 1
     repeat: int = 1
+    project: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -188,10 +191,13 @@ class Model(nn.Module, ABC, Generic[C, S]):
         config: its configuration.
         spec: the shape of one example.
         classes: number of class labels that it can be asked for; 0 where it is not conditional.
+        shard_units: classes of modules whose parameters nobody but their own ``forward`` uses, and through which no loss
+            takes a gradient of a gradient. Sharded training gathers them one at a time.
     """
 
     Config: ClassVar[type[Config]]
     SampleOptions: ClassVar[type[Config]] = NoOptions
+    shard_units: ClassVar[tuple[type[nn.Module], ...]] = ()
     config: C
     spec: S
     classes: int = 0

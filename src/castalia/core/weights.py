@@ -10,6 +10,7 @@ import hashlib
 import json
 import struct
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -65,6 +66,72 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if expected is not None and expected != tensor_digest(tensors):
         raise RunError(f"{path} is damaged: its contents do not match the SHA-256 stored with them.")
     return tensors, metadata
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Where a part of a tensor belongs: from row ``first``, of ``total`` rows."""
+
+    first: int
+    total: int
+
+
+def save_part(
+    folder: Path,
+    name: str,
+    number: tuple[int, int],
+    tensors: Mapping[str, Tensor],
+    rows: Mapping[str, Rows],
+    metadata: Mapping[str, str],
+) -> None:
+    """Write one process's parts to ``name-00001-of-00002.safetensors``.
+
+    Args:
+        folder: where.
+        name: of the group.
+        number: this process (from 0), and how many there are.
+        tensors: whole ones and parts.
+        rows: of those that are parts.
+        metadata: as in :func:`save_tensors`.
+    """
+    places = {key: [r.first, r.total] for key, r in rows.items() if key in tensors}
+    rank, size = number
+    path = folder / f"{name}-{rank + 1:05d}-of-{size:05d}.safetensors"
+    save_tensors(path, tensors, {**metadata, "castalia.rows": json.dumps(places)})
+
+
+def load_parts(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read ``name.safetensors``, or put the parts of several processes together.
+
+    Raises:
+        RunError: a file or a row is missing, or a file is damaged.
+    """
+    paths = sorted(folder.glob(f"{name}-?????-of-?????.safetensors"))
+    if not paths:
+        return load_tensors(folder / f"{name}.safetensors")
+    found: dict[str, Tensor] = {}
+    filled: dict[str, int] = {}
+    metadata: dict[str, str] = {}
+    for path in paths:
+        tensors, metadata = load_tensors(path)
+        try:
+            places = {key: Rows(*place) for key, place in json.loads(metadata.pop("castalia.rows")).items()}
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise RunError(f"{path} does not say which rows it holds.") from error
+        for key, tensor in tensors.items():
+            if key not in places:
+                found[key] = tensor
+                continue
+            first, total = places[key].first, places[key].total
+            if not 0 <= first <= first + len(tensor) <= total:
+                raise RunError(f"{path} holds rows of {key!r} that there are not.")
+            whole = found.setdefault(key, tensor.new_empty((total, *tensor.shape[1:])))
+            whole[first : first + len(tensor)] = tensor
+            filled[key] = filled.get(key, 0) + len(tensor)
+    for key, count in filled.items():
+        if count != len(found[key]):
+            raise RunError(f"{folder} has {count} of {len(found[key])} rows of {key!r}: parts of {name!r} are missing.")
+    return found, metadata
 
 
 def _metadata(data: bytes, header: int) -> dict[str, str]:

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from castalia.training.sharding import local, place
+
 RAMP = 0.05
 """The half-life never exceeds this share of the examples seen so far."""
 
@@ -53,8 +55,8 @@ class Ema:
         passed = (step % EVERY or EVERY) * batch_size
         half_life = min(self.half_life, RAMP * step * batch_size)
         decay = 0.5 ** (passed / max(half_life, 1e-8))
-        current = list(averaged(self.module).values())
-        torch._foreach_lerp_(list(self.averages.values()), current, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
+        current = [local(t) for t in averaged(self.module).values()]
+        torch._foreach_lerp_([local(t) for t in self.averages.values()], current, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
 
     def state(self) -> dict[str, Tensor]:
         """The model's state dict with weights replaced by their averages."""
@@ -63,8 +65,7 @@ class Ema:
     @torch.no_grad()
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Restore the averages from :meth:`state`."""
-        for name, average in self.averages.items():
-            average.copy_(tensors[name])
+        place(self.averages, {name: tensors[name] for name in self.averages})
 
     @contextmanager
     @torch.no_grad()

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,14 @@ from castalia.core.data import Dataset
 from castalia.core.errors import Interrupted, NonFiniteError, RunError
 from castalia.core.model import Model, build
 from castalia.core.rng import BatchRng, SampleRng, derive
+from castalia.core.weights import load_parts, save_tensors
 from castalia.runs import Run
 from castalia.training import parallel, plan
 from castalia.training.ema import Ema
 from castalia.training.progress import Reporter
 from castalia.training.signals import Signals, exit_code
+from castalia.training.sharding import Shards, local, whole
+from castalia.training.sharding import rows as rows_of
 from castalia.training.stage import ActiveStage, stage_ends
 
 CHECKPOINT_SECONDS = 600.0
@@ -64,6 +68,7 @@ def train(
     *,
     resume: bool = False,
     quiet: bool = False,
+    shard: bool = False,
     device: torch.device | None = None,
     callback: Callable[[int, Mapping[str, float]], None] | None = None,
 ) -> Run:
@@ -75,6 +80,8 @@ def train(
         out: the run folder.
         resume: continue from the newest intact checkpoint in ``out``, or start where there is none.
         quiet: nothing on the terminal.
+        shard: each process keeps only its part of weights, averages and moments. A run may be continued with another
+            number of processes, and with or without.
         device: where to compute; None takes the accelerator where there is one.
         callback: called after each step with its number and its logged values.
 
@@ -87,7 +94,7 @@ def train(
     settings = recipe.training
     with ExitStack() as stack:
         signals = stack.enter_context(Signals())
-        world = stack.enter_context(parallel.world(device))
+        world = stack.enter_context(parallel.world(device, shard=shard))
         torch.set_flush_denormal(True)
         stack.callback(torch.set_num_threads, torch.get_num_threads())
         plan.check_threads(plan.threads_for(recipe, world))
@@ -113,27 +120,29 @@ def train(
             model.initialise(data, BatchRng(derive(settings.seed, "initialise"), total=1), parents)
             if "start" in parents:
                 runs.load_weights(model, parents["start"].cpu().state_dict(), Path(dict(recipe.parents)["start"]))
-        model.to(world.device)
-        if any(p.ndim == 4 for p in model.parameters()):
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if not world.sharded:  # which moves what it cuts
+            model.to(world.device)
+            if any(p.ndim == 4 for p in model.parameters()):
+                model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         parallel.broadcast_state(model, world)
         parallel.synchronise(model, world)
         if settings.compile:
             for child in model.children():
                 child.compile()  # in place: the names in the state dict do not change
-        stages = model.stages()
 
         # the plan: measured once per run
         if decided is None:
             decided = parallel.on_main(lambda: _decide(recipe, run, model, data, world), world)
             torch.set_num_threads(decided.threads)
+        shards = Shards(model, world, decided.precision) if world.sharded else None
+        stages = model.stages()
         steps, ends = decided.steps, stage_ends(stages, decided.steps)
 
         # the averages and the log: new, or as they were at the checkpoint
         state.plan = to_json(decided)
         ema = Ema(model, settings.ema_half_life)
         if found is not None:
-            ema.load({name: t.to(world.device) for name, t in found.tensors("ema").items()})
+            ema.load(found.tensors("ema"))
         if world.main:
             run.truncate_metrics(state.step)
         reporter = Reporter(run.path, steps, settings.tracker, quiet=quiet or not world.main)
@@ -153,9 +162,10 @@ def train(
                 number = next(i for i, end in enumerate(ends) if step < end)
                 start = ends[number - 1] if number else 0
                 enter = stages[number].enter
+                active = ActiveStage(stages[number], start, ends[number] - start, model, data, settings, world, shards)
                 if step == start and enter is not None:
-                    enter(BatchRng(derive(settings.seed, "enter", number), total=1))
-                active = ActiveStage(stages[number], start, ends[number] - start, model, data, settings, world)
+                    with active.whole(keep=True):
+                        enter(BatchRng(derive(settings.seed, "enter", number), total=1))
                 if found is not None and step == found.step and step > start:
                     active.load_optimizer_state(found)
 
@@ -209,8 +219,8 @@ def train(
                 logs = means
             left = (steps - state.step) * per_step
             reporter.show(state.step, logs, active.batch_size / per_step, left, now=last)
-            if (state.step % sample_every == 0 or last or over) and world.main:
-                _draw(model, ema, recipe, run, state.step, world.device)
+            if state.step % sample_every == 0 or last or over:
+                _draw(model, ema, recipe, run, state.step, world)
             if last and state.bad_in_a_row:
                 raise NonFiniteError(f"The last steps of the training were skipped. {_last_good(run, state)}")
             if (due and not state.bad_in_a_row) or last or over or signal:
@@ -256,7 +266,7 @@ def _newest(run: Run) -> checkpoints.Checkpoint | None:
     found = checkpoints.newest(run.checkpoints)
     if found is not None:
         if not run.weights_are_of(found.step):  # killed between the checkpoint and the publishing, or damaged since
-            run.publish_weights(found.path / "ema.safetensors")
+            _publish(run, found)
         return found
     broken = checkpoints.damaged(run.checkpoints)
     if broken:
@@ -329,21 +339,50 @@ def _agree(signal: int, due: bool, over: bool, world: parallel.World) -> tuple[i
 def _save(
     run: Run, state: State, model: Model, ema: Ema, active: ActiveStage, keep: int, world: parallel.World
 ) -> None:
+    groups = {"model": model.state_dict(), "ema": ema.state(), "optimizer": active.optimizer_state()}
+    about = {"castalia.model": run.recipe.model, "castalia.step": str(state.step)}
+
     def write() -> None:
-        groups = {"model": model.state_dict(), "ema": ema.state(), "optimizer": active.optimizer_state()}
-        metadata = {"castalia.model": run.recipe.model, "castalia.step": str(state.step)}
-        made = checkpoints.save(run.checkpoints, state.step, groups, asdict(state), metadata=metadata, keep=keep)
+        made = checkpoints.save(run.checkpoints, state.step, groups, asdict(state), metadata=about, keep=keep)
         run.publish_weights(made.path / "ema.safetensors")
 
-    parallel.on_main(write, world)
+    if not world.sharded:
+        parallel.on_main(write, world)
+        return
+    pieces = {name: {key: local(t) for key, t in group.items()} for name, group in groups.items()}
+    rows = {name: {key: r for key, t in group.items() if (r := rows_of(t))} for name, group in groups.items()}
+    team = checkpoints.Team(
+        world.rank, world.size, partial(parallel.on_main, world=world), partial(parallel.on_all, world=world)
+    )
+    made = checkpoints.save(
+        run.checkpoints, state.step, pieces, asdict(state), metadata=about, keep=keep, team=team, rows=rows
+    )
+    parallel.on_main(lambda: _publish(run, made), world)
 
 
-def _draw(model: Model, ema: Ema, recipe: Recipe, run: Run, step: int, device: torch.device) -> None:
+def _publish(run: Run, found: checkpoints.Checkpoint) -> None:
+    """Make ``model.safetensors`` agree with a checkpoint."""
+    if (found.path / "ema.safetensors").exists():
+        run.publish_weights(found.path / "ema.safetensors")
+    else:
+        save_tensors(run.weights, *load_parts(found.path, "ema"))
+
+
+def _draw(model: Model, ema: Ema, recipe: Recipe, run: Run, step: int, world: parallel.World) -> None:
     """Write a grid of samples, always from the same seed so that grids can be compared."""
+    if world.sharded:  # a whole model, made for this
+        weights = whole(ema.state(), wanted=world.main)
+        if not world.main:
+            return
+        model = build(entry(recipe.model).load(), recipe.config, model.spec)
+        model.load_state_dict(weights)
+        ema = Ema(model.to(world.device), 0)
+    elif not world.main:
+        return
     medium, seed = medium_of(model.spec), recipe.training.seed
     n = recipe.training.samples or medium.shown
     with ema.applied(), torch.no_grad():
-        samples = model.sample(n, rng=SampleRng(seed, range(n), device))
+        samples = model.sample(n, rng=SampleRng(seed, range(n), world.device))
     folder = run.path / "samples"
     folder.mkdir(exist_ok=True)
     origin = {

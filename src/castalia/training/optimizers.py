@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from castalia.configuration import Schedule, Training
 from castalia.core.errors import RunError
 from castalia.core.model import Optimizer
+from castalia.training.sharding import place
 
 
 def make(module: nn.Module, settings: Optimizer, training: Training) -> torch.optim.Optimizer:
@@ -87,5 +88,6 @@ def load_state_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[str, T
                 raise RunError(f"The optimizer state {name!r} of the checkpoint does not fit the model.")
             # fused kernels walk memory without looking at strides: moments must lie as their parameter does
             like = parameters[index].detach() if tensor.ndim else tensor
-            state.setdefault(index, {})[key] = torch.empty_like(like, dtype=tensor.dtype).copy_(tensor)
+            state.setdefault(index, {})[key] = made = torch.empty_like(like, dtype=tensor.dtype)
+            place({name: made}, {name: tensor})
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,8 +1,8 @@
 """Processes: who has which rows, averaged gradients, and agreement.
 
 Started by ``torchrun``; without it there is one process and nothing here costs anything. Data parallelism is
-``DistributedDataParallel`` around each objective's module. Sharding (``fully_shard``) will be applied in
-:func:`wrap` and nowhere else: models stay single-device code.
+``DistributedDataParallel`` around each objective's module, or, where the model is to be cut up, what is in
+:mod:`castalia.training.sharding`: models stay single-device code.
 """
 
 from __future__ import annotations
@@ -33,12 +33,14 @@ class World:
         size: number of processes.
         local_size: number of processes on this machine.
         device: where this process computes.
+        sharded: whether each process holds only a part of the model.
     """
 
     rank: int
     size: int
     local_size: int
     device: torch.device
+    sharded: bool = False
 
     @property
     def main(self) -> bool:
@@ -54,8 +56,8 @@ class World:
 
 
 @contextmanager
-def world(device: torch.device | None = None) -> Iterator[World]:
-    """Join the process group that ``torchrun`` describes, or be alone."""
+def world(device: torch.device | None = None, *, shard: bool = False) -> Iterator[World]:
+    """Join the process group that ``torchrun`` describes, or be alone; one process has nothing to shard."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     if device is None:
@@ -67,11 +69,11 @@ def world(device: torch.device | None = None) -> Iterator[World]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if dist.is_initialized():  # the caller's group
-        yield World(dist.get_rank(), size, int(os.environ.get("LOCAL_WORLD_SIZE", size)), device)
+        yield World(dist.get_rank(), size, int(os.environ.get("LOCAL_WORLD_SIZE", size)), device, shard)
         return
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield World(dist.get_rank(), size, int(os.environ.get("LOCAL_WORLD_SIZE", size)), device)
+        yield World(dist.get_rank(), size, int(os.environ.get("LOCAL_WORLD_SIZE", size)), device, shard)
     finally:
         dist.destroy_process_group()
 
@@ -144,7 +146,9 @@ def broadcast_state(module: nn.Module, world: World) -> None:
     """Make every process's parameters and buffers equal to rank 0's."""
     if world.size > 1:
         for tensor in module.state_dict().values():
-            dist.broadcast(tensor, 0)
+            there = tensor.to(world.device)  # a model that is about to be sharded is not there yet
+            dist.broadcast(there, 0)
+            tensor.copy_(there)
 
 
 @torch.no_grad()
@@ -195,3 +199,23 @@ def on_main(action: Callable[[], Any], world: World) -> Any:
     if problem is not None:
         raise CastaliaError(f"Process 0 stopped: {problem}")
     return result
+
+
+def on_all(action: Callable[[], None], world: World) -> None:
+    """Run ``action`` on every process; where it raises on any, every process raises."""
+    if world.size == 1:
+        action()
+        return
+    problem: str | None = None
+    error: Exception | None = None
+    try:
+        action()
+    except Exception as caught:
+        error, problem = caught, str(caught)
+    problems: list[str | None] = [None] * world.size
+    dist.all_gather_object(problems, problem)
+    if error is not None:
+        raise error
+    for rank, text in enumerate(problems):
+        if text is not None:
+            raise CastaliaError(f"Process {rank} stopped: {text}")

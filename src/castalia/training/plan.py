@@ -91,6 +91,8 @@ def decide(recipe: Recipe, world: World, attempt: Callable[[], None]) -> Plan:
         precision, reason = _fastest(recipe, world, attempt)
     steps = training.steps
     if training.minutes:
+        if world.sharded and world.device.type != "cpu":
+            raise UsageError("The speed of a sharded model is not measured; give --steps instead of --minutes.")
         with precision_context(precision, world.device):
             seconds = _time(attempt, max(PROBE_SECONDS, 0.01 * training.minutes * 60))
         steps = max(1, int(0.95 * training.minutes * 60 / seconds))
@@ -119,6 +121,8 @@ def store(path: Path, plan: Plan) -> None:
 def _fastest(recipe: Recipe, world: World, attempt: Callable[[], None]) -> tuple[Literal["float32", "bfloat16"], str]:
     if not bf16_is_native(world.device):
         return "float32", "the hardware has no bfloat16 matrix product"
+    if world.sharded and world.device.type != "cpu":
+        return "bfloat16", "not measured: the whole model may not fit one device"
     memory = _memory(recipe, world)
     if (known := _remembered(memory)) is not None:
         return known

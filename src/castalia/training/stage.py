@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -15,9 +16,10 @@ from castalia.core.data import Batch, Dataset, Order
 from castalia.core.errors import UsageError
 from castalia.core.model import Model, Objective, Optimizer, Progress, Stage, Update
 from castalia.core.rng import BatchRng, derive
-from castalia.training import optimizers, parallel
+from castalia.training import optimizers, parallel, sharding
 from castalia.training.parallel import World
 from castalia.training.plan import precision_context
+from castalia.training.sharding import Shards
 
 
 @dataclass
@@ -63,6 +65,7 @@ class ActiveStage:
         data: the training set.
         training: the recipe's training section.
         world: this process among its peers.
+        shards: the model, where it is sharded.
     """
 
     def __init__(
@@ -74,7 +77,9 @@ class ActiveStage:
         data: Dataset,
         training: Training,
         world: World,
+        shards: Shards | None = None,
     ) -> None:
+        self.shards = shards
         self.stage, self.start, self.steps = stage, start, steps
         self.end = start + steps
         self.data, self.training, self.world = data, training, world
@@ -98,7 +103,7 @@ class ActiveStage:
             part = Part(objective, None, None, "", mine, others, buffers, draw)
             if isinstance(objective, Objective):
                 part.select()  # DDP looks at the parameters that want gradients
-                part.call = parallel.wrap(objective.module, world)
+                part.call = shards.call if shards else parallel.wrap(objective.module, world)
                 settings = objective.optimizer or training.optimizer
                 key = (id(objective.module), settings)
                 if key not in shared:
@@ -122,7 +127,14 @@ class ActiveStage:
             rng = BatchRng(seed, total=total, start=start, rows=rows, device=self.world.device)
             augment = BatchRng(derive(seed, "augment"), total=total, start=start, rows=rows)
             batch = self.data.batch(ids[start : start + rows], augment).to(self.world.device)
-            yield (self.stage.transform(batch) if self.stage.transform else batch), rng
+            if self.stage.transform:
+                with self.whole():
+                    batch = self.stage.transform(batch)
+            yield batch, rng
+
+    def whole(self, *, keep: bool = False) -> AbstractContextManager[None]:
+        """A block in which the model's own parameters are in place; see :meth:`Shards.gathered`."""
+        return self.shards.gathered(keep=keep) if self.shards else nullcontext()
 
     def backward(
         self, part: Part, local: int, repeat: int, precision: str, notes: dict[str, list[Tensor]]
@@ -133,6 +145,8 @@ class ActiveStage:
         assert part.call is not None
         if self._selected is not part:
             part.select()
+            if self.shards:
+                self.shards.select()
             self._selected = part
         for p in part.parameters:
             p.grad = None
@@ -157,21 +171,20 @@ class ActiveStage:
             derive(self.training.seed, "layers", self.stage.name, objective.name, local, repeat, self.world.rank)
         )
         if isinstance(objective, Update):
-            state = [t for t in objective.module.state_dict().values() if t.is_floating_point()]
-            kept = [t.clone() for t in state]
             ((batch, rng),) = self.micro_batches(part, local, repeat)
-            with torch.no_grad():
+            with torch.no_grad(), self.whole(keep=True):
+                state = [t for t in objective.module.state_dict().values() if t.is_floating_point()]
+                kept = [t.clone() for t in state]
                 note(notes, objective.name, objective.step(batch, rng, Progress(local, self.steps)))
-            parallel.unite(objective.module, self.world)
-            finite = all(bool(t.isfinite().all()) for t in state)
-            if not finite:
-                restore(state, kept)
+                parallel.unite(objective.module, self.world)
+                finite = all(bool(t.isfinite().all()) for t in state)
+                if not finite:
+                    restore(state, kept)
             return settle(notes, self.world), [batch.ids], finite
         assert part.optimizer is not None
         kept = [b.clone() for b in part.buffers]
         used = self.backward(part, local, repeat, precision, notes)
-        gradients = [p.grad for p in part.parameters if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
+        norm = sharding.total_norm([p.grad for p in part.parameters if p.grad is not None])
         if self.training.clip:
             torch.nn.utils.clip_grads_with_norm_(part.parameters, self.training.clip, norm)
         note(notes, objective.name, {"gradient_norm": norm})
@@ -182,6 +195,9 @@ class ActiveStage:
         factor = optimizers.multiplier(self.training.schedule, local, self.steps)
         optimizers.set_rate(part.optimizer, factor)
         part.optimizer.step()
+        if objective.project:
+            with torch.no_grad(), self.whole(keep=True):
+                objective.project()
         return logs, used, True
 
     def optimizer_state(self) -> dict[str, Tensor]:

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from castalia.core.data import Batch, ImageSpec, PointsSpec
-from castalia.core.model import Logs, Objective, Progress, Stage, Update
+from castalia.core.model import Logs, Objective, Progress, Stage
 from castalia.core.rng import Rng
 from castalia.models.adversarial.losses import Sides, drift, gradient_penalty, mix, wasserstein
 from castalia.models.adversarial.networks import PlayersConfig
@@ -75,16 +75,16 @@ class WGAN(Players[WGANConfig]):
 
     def stages(self) -> tuple[Stage, ...]:
         c = self.config
-        critic = Objective("critic", self.critic, self.critic_loss, c.critic_optimizer, repeat=c.critic_steps)
+        clip = self.clip_weights if c.lipschitz == "clip" else None
+        critic = Objective(
+            "critic", self.critic, self.critic_loss, c.critic_optimizer, repeat=c.critic_steps, project=clip
+        )
         generator = Objective("generator", self.generator, self.generator_loss, repeat=c.generator_steps)
-        clip = (Update("clip", self.critic, self.clip_last),) if c.lipschitz == "clip" else ()
-        return (Stage("train", (critic, *clip, generator)),)
+        return (Stage("train", (critic, generator)),)
 
     def critic_loss(self, batch: Batch, rng: Rng, progress: Progress) -> tuple[Tensor, Logs]:
         """The negative dual of the distance, plus what bounds the slope."""
         c = self.config
-        if c.lipschitz == "clip":
-            self.clip_weights()
         x, label = self.real(batch)
         real = self.shown(x, rng.at("real"))
         fake = self.shown(self.make_still(rng, label), rng.at("fake"))
@@ -111,8 +111,3 @@ class WGAN(Players[WGANConfig]):
         """Cut the critic's parameters off at +-clip."""
         torch._foreach_clamp_min_(list(self.critic.parameters()), -self.config.clip)  # pyright: ignore[reportPrivateImportUsage]
         torch._foreach_clamp_max_(list(self.critic.parameters()), self.config.clip)  # pyright: ignore[reportPrivateImportUsage]
-
-    def clip_last(self, batch: Batch, rng: Rng, progress: Progress) -> Logs:
-        """Clip after the critic's last update of a step."""
-        self.clip_weights()
-        return {}

@@ -51,7 +51,7 @@ from castalia.core.model import (
 from castalia.core.rng import Rng, SampleRng
 from castalia.models.autoencoders.networks import ConvDecoder, ConvEncoder, DenseDecoder, DenseEncoder
 from castalia.nn.likelihoods import pixel_likelihood
-from castalia.nn.residual import Activation
+from castalia.nn.residual import Activation, ResidualConv
 
 NOISE_BLOCK = 50
 """Importance samples per address of randomness, so that a result does not depend on how work is cut up."""
@@ -115,6 +115,7 @@ class VAE(Model[VAEConfig, ImageSpec], Density, Inference, Exportable):
     """p(x) = integral of p(x | z) N(z; 0, I) dz, with a Gaussian encoder q(z | x)."""
 
     Config = VAEConfig
+    shard_units = (ResidualConv,)
 
     def __init__(self, config: VAEConfig, spec: ImageSpec) -> None:
         super().__init__()

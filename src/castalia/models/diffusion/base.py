@@ -33,7 +33,7 @@ from castalia.models.diffusion.drawing import Job, check_redraw
 from castalia.models.diffusion.networks import PerceptronConfig, network_of
 from castalia.models.diffusion.units import units_of
 from castalia.nn.labels import Labels
-from castalia.nn.unet import UNetConfig, small_28
+from castalia.nn.unet import ResidualBlock, UNetConfig, small_28
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,8 @@ class Diffusion(Model[D, ImageSpec | PointsSpec], Density, Latents, Refinement, 
         spec: of the medium.
         maps: outputs of the network for each channel or coordinate.
     """
+
+    shard_units = (ResidualBlock,)
 
     def __init__(self, config: D, spec: ImageSpec | PointsSpec, maps: int) -> None:
         super().__init__()
