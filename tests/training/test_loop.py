@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from castalia import catalogue, checkpoints, runs
-from castalia.configuration import Data, Recipe, Schedule, Training
+from castalia.configuration import Data, Schedule, Training
 from castalia.core.errors import Interrupted, NonFiniteError, RunError, UsageError
 from castalia.core.model import Model, build
 from castalia.training import loop, plan
@@ -23,6 +23,7 @@ from castalia.training.stage import stage_ends
 from tests.conformance.test_conformance import equal_runs
 from tests.tools import Table
 from tests.training import toys
+from tests.training.toys import recipe
 
 
 @pytest.fixture(autouse=True)
@@ -32,20 +33,7 @@ def _toys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def data() -> Table:
-    x = torch.randint(0, 256, (30, 1, 4, 4), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
-    return Table(x, toys.SPEC)
-
-
-def recipe(name: str, **training: object) -> Recipe:
-    settings = {
-        "steps": 12,
-        "batch_size": 6,
-        "log_every": 5,
-        "precision": "float32",
-        "samples": 2,
-        **training,
-    }
-    return Recipe(name, toys.ToyConfig(), Data("table"), Training(**settings))  # type: ignore[arg-type]
+    return toys.table()
 
 
 def spy(monkeypatch: pytest.MonkeyPatch) -> list[Model]:

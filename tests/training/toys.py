@@ -13,11 +13,32 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from castalia.catalogue import Entry
+from castalia.configuration import Data, Recipe, Training
 from castalia.core.data import Batch, Dataset, ImageSpec
 from castalia.core.model import Config, Model, Objective, Optimizer, Progress, Stage, Update
 from castalia.core.rng import Rng, SampleRng
+from tests.tools import Table
 
 SPEC = ImageSpec(1, 4, 4)
+
+
+def table() -> Table:
+    """Thirty noisy pictures."""
+    x = torch.randint(0, 256, (30, 1, 4, 4), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    return Table(x, SPEC)
+
+
+def recipe(name: str, **training: object) -> Recipe:
+    """A short training of a toy."""
+    settings = {
+        "steps": 12,
+        "batch_size": 6,
+        "log_every": 5,
+        "precision": "float32",
+        "samples": 2,
+        **training,
+    }
+    return Recipe(name, ToyConfig(), Data("table"), Training(**settings))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

@@ -191,8 +191,9 @@ class Model(nn.Module, ABC, Generic[C, S]):
         config: its configuration.
         spec: the shape of one example.
         classes: number of class labels that it can be asked for; 0 where it is not conditional.
-        shard_units: classes of modules whose parameters nobody but their own ``forward`` uses, and through which no loss
-            takes a gradient of a gradient. Sharded training gathers them one at a time.
+        shard_units: classes of modules whose parameters nobody but their own ``forward`` uses, and through which no
+            loss takes a gradient of a gradient. Sharded training gathers them one at a time, and in bfloat16 where it
+            computes in that.
     """
 
     Config: ClassVar[type[Config]]

@@ -31,9 +31,9 @@ from castalia.runs import Run
 from castalia.training import parallel, plan
 from castalia.training.ema import Ema
 from castalia.training.progress import Reporter
-from castalia.training.signals import Signals, exit_code
 from castalia.training.sharding import Shards, local, whole
 from castalia.training.sharding import rows as rows_of
+from castalia.training.signals import Signals, exit_code
 from castalia.training.stage import ActiveStage, stage_ends
 
 CHECKPOINT_SECONDS = 600.0

@@ -7,7 +7,7 @@ its backward pass is done. It does not matter how many objectives, networks and 
 takes gradients of gradients.
 
 A model may name the classes of its ``shard_units``. Those are gathered one at a time, when they are called, so that the
-whole model need not fit a device.
+whole model need not fit a device. It has to fit the memory of the host, where every process makes it before it is cut.
 
 Parameters are cut along their first dimension, as ``torch.chunk`` does.
 """
@@ -36,7 +36,8 @@ class Shards:
     Args:
         model: the whole model, with equal weights on every process; its parameters become shards.
         world: this process among its peers.
-        precision: with ``bfloat16``, parameters are gathered in bfloat16; gradients are averaged in float32.
+        precision: with ``bfloat16``, the ``shard_units`` are gathered in bfloat16 and the rest in float32; gradients
+            are averaged in float32.
 
     Attributes:
         call: runs a loss, see :func:`castalia.training.parallel.wrap`; the same for every objective.
@@ -56,29 +57,16 @@ class Shards:
                     f"{type(model).__name__} cannot be sharded: its parameter {name!r} is a single number."
                 )
             parameter.data = parameter.data.contiguous()  # FSDP knows no other layout
-            parameter.requires_grad_(True)
         self.model = model
         self.call = Call(model)
         mesh = init_device_mesh(world.device.type, (world.size,))
-        policy = MixedPrecisionPolicy(cast_forward_inputs=False)
-        if precision == "bfloat16":
-            policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
+        wide = MixedPrecisionPolicy(cast_forward_inputs=False)
+        narrow = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
         for part in model.modules():
             if isinstance(part, model.shard_units):
-                fully_shard(part, mesh=mesh, mp_policy=policy)
-        fully_shard(self.call, mesh=mesh, mp_policy=policy)
-        self._wanted = dict.fromkeys((name for name, _ in model.named_parameters()), True)
+                fully_shard(part, mesh=mesh, mp_policy=narrow if precision == "bfloat16" else wide)
+        fully_shard(self.call, mesh=mesh, mp_policy=wide)  # a loss may want some of it in float32
         self._groups = [part for part in self.call.modules() if isinstance(part, FSDPModule)]
-
-    def select(self) -> None:
-        """Let the gathered parameters want gradients where the shards do."""
-        wanted = {name: p.requires_grad for name, p in self.model.named_parameters()}
-        if wanted == self._wanted:
-            return
-        self._wanted = wanted
-        with self.gathered():
-            for name, p in self.model.named_parameters():
-                p.requires_grad_(wanted[name])
 
     @contextmanager
     def gathered(self, *, keep: bool = False) -> Iterator[None]:

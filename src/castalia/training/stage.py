@@ -145,8 +145,6 @@ class ActiveStage:
         assert part.call is not None
         if self._selected is not part:
             part.select()
-            if self.shards:
-                self.shards.select()
             self._selected = part
         for p in part.parameters:
             p.grad = None
@@ -173,7 +171,8 @@ class ActiveStage:
         if isinstance(objective, Update):
             ((batch, rng),) = self.micro_batches(part, local, repeat)
             with torch.no_grad(), self.whole(keep=True):
-                state = [t for t in objective.module.state_dict().values() if t.is_floating_point()]
+                module = objective.module  # its state_dict would put the shards back
+                state = [t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()]
                 kept = [t.clone() for t in state]
                 note(notes, objective.name, objective.step(batch, rng, Progress(local, self.steps)))
                 parallel.unite(objective.module, self.world)
