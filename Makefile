@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo test lint docs bench clean
+.PHONY: setup demo test lint docs bench torture clean
 
 setup: $(STAMP)
 
@@ -30,6 +30,9 @@ docs: setup
 
 bench: setup
 	$(BIN)/python benchmarks/loop_overhead.py
+
+torture: setup
+	$(BIN)/python -m torture --json torture.json --page docs/torture.md
 
 clean:
 	rm -rf .venv demo docs/_build
