@@ -28,11 +28,19 @@ lint: setup
 docs: setup
 	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
 
-bench: setup
-	$(BIN)/python benchmarks/loop_overhead.py
+# the peers get an environment of their own: they bring packages that nobody else needs
+PEERS := .venv-bench/.installed
+
+$(PEERS): pyproject.toml constraints.txt
+	test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	touch $(PEERS)
+
+bench: $(PEERS)
+	.venv-bench/bin/python -m benchmarks --json docs/benchmarks.json --page docs/benchmarks.md
 
 torture: setup
 	$(BIN)/python -m torture --json torture.json --page docs/torture.md
 
 clean:
-	rm -rf .venv demo docs/_build
+	rm -rf .venv .venv-bench demo docs/_build

@@ -184,6 +184,7 @@ def sample(
     prior: Literal["trained", "fitted"] = "trained",
     label: int | str | None = None,
     options: Config | Sequence[str] | None = None,
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
     watch: Watch | None = None,
 ) -> Tensor:
     """Draw ``n`` examples in natural units (for pictures ``uint8`` (n, C, H, W)).
@@ -200,6 +201,7 @@ def sample(
             :mod:`castalia.creative.priors`), which avoids the holes of the trained prior; for models with latents.
         label: the class to draw, by number or name, from a conditional model; None lets the model choose.
         options: how to sample, an instance of the model's ``SampleOptions`` or texts ``name=value``.
+        precision: of the networks; ``auto`` is that of the run's training. The arithmetic around them is float32.
         watch: told of every step, for models that sample in steps.
 
     Raises:
@@ -218,8 +220,16 @@ def sample(
         mixture=mixture,
         label=label,
         options=chosen,
+        precision=sampling_precision(run, model, precision),
         watch=watch,
     )
+
+
+def sampling_precision(run: Run, model: Model, asked: str = "auto") -> Literal["float32", "bfloat16"]:
+    """What ``auto`` means for this run on this machine."""
+    from castalia.training.plan import sampling_precision as decide
+
+    return decide(run.path, asked, model.device)
 
 
 def sample_options(model: Model, settings: Sequence[str]) -> Config:
@@ -279,6 +289,7 @@ def draw(
     mixture: LatentMixture | None = None,
     label: int | str | None = None,
     options: Config | None = None,
+    precision: Literal["float32", "bfloat16"] = "float32",
     watch: Watch | None = None,
 ) -> Tensor:
     """:func:`sample` for a model, and a fitted prior, that are there already."""
@@ -291,7 +302,8 @@ def draw(
         ids = range(first, min(first + SAMPLES_AT_ONCE, start + n))
         rng = SampleRng(seed, ids, model.device)
         condition = condition_of(model, label, len(ids))
-        with torch.no_grad():
+        # around the whole sampling: the weights are cast once, not in every step
+        with torch.no_grad(), torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
             if mixture is not None and isinstance(model, Latents):
                 parts.append(model.decode(mixture.sample(rng, temperature).to(model.device), condition).cpu())
             else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,28 @@ def test_label_and_options_are_used_and_recorded(runs: dict[str, str], tmp_path:
     same = api.sample(runs["ddpm"], 2, label=3, options=["steps=4", "guidance=2"])
     assert np.array_equal(np.asarray(Image.open(out / "0000.png")), same[0, 0].numpy())
     assert not torch.equal(same, api.sample(runs["ddpm"], 2, label="4", options=["steps=4", "guidance=2"]))
+
+
+@pytest.mark.parametrize("name", ["vae", "gan", "ddpm"])
+def test_precision_is_that_of_training_where_nothing_is_asked(
+    runs: dict[str, str], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = api.sample(runs[name], 2, seed=3)
+    assert torch.equal(exact, api.sample(runs[name], 2, seed=3, precision="float32"))  # these trained in float32
+    narrow = api.sample(runs[name], 2, seed=3, precision="bfloat16")
+    assert torch.equal(narrow, exact) == (name == "ddpm")  # which rounds to the 17 greys that there are
+    assert (narrow.float() - exact.float()).abs().mean() < 10  # of 255: the same pictures, rounded on the way
+    one = tmp_path / "run"
+    shutil.copytree(runs[name], one)
+    plan = json.loads((one / "plan.json").read_text())
+    plan = {k: v for k, v in plan.items() if k != "sha256"} | {"precision": "bfloat16"}
+    (one / "plan.json").write_text(json.dumps(plan))
+    monkeypatch.setattr("castalia.training.plan.bf16_is_native", lambda device: True)
+    assert torch.equal(api.sample(one, 2, seed=3), narrow)
+    assert main(["sample", str(one), "-n", "2", "--seed", "3", "--out", str(tmp_path / "out")]) == 0
+    assert read_recipe(tmp_path / "out" / "0000.png")["precision"] == "bfloat16"
+    monkeypatch.setattr("castalia.training.plan.bf16_is_native", lambda device: False)
+    assert torch.equal(api.sample(one, 2, seed=3), exact)
 
 
 @pytest.mark.parametrize(

@@ -134,6 +134,7 @@ def sample(options: Namespace) -> int:
     if options.previews and not isinstance(opened.spec, ImageSpec):
         raise UsageError("--previews films pictures, and this run makes none.")
     film = Film() if options.previews else None
+    precision = api.sampling_precision(opened, model, options.precision)
     samples = api.draw(
         model,
         options.n,
@@ -143,6 +144,7 @@ def sample(options: Namespace) -> int:
         mixture=mixture,
         label=options.label,
         options=chosen,
+        precision=precision,
         watch=film.add if film is not None else None,
     )
     seconds = time.perf_counter() - started
@@ -155,6 +157,7 @@ def sample(options: Namespace) -> int:
         "prior": options.prior,
         "label": options.label,
         "options": to_json(chosen),
+        "precision": precision,
         "config": api.config_json(opened),
     }
     out = Path(options.out)

@@ -23,7 +23,7 @@ import torch
 from castalia.configuration import Recipe
 from castalia.core.config import from_json, to_json
 from castalia.core.errors import CastaliaError, RunError, UsageError
-from castalia.core.files import read_json, write_json
+from castalia.core.files import read_json, read_sealed, write_json, write_sealed
 from castalia.training.parallel import World
 
 PROBE_SECONDS = 0.6
@@ -77,6 +77,17 @@ def precision_context(precision: str, device: torch.device) -> contextlib.Abstra
     return contextlib.nullcontext()
 
 
+def sampling_precision(run: Path, asked: str, device: torch.device) -> Literal["float32", "bfloat16"]:
+    """The precision to sample a run with: ``auto`` is that of its training where this hardware has it, else float32.
+
+    Not measured again, so that a run gives the same samples each time.
+    """
+    if asked == "float32" or asked == "bfloat16":
+        return asked
+    plan = load(run / "plan.json", {})
+    return "bfloat16" if plan is not None and plan.precision == "bfloat16" and bf16_is_native(device) else "float32"
+
+
 def decide(recipe: Recipe, world: World, attempt: Callable[[], None]) -> Plan:
     """Measure and decide.
 
@@ -108,14 +119,14 @@ def load(path: Path, saved: dict[str, Any]) -> Plan | None:
     if not saved and not path.exists():
         return None
     try:
-        return from_json(Plan, saved or read_json(path), str(path))
+        return from_json(Plan, saved or read_sealed(path), str(path))
     except UsageError as error:
         raise RunError(str(error)) from error
 
 
 def store(path: Path, plan: Plan) -> None:
     """Write the plan."""
-    write_json(path, to_json(plan))
+    write_sealed(path, to_json(plan))
 
 
 def _fastest(recipe: Recipe, world: World, attempt: Callable[[], None]) -> tuple[Literal["float32", "bfloat16"], str]:

@@ -182,11 +182,14 @@ def edm(
             sigma = raised
         denoised = _evaluate(denoise, x, i, sigma, callback)
         ratio = following / sigma
+        step = torch.lerp(denoised, x, ratio)
         if following:
-            # x + (s' - s) (d + d') / 2, with d = (x - D) / s and d' = (x' - D') / s', is an Euler step with another D
-            again = denoise(torch.lerp(denoised, x, ratio), following)
-            denoised = torch.lerp(denoised, again, 0.5 / ratio)
-        x = torch.lerp(denoised, x, ratio)
+            # x + (s' - s) (d + d') / 2, with d = (x - D) / s and d' = (x' - D') / s', is an Euler step with D moved
+            # by half of (D' - D) / ratio
+            weight = 0.5 * (1 - ratio) / ratio
+            again = denoise(step, following)
+            step = torch.add(step, again, alpha=weight).sub_(denoised, alpha=weight)
+        x = step
     return x
 
 

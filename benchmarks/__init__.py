@@ -1,0 +1,13 @@
+"""Castalia beside what else one would use, on the same work, in one run: ``python -m benchmarks`` (``make bench``).
+
+harness.py   two sides timed in turn, and what a row of the table is
+ceilings.py  what this machine can do at most: matrix products, convolutions, copying
+vae.py       training beside pythae
+unet.py      training and sampling beside diffusers
+samplers.py  steps of the samplers beside diffusers' schedulers
+loops.py     the training loop beside a bare one
+metrics.py   distances beside torchmetrics and prdc
+start.py     commands, imports, first step, memory
+
+mode_coverage.py, apart: which modes of a known mixture a GAN covers.
+"""

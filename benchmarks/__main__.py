@@ -1,0 +1,200 @@
+"""All rows, or some groups of them: ``python -m benchmarks [GROUP ...]``.
+
+    python -m benchmarks                       # everything, a table
+    python -m benchmarks unet --rounds 9       # one group
+    python -m benchmarks --json FILE --page docs/benchmarks.md
+
+A ratio is taken within a round, in which both sides run one after the other; the table shows the median over rounds and
+their smallest and largest. Each group runs in a process of its own, one after the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import Options, Row
+
+GROUPS = ("vae", "unet", "samplers", "loops", "metrics", "start")
+PEERS = ("torch", "diffusers", "pythae", "torchmetrics", "prdc")
+
+
+def main() -> int:
+    """Measure, print, write; 1 if a group could not run."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("groups", nargs="*", metavar="GROUP", help=f"of {', '.join(GROUPS)}; none: all")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=1, help="of each process (1)")
+    parser.add_argument("--quick", action="store_true", help="small sizes, to see that it works")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--page", type=Path, help="write the table as a page of the documentation")
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)  # in this process
+    options = parser.parse_args()
+    if unknown := sorted(set(options.groups) - set(GROUPS)):
+        parser.error(f"unknown group: {', '.join(unknown)}; there are {', '.join(GROUPS)}")
+    if options.here:
+        return _here(options)
+    started, rows, ceilings, failed = time.monotonic(), [], {}, []
+    with tempfile.TemporaryDirectory() as folder:
+        for group in options.groups or GROUPS:
+            out = Path(folder) / f"{group}.json"
+            command = [sys.executable, "-m", "benchmarks", group, "--here", "--json", str(out)]
+            command += ["--rounds", str(options.rounds), "--threads", str(options.threads)]
+            command += ["--quick"] if options.quick else []
+            environment = os.environ | {"OMP_NUM_THREADS": str(options.threads)}
+            if subprocess.run(command, env=environment, check=False).returncode:
+                failed.append(group)
+            if out.exists():
+                found = json.loads(out.read_text())
+                rows += [_row(r) for r in found["rows"]]
+                ceilings |= found["ceilings"]
+    about = {
+        "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
+        "date": date.today().isoformat(),
+        "minutes": round((time.monotonic() - started) / 60, 1),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": options.threads,
+        "rounds": options.rounds,
+        "versions": {name: _version(name) for name in PEERS},
+        "ceilings": ceilings,
+    }
+    print(f"\n{table(rows)}\n")
+    if options.json:
+        content = about | {"rows": [asdict(row) | {"met": row.met} for row in rows], "failed": failed}
+        options.json.write_text(json.dumps(content, indent=2) + "\n")
+    if options.page:
+        options.page.write_text(page(about, rows))
+    for group in failed:
+        print(f"{group} could not run; its message is above.")
+    return 1 if failed else 0
+
+
+def _here(options: argparse.Namespace) -> int:
+    """Run groups in this process."""
+    import torch
+
+    from benchmarks import ceilings
+
+    torch.set_num_threads(options.threads)
+    torch.set_flush_denormal(True)
+    rows: list[Row] = []
+    try:
+        for group in options.groups:
+            for row in importlib.import_module(f"benchmarks.{group}").rows(
+                Options(options.rounds, options.threads, options.quick)
+            ):
+                rows.append(row)
+                print(line(row), flush=True)
+    finally:
+        found = {"rows": [asdict(row) for row in rows], "ceilings": ceilings.everything(options.threads)}
+        options.json.write_text(json.dumps(found))
+    return 0
+
+
+def _row(found: dict[str, Any]) -> Row:
+    values = {f.name: found[f.name] for f in fields(Row)}
+    return Row(**(values | {"profile": tuple((name, share) for name, share in found["profile"])}))
+
+
+def line(row: Row) -> str:
+    """A row for the terminal."""
+    sides = f"{row.ours:.4g}" + ("" if row.theirs is None else f" against {row.theirs:.4g}") + f" {row.unit}"
+    verdict = "" if row.met is None else f"  [{row.direction} {row.target:g}: {'met' if row.met else 'MISSED'}]"
+    ratio = "" if row.theirs is None else f"  {row.value:.2f} ({row.low:.2f} to {row.high:.2f})"
+    share = "" if row.share is None else f"  {100 * row.share:.0f} % of {row.ceiling}"
+    return f"{row.work} | {row.peer or '-'} | {sides}{ratio}{verdict}{share}"
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows as a Markdown table."""
+    lines = [
+        "| work | beside | ours | theirs | value (range) | by processor time | target | met | of the ceiling |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        theirs = "" if row.theirs is None else f"{row.theirs:.4g} {row.unit}"
+        cpu = "" if row.cpu is None else f"{row.cpu:.2f}"
+        target = "" if row.target is None else f"{row.direction} {row.target:g}"
+        met = {None: "", True: "yes", False: "**no**"}[row.met]
+        share = "" if row.share is None else f"{100 * row.share:.0f} % of {row.ceiling}"
+        lines.append(
+            f"| {row.work} | {row.peer} | {row.ours:.4g} {row.unit} | {theirs} | {row.value:.2f} "
+            f"({row.low:.2f} to {row.high:.2f}) | {cpu} | {target} | {met} | {share} |"
+        )
+    return "\n".join(lines)
+
+
+def page(about: dict[str, Any], rows: Sequence[Row]) -> str:
+    """The page of the documentation."""
+    versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
+    ceilings = "\n".join(f"| {name} | {value:.4g} |" for name, value in about["ceilings"].items())
+    profiles = "\n".join(
+        f"| {row.work} | {', '.join(f'{name} {100 * share:.0f} %' for name, share in row.profile)} |"
+        for row in rows
+        if row.profile
+    )
+    notes = "\n".join(f"- {row.work}: {row.note}." for row in rows if row.note)
+    return f"""# Benchmarks
+
+Written by `{about["command"]}` on {about["date"]} ({about["minutes"]} minutes), {about["processor"]},
+{about["cores"]} cores, {about["threads"]} threads in each process; {versions}.
+
+Both sides of a row run in turn in one process; a value is taken within a round, and the table has the median over
+{about["rounds"]} rounds (fewer for the slowest rows), with the smallest and the largest. It is theirs / ours in time,
+so that 2 means twice as fast; for samplers it is ours / theirs, a share of their cost; for rows without another side
+it is the number itself. What each row does stands at the top of its file in `benchmarks/`.
+
+{table(rows)}
+
+{notes}
+
+## Ceilings
+
+What torch's own kernels reach on this machine with the same number of threads, in the same run.
+
+| ceiling | measured |
+|---|---|
+{ceilings}
+
+## Where our time goes
+
+Operations by their own processor time.
+
+| work | operations |
+|---|---|
+{profiles}
+"""
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    names = [x.split(":")[1].strip() for x in info.read_text().splitlines() if x.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "missing"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""Training a variational autoencoder beside pythae's pipeline: from pictures in memory to a finished folder.
+
+The network is pythae's own default, a perceptron of one hidden layer of 512. Ours draws binary pixels anew for each
+batch, averages weights, checks every gradient, writes metrics and a grid of samples; theirs does none of these.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks import ceilings
+from benchmarks.harness import Options, Row, Run, alternate, gflop, profile
+from castalia import recipes
+from castalia.catalogue import entry
+from castalia.configuration import Recipe, Schedule, Training
+from castalia.core.data import ImageSpec
+from castalia.core.model import Progress, build
+from castalia.core.rng import BatchRng
+from castalia.media.image.array import ImageArray
+from castalia.models.autoencoders.vae import VAE, VAEConfig
+from castalia.training.loop import train
+
+LATENTS, HIDDEN = 16, 512
+
+
+def recipe(training: Training) -> Recipe:
+    """The perceptron of pythae as a recipe of ours."""
+    config = VAEConfig(network="dense", latent_dims=LATENTS, widths=(HIDDEN,))
+    return replace(recipes.recipe("vae-mnist-dense"), config=config, training=training)
+
+
+def ours(pixels: np.ndarray, training: Training) -> Run:
+    """Train from an array to a run."""
+
+    def run() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            train(recipe(training), ImageArray(pixels, name="pictures"), Path(folder) / "run", quiet=True)
+
+    return run
+
+
+def theirs(pixels: np.ndarray, epochs: int, batch: int, lr: float) -> Run:
+    """Train from an array to a folder with pythae's pipeline."""
+    from pythae.models import VAE as PythaeVAE
+    from pythae.models import VAEConfig as PythaeConfig
+    from pythae.pipelines import TrainingPipeline
+    from pythae.trainers import BaseTrainerConfig
+
+    logging.getLogger("pythae").setLevel(logging.ERROR)
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("pythae"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+
+    def run() -> None:
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
+            model = PythaeVAE(PythaeConfig(input_dim=(1, 28, 28), latent_dim=LATENTS, reconstruction_loss="bce"))
+            settings = BaseTrainerConfig(
+                output_dir=folder,
+                num_epochs=epochs,
+                per_device_train_batch_size=batch,
+                learning_rate=lr,
+                no_cuda=True,
+            )
+            TrainingPipeline(model=model, training_config=settings)(train_data=pixels.astype(np.float32) / 255)
+
+    return run
+
+
+def step(batch: int) -> tuple[VAE, Run]:
+    """Forward and backward passes of one step, for counting operations."""
+    model = build(entry("vae").load(), recipe(Training()).config, ImageSpec(1, 28, 28), 0).train()
+    assert isinstance(model, VAE)
+    data = ImageArray(np.zeros((batch, 1, 28, 28), np.uint8), name="zeros")
+
+    def run() -> None:
+        loss, _ = model.loss(data.batch(np.arange(batch)), BatchRng(0, total=batch), Progress(0, 1))
+        loss.backward()
+
+    return model, run
+
+
+def rows(options: Options) -> Iterator[Row]:
+    """Equal work, then each at its own defaults."""
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    n, epochs = (2_560, 1) if options.quick else (12_800, 5)
+    pixels = np.random.default_rng(0).integers(0, 256, (n, 1, 28, 28), dtype=np.uint8)
+    steps = epochs * n // 128
+    equal = Training(
+        steps=steps,
+        batch_size=128,
+        lr=1e-3,
+        schedule=Schedule("constant", warmup=0),
+        precision="float32",
+        threads=options.threads,
+    )
+    count = gflop(step(128)[1])
+    mine = ours(pixels, equal)
+    yield alternate(mine, theirs(pixels, epochs, 128, 1e-3), options.rounds).row(
+        "vae",
+        f"train a 784-{HIDDEN}-{LATENTS} perceptron, {n:,} pictures, {epochs} epochs, batch 128, float32",
+        "pythae",
+        target=1.8,
+        per=steps,
+        gflop=count,
+        ceiling=("matrix product float32", ceilings.matmul(torch.float32, options.threads)),
+        profile=profile(mine),
+        note="a step, of the whole pipeline's time",
+    )
+    usual = Training(steps=steps, threads=options.threads)
+    yield alternate(ours(pixels, usual), theirs(pixels, epochs, 64, 1e-4), options.rounds).row(
+        "vae",
+        f"the same network and {epochs} epochs, each at its own defaults (ours: batch 128, precision measured; "
+        "pythae: batch 64)",
+        "pythae",
+        target=1.8,
+        per=epochs,
+        note="an epoch",
+    )

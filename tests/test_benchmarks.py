@@ -1,0 +1,120 @@
+"""The benchmarks run, and their arithmetic is right. Speeds themselves are not tested: machines differ."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from benchmarks import __main__ as report
+from benchmarks import loops, metrics, samplers, unet
+from benchmarks.harness import Options, Row, Timing, alternate, gflop, profile
+from benchmarks.held import HeldTraining
+from castalia import recipes
+from castalia.core.data import Batch
+
+QUICK = Options(rounds=1, threads=1, quick=True)
+SIDES = Timing(((1.0, 2.0), (2.0, 2.0), (1.0, 1.0)), ((2.0, 2.0), (2.0, 6.0), (4.0, 4.0)))
+
+
+def test_a_value_is_the_median_of_ratios_within_rounds() -> None:
+    row = SIDES.row("g", "w", "p", target=1.5, per=2, gflop=1.0, ceiling=("matrix product", 4.0))
+    assert (row.value, row.low, row.high, row.cpu) == (2.0, 1.0, 4.0, 3.0)
+    assert (row.ours, row.theirs) == (500.0, 1000.0)  # ms a piece, medians
+    assert row.gflops == pytest.approx(2.0)
+    assert row.share == pytest.approx(0.5)
+    assert row.met
+
+
+def test_a_cost_is_judged_the_other_way_round() -> None:
+    row = SIDES.row("g", "w", "p", target=0.4, direction="at most", inverse=True)
+    assert row.value == 0.5
+    assert row.met is False
+    assert replace(row, target=None).met is None
+
+
+def test_sides_alternate_who_begins() -> None:
+    order: list[str] = []
+    timing = alternate(lambda: order.append("a"), lambda: (order.append("b"), time.sleep(0.002)), 2, warm=0)
+    assert order == ["a", "b", "b", "a"]
+    assert min(timing.ratios(0)) > 1
+
+
+def test_operations_are_counted_and_profiled() -> None:
+    import torch
+
+    a = torch.randn(64, 32)
+    assert gflop(lambda: a @ a.T) == pytest.approx(2 * 64 * 64 * 32 / 1e9)
+    found = profile(lambda: a @ a.T)
+    assert found
+    assert 0 < found[0][1] <= 1
+
+
+def test_a_held_training_runs_only_when_called() -> None:
+    data = loops.pictures(8, 64)
+    drawn: list[int] = []
+    plain = data.batch
+
+    def batch(ids: np.ndarray, rng: object = None) -> Batch:
+        drawn.append(len(ids))
+        return plain(ids)
+
+    data.batch = batch  # type: ignore[method-assign]
+    held = HeldTraining(loops.quiet(recipes.recipe("vae-digits"), 1, batch_size=8), data, 3)
+    try:
+        before = len(drawn)
+        time.sleep(0.05)
+        assert len(drawn) == before
+        held()
+        assert len(drawn) == before + 3
+    finally:
+        held.close()
+
+
+def test_a_held_training_tells_its_error() -> None:
+    recipe = loops.quiet(recipes.recipe("vae-digits"), 1, batch_size=8)
+    broken = replace(recipe, config=replace(recipe.config, widths=(4, 4, 4, 4, 4, 4)))  # type: ignore[arg-type]
+    with pytest.raises(Exception, match="too small"):
+        HeldTraining(broken, loops.pictures(8, 64), 3)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the peers
+@pytest.mark.parametrize("group", [samplers, metrics])
+def test_groups_without_extra_peers_run(group: object) -> None:
+    rows = list(group.rows(QUICK))  # type: ignore[attr-defined]
+    assert rows
+    assert all(row.ours > 0 and row.theirs is not None and row.theirs > 0 and row.value > 0 for row in rows)
+    assert all(report.line(row) for row in rows)
+
+
+def test_both_sides_of_the_unet_compute_the_same() -> None:
+    import torch
+
+    config, channels, side, _ = unet.SIZES["32-64-64, 28x28 grey"]
+    model, net = unet.pair(config, channels, side)
+    x, t = torch.randn(2, channels, side, side), torch.tensor([3, 700])
+    with torch.no_grad():
+        ours, theirs = model.get_submodule("network")(x, t.float()), net(x, t).sample
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_the_page_shows_what_was_missed() -> None:
+    rows = [SIDES.row("g", "good work", "p", target=1.5), SIDES.row("g", "bad work", "p", target=9.0)]
+    rows.append(Row("g", "alone", "", 1.0, None, "s", 1.0, 1.0, 1.0, target=2.0, direction="at most"))
+    about = {
+        "command": "python -m benchmarks",
+        "date": "2026-01-01",
+        "minutes": 1,
+        "processor": "x",
+        "cores": 2,
+        "threads": 1,
+        "rounds": 3,
+        "versions": {"torch": "2"},
+        "ceilings": {"copy, GB/s": 10.0},
+    }
+    text = report.page(about, rows)
+    assert "**no**" in next(line for line in text.splitlines() if "bad work" in line)
+    assert "yes" in next(line for line in text.splitlines() if "good work" in line)
+    assert "| copy, GB/s | 10 |" in text
