@@ -8,8 +8,9 @@ their share of the same global batch.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -103,6 +104,32 @@ class Batch:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Blocks:
+    """How a table is laid out that is slow to read at random: blocks of neighbouring examples.
+
+    Attributes:
+        sizes: examples in each block, ``int64`` (K,); their sum is the size of the table.
+        window: how many blocks are mixed at a time. Readers keep that much at hand.
+    """
+
+    sizes: np.ndarray
+    window: int
+
+    def of(self, ids: np.ndarray) -> Blocks:
+        """The layout of a table that has only the examples ``ids`` (``int64`` (M,), rising) of this one."""
+        ends = np.searchsorted(ids, np.concatenate([[0], np.cumsum(self.sizes)]))
+        return Blocks(np.diff(ends).astype(np.int64), self.window)
+
+
+class Texts(Protocol):
+    """A column of texts: a tuple, or one that is read when it is looked at."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> str: ...
+    def __iter__(self) -> Iterator[str]: ...
+
+
 class Dataset(ABC):
     """A finite table of examples.
 
@@ -113,14 +140,16 @@ class Dataset(ABC):
         notes: sentences on what the reader did that a person should know (files skipped, first frame taken).
         texts: one caption per example, or empty.
         files: one source name per example, or empty.
+        blocks: how the table is laid out; None where any order is as fast as any other.
     """
 
     spec: Spec
     name: str
     fingerprint: str
     notes: tuple[str, ...] = ()
-    texts: tuple[str, ...] = ()
-    files: tuple[str, ...] = ()
+    texts: Texts = ()
+    files: Texts = ()
+    blocks: Blocks | None = None
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -139,21 +168,57 @@ class Order:
     """Which examples belong to draw number d: shuffled epochs, laid end to end, cut into batches.
 
     Every example is used once per epoch; a batch may span two epochs. The answer depends on (seed, draw) only.
+
+    With ``blocks`` an epoch is not one permutation of everything. The blocks are shuffled and cut into windows of at
+    most ``blocks.window`` of them, and the examples of each window are shuffled among themselves. So what is read at a
+    time lies in a few blocks, and no more than two windows are held as numbers.
     """
 
-    def __init__(self, size: int, batch_size: int, seed: int) -> None:
+    def __init__(self, size: int, batch_size: int, seed: int, blocks: Blocks | None = None) -> None:
         if size < 1:
             raise ValueError("Order needs at least one example")
-        self.size, self.batch_size, self.seed = size, batch_size, seed
+        if blocks is not None and (blocks.window < 1 or int(blocks.sizes.sum()) != size):
+            raise ValueError(f"blocks of {int(blocks.sizes.sum())} examples, windows of {blocks.window}, for {size}")
+        self.size, self.batch_size, self.seed, self.blocks = size, batch_size, seed, blocks
         self._epochs: dict[int, np.ndarray] = {}
+        self._ends: dict[int, np.ndarray] = {}
+        self._windows: dict[tuple[int, int], np.ndarray] = {}
+        if blocks is not None:
+            self._first = np.cumsum(blocks.sizes) - blocks.sizes
+            count = -(-len(blocks.sizes) // blocks.window)
+            # windows of nearly equal length: a last one of a single block would hardly be mixed
+            self._cuts = np.arange(count + 1) * len(blocks.sizes) // count
 
     def _epoch(self, epoch: int) -> np.ndarray:
+        """A permutation of the examples, or of the blocks."""
         if epoch not in self._epochs:
             generator = np.random.Generator(np.random.Philox(derive(self.seed, "order", epoch)))
             if len(self._epochs) > 1:
                 self._epochs.pop(min(self._epochs))
-            self._epochs[epoch] = generator.permutation(self.size)
+            self._epochs[epoch] = generator.permutation(self.size if self.blocks is None else len(self.blocks.sizes))
         return self._epochs[epoch]
+
+    def _window(self, epoch: int, offset: int) -> np.ndarray:
+        """The examples of an epoch from position ``offset`` to the end of its window."""
+        assert self.blocks is not None
+        shuffled = self._epoch(epoch)
+        if epoch not in self._ends:
+            if len(self._ends) > 1:
+                self._ends.pop(min(self._ends))
+            self._ends[epoch] = np.cumsum(self.blocks.sizes[shuffled])[self._cuts[1:] - 1]
+        ends = self._ends[epoch]
+        number = int(np.searchsorted(ends, offset, side="right"))
+        key = epoch, number
+        if key not in self._windows:
+            mine = shuffled[self._cuts[number] : self._cuts[number + 1]]
+            starts, sizes = self._first[mine], self.blocks.sizes[mine]
+            ids = np.arange(sizes.sum()) + np.repeat(starts - (np.cumsum(sizes) - sizes), sizes)
+            generator = np.random.Generator(np.random.Philox(derive(self.seed, "order", epoch, "window", number)))
+            if len(self._windows) > 1:
+                self._windows.pop(min(self._windows))
+            self._windows[key] = ids[generator.permutation(len(ids))]
+        window = self._windows[key]
+        return window[offset - (int(ends[number]) - len(window)) :]
 
     def ids(self, draw: int) -> np.ndarray:
         """Return the ``int64`` ids of global batch number ``draw``."""
@@ -161,7 +226,7 @@ class Order:
         parts = []
         while start < end:
             epoch, offset = divmod(start, self.size)
-            take = min(end - start, self.size - offset)
-            parts.append(self._epoch(epoch)[offset : offset + take])
-            start += take
+            rest = self._epoch(epoch)[offset:] if self.blocks is None else self._window(epoch, offset)
+            parts.append(rest[: end - start])
+            start += len(parts[-1])
         return parts[0] if len(parts) == 1 else np.concatenate(parts)

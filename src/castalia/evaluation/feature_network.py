@@ -257,7 +257,8 @@ def _train(
     _standardise(network, train, rest, task)
     size = min(settings.batch_size, len(rest))
     steps = max(1, min(settings.steps, settings.epochs * len(rest) // size))
-    order = Order(len(rest), size, derive(settings.seed, "features"))
+    blocks = None if train.blocks is None else train.blocks.of(rest)
+    order = Order(len(rest), size, derive(settings.seed, "features"), blocks)
     optimizer = torch.optim.AdamW(network.parameters(), lr=settings.lr, weight_decay=0.01)
     # two warm-up steps at least, then a cosine; batch normalisation bears the rate
     warmup = max(2, steps // 20)

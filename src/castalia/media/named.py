@@ -25,6 +25,7 @@ from castalia.media.download import download
 from castalia.media.image.array import MEMORY_LIMIT, ImageArray, Progress
 from castalia.media.image.arrays import ArrayListing
 from castalia.media.image.decode import ImageOptions
+from castalia.media.image.shards import ImageShards
 from castalia.media.image.sources import from_pixels, open_images
 from castalia.media.image.stacked import StackedArray, check_channels
 from castalia.media.points.array import PointsArray
@@ -103,7 +104,7 @@ def _pictures(name: str, split: str, options: ImageOptions, memory_limit: int, p
         return from_pixels(_digits(split), options, name)
     own = split in entry.files
     paths = [_find(name, entry, file, progress) for file in entry.files[split if own else "all"]]
-    return open_images(
+    found = open_images(
         paths[0],
         options,
         split=None if own else split,
@@ -111,6 +112,8 @@ def _pictures(name: str, split: str, options: ImageOptions, memory_limit: int, p
         memory_limit=memory_limit,
         progress=progress,
     )
+    assert isinstance(found, ImageArray), "no named set is made of shards"
+    return found
 
 
 def _digits(split: str) -> ArrayListing:
@@ -198,7 +201,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         ``captions``, ``fingerprint`` and ``notes``.
     """
     counts: dict[str, int] = {}
-    if isinstance(dataset, ImageArray | StackedArray | PointsArray) and dataset.labels is not None:
+    if isinstance(dataset, ImageArray | ImageShards | StackedArray | PointsArray) and dataset.labels is not None:
         classes = dataset.spec.classes
         counts = dict(zip(classes, torch.bincount(dataset.labels, minlength=len(classes)).tolist(), strict=True))
     spec = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(dataset.spec).items()}

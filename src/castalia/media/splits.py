@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from castalia.core.errors import DataError
 
 
 def hashed_split(
-    split: str | None, own: str | None, names: Sequence[str], where: str, what: str = "pictures"
+    split: str | None, own: str | None, names: Iterable[str], where: str, what: str = "pictures"
 ) -> tuple[np.ndarray | None, list[str]]:
     """Which examples to take where a split is wanted from a source that has none.
 
@@ -34,11 +34,16 @@ def hashed_split(
         return None, []
     if split not in ("train", "test"):
         raise DataError(f"{where} has no splits, so only 'train' and 'test' can be made; not {split!r}.")
-    held_out = np.array([_hash(name) % 10 == 0 for name in names], bool)
-    rows = np.flatnonzero(held_out == (split == "test"))
+    held = held_out(names)
+    rows = np.flatnonzero(held == (split == "test"))
     if not len(rows):
-        raise DataError(f"{where} has only {len(names)} {what}, too few to make a {split!r} split of them.")
-    return rows, [f"No splits of its own: {split!r} is {len(rows)} of {len(names)} {what}, by a hash of their names."]
+        raise DataError(f"{where} has only {len(held)} {what}, too few to make a {split!r} split of them.")
+    return rows, [f"No splits of its own: {split!r} is {len(rows)} of {len(held)} {what}, by a hash of their names."]
+
+
+def held_out(names: Iterable[str]) -> np.ndarray:
+    """Which examples are set aside as ``test``, bool (N,); the names need not be held in memory."""
+    return np.fromiter((_hash(name) % 10 == 0 for name in names), bool)
 
 
 def _hash(name: str) -> int:

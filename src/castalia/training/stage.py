@@ -33,7 +33,8 @@ class Part:
         optimizer_name: under which the optimizer's state is saved.
         parameters: what it moves.
         others: the model's other parameters, which its loss must not reach.
-        buffers: floating buffers of its module, restored where a step is refused.
+        buffers: floating buffers of the whole model, restored where a step is refused: its loss may run other
+            networks too, whose batch statistics must not keep what was not finite.
         first_draw: number of its first batch among the step's batches.
     """
 
@@ -89,7 +90,7 @@ class ActiveStage:
                 f"The stage {stage.name!r} has batches of {self.batch_size}, which do not divide into "
                 f"{training.accumulate} micro-batches (training.accumulate)."
             )
-        self.order = Order(len(data), self.batch_size, derive(training.seed, "stage", stage.name))
+        self.order = Order(len(data), self.batch_size, derive(training.seed, "stage", stage.name), data.blocks)
         self.draws = sum(o.repeat for o in stage.objectives)
         self.model = model
         self.parts: list[Part] = []
@@ -99,7 +100,7 @@ class ActiveStage:
             mine = list(objective.module.parameters())
             ids = {id(p) for p in mine}
             others = [p for p in model.parameters() if id(p) not in ids]
-            buffers = [b for b in objective.module.buffers() if b.is_floating_point()]
+            buffers = [b for b in model.buffers() if b.is_floating_point()]
             part = Part(objective, None, None, "", mine, others, buffers, draw)
             if isinstance(objective, Objective):
                 part.select()  # DDP looks at the parameters that want gradients

@@ -3,7 +3,9 @@
 * ``decode.py``: the bytes of one picture file to ``uint8`` pixels; :class:`ImageOptions`.
 * ``array.py``: :class:`ImageArray`, a data set of pictures held in one array.
 * ``stacked.py``: :class:`StackedArray`, three grey pictures as the channels of one.
-* ``sources.py``: :func:`open_images`, from a path to an :class:`ImageArray`.
+* ``shards.py``: :class:`ImageShards`, pictures that stay on the disk; ``webdataset.py`` and ``tar.py``,
+  ``parquet_shards.py``: where they lie.
+* ``sources.py``: :func:`open_images`, from a path to an :class:`ImageArray` or :class:`ImageShards`.
 * ``tree.py``, ``idx.py``, ``parquet.py``, ``arrays.py``: what lies in folders and zips, IDX, Parquet, npy
   and npz.
 * ``write.py``: PNGs, grids and the recipe inside them; ``video.py``: walks as GIF, WebP, MP4 or strip.

@@ -60,6 +60,9 @@ class ImageOptions:
         max_pixels: refuse files whose header declares more (at most 178,000,000).
         on_bad_file: ``error`` stops at the first file that cannot be read, ``skip`` leaves it out and says
             so.
+        stream: whether pictures stay on the disk and are decoded when they are used. ``auto``: tar shards always,
+            Parquet where its pixels would take more than 2 GiB, and nothing else. ``always`` is for tar and Parquet
+            only; ``never`` decodes everything once.
     """
 
     size: int | tuple[int, int] | None = None
@@ -70,6 +73,7 @@ class ImageOptions:
     background: int | tuple[int, int, int] = 255
     max_pixels: int = 100_000_000
     on_bad_file: Literal["error", "skip"] = "error"
+    stream: Literal["auto", "always", "never"] = "auto"
 
     def __post_init__(self) -> None:
         for field in ("size", "background"):
@@ -88,6 +92,7 @@ class ImageOptions:
             ("resize", ("crop", "stretch", "pad")),
             ("filter", tuple(_FILTERS)),
             ("on_bad_file", ("error", "skip")),
+            ("stream", ("auto", "always", "never")),
         ):
             if getattr(self, field) not in known:
                 raise UsageError(f"{field} is one of {', '.join(known)}, not {getattr(self, field)!r}.")

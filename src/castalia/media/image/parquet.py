@@ -1,7 +1,8 @@
 """Pictures in Parquet files, as Hugging Face data sets store them (``castalia[parquet]``).
 
 The picture column is a struct ``{bytes, path}`` or plain binary; labels are whole numbers (named by the
-``ClassLabel`` in the file's metadata where there is one) or text.
+``ClassLabel`` in the file's metadata where there is one) or text. :func:`list_parquet` lists everything for the reader
+that decodes into memory; :mod:`castalia.media.image.parquet_shards` reads row groups while they are used.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ import json
 import re
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from castalia.core.errors import DataError, MissingExtra
 from castalia.media.image.tree import SPLITS, Item, Listing, pick_split
@@ -23,6 +25,7 @@ _LABEL = ("label", "labels", "class", "fine_label", "target")
 _TEXT = ("text", "caption", "prompt")
 # Pool threads work on neighbouring rows, so a few row groups serve them all.
 _KEEP_GROUPS = 3
+T = TypeVar("T")
 
 
 def list_parquet(path: Path, stack: ExitStack, split: str | None) -> Listing:
@@ -37,35 +40,55 @@ def list_parquet(path: Path, stack: ExitStack, split: str | None) -> Listing:
         MissingExtra: pyarrow is not installed.
         DataError: a file is no Parquet, or has no picture column.
     """
+    files = [stack.enter_context(open_file(one)) for one in parquet_paths(path)]
+    classes = _classes(files)
+    number = {name: i for i, name in enumerate(classes)}
+    chosen, files, notes = of_split(files, lambda file: file.path, path, split)
+    return Listing([item for file in files for item in file.items(number)], classes, notes, chosen)
+
+
+def parquet_paths(path: Path) -> list[Path]:
+    """The file, or all below a folder; DataError where there are none."""
+    paths = [path] if path.is_file() else sorted(path.rglob("*.parquet"))
+    if not paths:
+        raise DataError(f"{path} holds no .parquet files.")
+    return paths
+
+
+def open_file(path: Path) -> ParquetFile:
+    """Open one file and find its columns.
+
+    Raises:
+        MissingExtra: pyarrow is not installed.
+        DataError: it is no Parquet, or has no picture column.
+    """
     try:
         import pyarrow as pa  # noqa: F401
         import pyarrow.parquet as pq
     except ImportError as error:
         raise MissingExtra("Reading Parquet", "parquet") from error
-    paths = [path] if path.is_file() else sorted(path.rglob("*.parquet"))
-    if not paths:
-        raise DataError(f"{path} holds no .parquet files.")
-    files: list[_File] = []
-    for one in paths:
-        try:
-            files.append(_File(stack.enter_context(pq.ParquetFile(one)), one))
-        except Exception as error:  # pyarrow raises its own, OSError and ValueError
-            if isinstance(error, DataError):
-                raise
-            raise DataError(f"{one}: not a Parquet file that can be read ({_line(error)}).") from error
-    classes = _classes(files)
-    number = {name: i for i, name in enumerate(classes)}
-    by_split: dict[str, list[_File]] = {}
+    try:
+        return ParquetFile(pq.ParquetFile(path), path)
+    except Exception as error:  # pyarrow raises its own, OSError and ValueError
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path}: not a Parquet file that can be read ({one_line(error)}).") from error
+
+
+def of_split(
+    files: list[T], path_of: Callable[[T], Path], path: Path, split: str | None
+) -> tuple[str | None, list[T], list[str]]:
+    """The files of a split by the first word of their names; all of them where some tell none."""
+    by_split: dict[str, list[T]] = {}
     for file in files:
-        found = re.match(r"[a-z]+", file.path.name.lower())
+        found = re.match(r"[a-z]+", path_of(file).name.lower())
         by_split.setdefault(SPLITS.get(found[0] if found else "", ""), []).append(file)
     if path.is_file() or "" in by_split:
-        return Listing([item for file in files for item in file.items(number)], classes)
-    chosen, files, notes = pick_split(by_split, split, str(path))
-    return Listing([item for file in files for item in file.items(number)], classes, notes, chosen)
+        return None, files, []
+    return pick_split(by_split, split, str(path))
 
 
-class _File:
+class ParquetFile:
     """One open Parquet file; its rows are read by row group, a few of which are kept."""
 
     def __init__(self, file: Any, path: Path) -> None:
@@ -78,14 +101,20 @@ class _File:
             names = ", ".join(columns)
             raise DataError(f"{path}: no column holds pictures (binary, or a struct with 'bytes'); it has: {names}.")
         self.label = _find(columns, _LABEL, _is_label)
-        self.text = _find(columns, _TEXT, _is_text)
+        self.text = _find(columns, _TEXT, is_text)
+
+    def __enter__(self) -> ParquetFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
 
     def column(self, name: str) -> list[Any]:
         """All values of a small column."""
         try:
             return self.file.read(columns=[name]).column(name).to_pylist()
         except Exception as error:  # see above
-            raise DataError(f"{self.path}: column {name!r} cannot be read ({_line(error)}).") from error
+            raise DataError(f"{self.path}: column {name!r} cannot be read ({one_line(error)}).") from error
 
     def class_names(self) -> list[str] | None:
         """The names of a Hugging Face ``ClassLabel``, if there is one."""
@@ -129,7 +158,9 @@ class _File:
                     try:
                         self.kept[group] = self.file.read_row_group(group, columns=[self.image]).column(0)
                     except Exception as error:  # see above
-                        raise DataError(f"{self.path}: row group {group} cannot be read ({_line(error)}).") from error
+                        raise DataError(
+                            f"{self.path}: row group {group} cannot be read ({one_line(error)})."
+                        ) from error
                     while len(self.kept) > _KEEP_GROUPS:
                         self.kept.popitem(last=False)
                 value = self.kept[group][row].as_py()
@@ -142,7 +173,7 @@ class _File:
         return opener
 
 
-def _classes(files: list[_File]) -> tuple[str, ...]:
+def _classes(files: list[ParquetFile]) -> tuple[str, ...]:
     """Class names over all files, so that every split numbers them alike."""
     if not all(file.label for file in files):
         for file in files:
@@ -169,13 +200,15 @@ def _is_image(kind: Any) -> bool:
     return any(kind.field(i).name == "bytes" and _is_binary(kind.field(i).type) for i in range(kind.num_fields))
 
 
-def _is_text(kind: Any) -> bool:
+def is_text(kind: Any) -> bool:
+    """Whether a column of this type holds texts."""
     return str(kind) in ("string", "large_string")
 
 
 def _is_label(kind: Any) -> bool:
-    return _is_text(kind) or str(kind).startswith(("int", "uint"))
+    return is_text(kind) or str(kind).startswith(("int", "uint"))
 
 
-def _line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """What an error says, in one line of bounded length."""
     return " ".join(str(error).split())[:200]

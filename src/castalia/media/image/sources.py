@@ -1,11 +1,12 @@
 """From a path to a data set of pictures.
 
 :func:`open_images` looks at what the path is, lets the reader of that format list what is there, and decodes
-everything once into one array.
+everything once into one array; or leaves shards on the disk, see :mod:`castalia.media.image.shards`.
 """
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,12 +15,15 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from castalia.core.errors import DataError
+from castalia.core.errors import DataError, UsageError
 from castalia.media.image.array import MEMORY_LIMIT, ImageArray, Progress, allocate, fill, parallel
 from castalia.media.image.arrays import ArrayListing, read_npy, read_npz
 from castalia.media.image.decode import SUFFIXES, Head, ImageOptions, decode_image, fit, inspect_image
 from castalia.media.image.idx import idx_stem, is_idx_images, labels_beside, read_idx
 from castalia.media.image.parquet import list_parquet
+from castalia.media.image.parquet_shards import ParquetShards
+from castalia.media.image.shards import ImageShards, Source, items_of
+from castalia.media.image.tar import COMPRESSED, refuse_compressed
 from castalia.media.image.tree import (
     SPLITS,
     Item,
@@ -31,6 +35,7 @@ from castalia.media.image.tree import (
     pick_split,
     read_bounded,
 )
+from castalia.media.image.webdataset import TarShards
 from castalia.media.splits import hashed_split
 
 # Pixels in a picture above which decoding takes longer than the Python around it.
@@ -45,8 +50,8 @@ def open_images(
     name: str | None = None,
     memory_limit: int = MEMORY_LIMIT,
     progress: Progress | None = None,
-) -> ImageArray:
-    """Read pictures from a folder, zip, IDX, Parquet, ``.npy``, ``.npz`` or single picture file.
+) -> ImageArray | ImageShards:
+    """Read pictures from a folder, zip, tar, IDX, Parquet, ``.npy``, ``.npz`` or single picture file.
 
     Where the source has splits of its own, ``split`` names one and None means ``train``. Where it has none,
     None means everything, and ``train`` and ``test`` are nine tenths and one tenth, told apart by a hash of
@@ -57,14 +62,23 @@ def open_images(
         options: how to read it.
         split: ``train``, ``test`` or ``validation``, or None.
         name: what to call the data; None for the last part of the path.
-        memory_limit: bytes of pixels above which they are kept in a temporary file.
+        memory_limit: bytes of pixels above which they are kept in a temporary file, or those of Parquet stay where
+            they are.
         progress: called with (done, total) while decoding.
 
     Raises:
         DataError: it cannot be read; the text names the file.
+        UsageError: ``options.stream`` is ``always`` for what is neither tar nor Parquet.
         MissingExtra: Parquet without pyarrow.
     """
     path, name = Path(path), name or Path(path).name
+    shards = _shards(path, options, split, memory_limit)
+    if shards is not None and options.stream != "never":
+        return ImageShards(shards, options, name=name, where=str(path))
+    if shards is not None:
+        return _decode(
+            path, items_of(shards), Listing([], shards.classes), options, name, shards.notes, memory_limit, progress
+        )
     with ExitStack() as stack:
         listing = _list(path, options, split, memory_limit, stack)
         if isinstance(listing, ArrayListing):
@@ -72,6 +86,41 @@ def open_images(
         rows, notes = hashed_split(split, listing.split, [item.name for item in listing.items], str(path))
         items = listing.items if rows is None else [listing.items[i] for i in rows]
         return _decode(path, items, listing, options, name, notes, memory_limit, progress)
+
+
+def _shards(path: Path, options: ImageOptions, split: str | None, memory_limit: int) -> Source | None:
+    """The index of a tar, or of Parquet that is to be streamed; None for anything else."""
+    kind = ""
+    if path.is_file():
+        kind = path.suffix.lower()
+        if path.name.lower().endswith(COMPRESSED):
+            raise refuse_compressed(path)
+    elif path.is_dir():
+        names = [item.name.lower() for item in list_folder(path)[0]]
+        if not any(map(_is_picture, names)) and not any(map(is_idx_images, filter(Path.is_file, path.iterdir()))):
+            tars = any(name.endswith((".tar", *COMPRESSED)) for name in names)
+            parquet = any(name.endswith(".parquet") for name in names)
+            if tars and parquet:
+                raise DataError(f"{path} holds both tar and Parquet shards; keep them in folders of their own.")
+            kind = ".tar" if tars else ".parquet" if parquet else ""
+    if kind == ".tar":
+        return TarShards(path, split)
+    if kind == ".parquet" and options.stream != "never":
+        found = ParquetShards(path, split)
+        if options.stream == "always" or _pixel_bytes(found, options, path) > memory_limit:
+            return found
+    elif options.stream == "always":
+        raise UsageError(f"{path}: only tar and Parquet shards can be streamed. Leave data.image.stream out.")
+    return None
+
+
+def _pixel_bytes(found: ParquetShards, options: ImageOptions, path: Path) -> int:
+    """What all pictures would take in memory; by the first one's size where none is given."""
+    height, width = options.height_width or (0, 0)
+    if not height:
+        head = inspect_image(io.BytesIO(found.read(0)), f"{path}: {found.name(0)}", options)
+        height, width = head.height, head.width
+    return len(found) * (options.channels or 3) * height * width
 
 
 def _list(
@@ -103,7 +152,7 @@ def _list(
     if suffix in SUFFIXES:
         return Listing([Item(path.name, file_opener(path))])
     raise DataError(
-        f"{path} is not a source of pictures: a folder, .zip, .parquet, .npy, .npz, "
+        f"{path} is not a source of pictures: a folder, .zip, .tar, .parquet, .npy, .npz, "
         f"*-images-idx3-ubyte[.gz] or one of {', '.join(sorted(SUFFIXES))}."
     )
 

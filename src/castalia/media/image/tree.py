@@ -148,7 +148,7 @@ def list_zip(path: Path, stack: ExitStack) -> list[Item]:
     items: dict[str, Item] = {}
     for info in archive.infolist():
         name = info.filename
-        if not _stays_inside(name):
+        if not stays_inside(name):
             raise DataError(f"{path}: refused, because the entry {name!a} points outside the archive.")
         if info.is_dir() or not all(map(_visible, name.split("/"))):
             continue
@@ -180,8 +180,8 @@ def _visible(name: str) -> bool:
     return not name.startswith(".") and name != "__MACOSX"
 
 
-def _stays_inside(name: str) -> bool:
-    """Whether a name from a zip or a metadata file stays below its folder on every system."""
+def stays_inside(name: str) -> bool:
+    """Whether a name from a zip, a tar or a metadata file stays below its folder on every system."""
     parts = name.split("/")
     return not ("\\" in name or "\0" in name or name.startswith("/") or ".." in parts or ":" in parts[0])
 
@@ -345,19 +345,20 @@ def parse_metadata_line(line: bytes, at: str) -> tuple[str, Row]:
     name, text, label = value.get("file_name"), value.get("text"), value.get("label")
     if not isinstance(name, str) or not name.strip("/."):
         raise DataError(f"{at}: 'file_name' is missing or not a name.")
-    if not _stays_inside(name):
+    if not stays_inside(name):
         raise DataError(f"{at}: 'file_name' {name!a} points outside the folder.")
     if text is not None and not isinstance(text, str):
         raise DataError(f"{at}: 'text' must be text, not {type(text).__name__}.")
     if label is not None and (isinstance(label, bool) or not isinstance(label, str | int)):
         raise DataError(f"{at}: 'label' must be text or a whole number, not {type(label).__name__}.")
     for word in (name, text, label):
-        if isinstance(word, str) and not _encodable(word):
+        if isinstance(word, str) and not encodable(word):
             raise DataError(f"{at}: holds half a surrogate pair, which is not valid Unicode.")
     return name, Row(text, label)
 
 
-def _encodable(word: str) -> bool:
+def encodable(word: str) -> bool:
+    """Whether a text can be written as UTF-8; JSON can smuggle in halves of surrogate pairs."""
     try:
         word.encode()
     except UnicodeEncodeError:

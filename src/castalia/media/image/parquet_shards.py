@@ -1,0 +1,227 @@
+"""Parquet that stays on the disk: row groups are read while their pictures are used (``castalia[parquet]``)."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+
+from castalia.core.data import Blocks
+from castalia.core.errors import DataError
+from castalia.media.image.parquet import ParquetFile, is_text, of_split, one_line, open_file, parquet_paths
+from castalia.media.image.shards import Files, Source, number_labels, window_of
+from castalia.media.splits import hashed_split
+
+KEPT_BYTES = 512 << 20
+"""Row groups held while pictures are read from the disk: at most this, or one if that is larger."""
+# Of each file, for the fingerprint: its end, where the footer is, and pieces spread over it.
+_FOOTER_BYTES, _PIECES, _PIECE_BYTES = 64 << 10, 8, 4 << 10
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What is kept of one file while it is closed.
+
+    Attributes:
+        path: of the file.
+        total: its bytes.
+        image: name of the picture column.
+        text: name of the caption column, or None.
+        rows: in each row group, ``int64`` (K,).
+        largest: bytes of the pictures of the largest row group.
+        names: of the classes, where the file declares them.
+        codes: position of each label in ``values``, ``int32`` (N,), -1 where it is unknown; None without labels.
+        values: the labels that may occur.
+    """
+
+    path: Path
+    total: int
+    image: str
+    text: str | None
+    rows: np.ndarray
+    largest: int
+    names: list[str] | None
+    codes: np.ndarray | None
+    values: list[str | int]
+
+    @staticmethod
+    def of(path: Path) -> _Part:
+        with open_file(path) as file:
+            metadata = file.file.metadata
+            groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+            names = file.class_names() if file.label else None
+            codes, values = _codes(file, names) if file.label else (None, [])
+            assert file.image is not None
+            return _Part(
+                path,
+                path.stat().st_size,
+                file.image,
+                file.text,
+                np.array([group.num_rows for group in groups], np.int64),
+                max((_bytes(group, file.image) for group in groups), default=0),
+                names,
+                codes,
+                values,
+            )
+
+
+def _codes(file: ParquetFile, names: list[str] | None) -> tuple[np.ndarray, list[str | int]]:
+    """The labels of a file as positions in a list of values."""
+    try:
+        column = file.file.read(columns=[file.label]).column(0)
+        if column.null_count:
+            row = column.is_null().to_numpy().argmax()
+            raise DataError(f"{file.path}: row {row} has no {file.label!r}, while the column exists.")
+        if names is None or is_text(column.type):
+            packed = column.combine_chunks().dictionary_encode()
+            return packed.indices.to_numpy(zero_copy_only=False).astype(np.int32), packed.dictionary.to_pylist()
+        labels = column.to_numpy().astype(np.int64)
+    except DataError:
+        raise
+    except Exception as error:  # see above
+        raise DataError(f"{file.path}: column {file.label!r} cannot be read ({one_line(error)}).") from error
+    wrong = np.flatnonzero((labels < -1) | (labels >= len(names)))  # -1: an unlabelled test split
+    if len(wrong):
+        row = int(wrong[0])
+        raise DataError(f"{file.path}: row {row} has label {labels[row]}, but {len(names)} names are declared.")
+    return labels.astype(np.int32), list(names)
+
+
+def _bytes(group: Any, image: str) -> int:
+    columns = [group.column(i) for i in range(group.num_columns)]
+    return sum(c.total_uncompressed_size for c in columns if c.path_in_schema.split(".")[0] == image)
+
+
+@final
+class ParquetShards(Source):
+    """The pictures of one Parquet file, or of all below a folder, read by row group while they are used.
+
+    Opening reads the footers and the labels.
+
+    Args:
+        path: of the file or folder.
+        split: ``train``, ``test``, ``validation`` or None, as in :func:`castalia.media.image.sources.open_images`.
+
+    Raises:
+        MissingExtra: pyarrow is not installed.
+        DataError: a file is no Parquet or has no picture column, labels are not valid, or there is no such split.
+    """
+
+    def __init__(self, path: Path, split: str | None) -> None:
+        every = [_Part.of(one) for one in parquet_paths(path)]
+        labels, self.classes = _numbered(every)
+        own, chosen, notes = of_split(list(zip(every, labels, strict=True)), lambda part: part[0].path, path, split)
+        self.parts = [part for part, _ in chosen]
+        counts = np.concatenate([part.rows for part in self.parts])
+        if not counts.sum():
+            raise DataError(f"{path} holds no rows.")
+        self._ends = np.cumsum(counts)
+        self._part = np.repeat(np.arange(len(self.parts)), [len(part.rows) for part in self.parts])
+        self._first = np.cumsum([0, *(len(part.rows) for part in self.parts)])
+        names = (f"{part.path.name} row {i}" for part in self.parts for i in range(int(part.rows.sum())))
+        self._rows, more = hashed_split(split, own, names, str(path))
+        self.notes = [*notes, *more]
+        mine = [codes for _, codes in chosen if codes is not None]
+        self.labels = np.concatenate(mine) if mine and len(mine) == len(chosen) else None
+        if self.labels is not None and self._rows is not None:
+            self.labels = self.labels[self._rows]
+        if self.labels is not None and (self.labels < 0).any():
+            self.labels = None
+        self.captions = all(part.text for part in self.parts)
+        most = KEPT_BYTES // max(1, max(part.largest for part in self.parts))
+        self.blocks = Blocks(counts, window_of(counts, most))
+        if self._rows is not None:
+            self.blocks = self.blocks.of(self._rows)
+        self.files = Files()
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[tuple[int, str], Any] = OrderedDict()
+
+    def _at(self, i: int) -> tuple[int, int, int]:
+        """Row group, row in it, row in the file."""
+        row = i if self._rows is None else int(self._rows[i])
+        group = int(np.searchsorted(self._ends, row, side="right"))
+        part = int(self._part[group])
+        before = int(self._ends[self._first[part] - 1]) if self._first[part] else 0
+        start = int(self._ends[group - 1]) if group else 0
+        return group, row - start, row - before
+
+    def _column(self, group: int, name: str) -> Any:
+        """A column of a row group; the last ones used are kept."""
+        key = group, name
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+            number = int(self._part[group])
+            part = self.parts[number]
+            try:
+                changed = part.path.stat().st_size != part.total
+            except OSError as error:
+                raise DataError(f"{part.path} cannot be read ({error.strerror}).") from error
+            if changed:
+                raise DataError(f"{part.path} has changed since it was opened. Start again.")
+            while self._kept and sum(c.nbytes for c in self._kept.values()) + part.largest > KEPT_BYTES:
+                self._kept.popitem(last=False)  # before the next one is read, so that both are never held
+            local = group - int(self._first[number])
+            with open_file(part.path) as file:
+                try:
+                    column = file.file.read_row_group(local, columns=[name]).column(0)
+                except Exception as error:  # see above
+                    raise DataError(f"{part.path}: row group {local} cannot be read ({one_line(error)}).") from error
+            if len(column) != part.rows[local]:
+                raise DataError(f"{part.path} has changed since it was opened. Start again.")
+            self._kept[key] = column
+            return column
+
+    def read(self, i: int) -> bytes:
+        """The picture file of example ``i``; empty where there is none."""
+        group, row, _ = self._at(i)
+        value = self._column(group, self.parts[self._part[group]].image)[row].as_py()
+        return (value.get("bytes") if isinstance(value, dict) else value) or b""
+
+    def text(self, i: int) -> str:
+        """The caption of example ``i``; empty where it has none."""
+        group, row, _ = self._at(i)
+        name = self.parts[self._part[group]].text
+        return (self._column(group, name)[row].as_py() or "") if name else ""
+
+    def name(self, i: int) -> str:
+        """The file and row of example ``i``."""
+        group, _, row = self._at(i)
+        return f"{self.parts[self._part[group]].path.name} row {row}"
+
+    def digest(self) -> bytes:
+        """A hash of the footers (sizes, places and, as a rule, extremes of all columns) and of pieces of the files."""
+        digest = hashlib.blake2b(repr([part.path.name for part in self.parts]).encode(), digest_size=16)
+        for part in self.parts:
+            tail = min(_FOOTER_BYTES, part.total)
+            digest.update(self.files.read(part.path, part.total - tail, tail, part.total))
+            for start in np.linspace(0, max(0, part.total - _PIECE_BYTES), _PIECES).astype(np.int64).tolist():
+                digest.update(self.files.read(part.path, start, min(_PIECE_BYTES, part.total), part.total))
+        if self._rows is not None:
+            digest.update(self._rows.data)
+        return digest.digest()
+
+
+def _numbered(parts: list[_Part]) -> tuple[list[np.ndarray | None], tuple[str, ...]]:
+    """Class numbers of each file, ``int32`` (N,), and the names; see :func:`_classes`."""
+    if any(part.codes is None for part in parts):
+        return [None] * len(parts), ()
+    declared = parts[0].names
+    if declared is None:
+        numbers, classes = number_labels([(part.codes, part.values) for part in parts if part.codes is not None])
+        return list(numbers), classes
+    number = {name: i for i, name in enumerate(declared)}
+    found: list[np.ndarray | None] = []
+    for part in parts:
+        unknown = [v for v in part.values if str(v) not in number]
+        if unknown:
+            raise DataError(f"{part.path}: its class {unknown[0]!r} is not among those of {parts[0].path.name}.")
+        table = np.array([*(number[str(v)] for v in part.values), -1], np.int32)
+        found.append(None if part.codes is None else table[part.codes])
+    return found, tuple(declared)
