@@ -38,7 +38,7 @@ from castalia.configuration import (
 from castalia.core.config import differences, to_json
 from castalia.core.data import Dataset, Spec
 from castalia.core.errors import RunError, UsageError
-from castalia.core.files import disk_error, read_json, write_bytes, write_json
+from castalia.core.files import disk_error, read_sealed, remove, write_bytes, write_sealed
 from castalia.core.model import Model, build
 from castalia.core.weights import load_parts, load_tensors, tensor_digest
 from castalia.version import __version__
@@ -71,12 +71,22 @@ class Run:
         return self.path / "model.safetensors"
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Lines of ``metrics.jsonl``; a line cut by a crash is left out."""
+        """Lines of ``metrics.jsonl``; a line cut by a crash is left out.
+
+        Raises:
+            RunError: it cannot be read.
+        """
         path = self.path / "metrics.jsonl"
         if not path.exists():
             return []
         lines = []
-        for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            if not path.is_file():
+                raise RunError(f"{path} is not a plain file.")
+            texts = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError as error:
+            raise RunError(f"{path} cannot be read: {error.strerror}.") from error
+        for text in texts:
             try:
                 line = json.loads(text)
             except (ValueError, RecursionError):
@@ -89,12 +99,12 @@ class Run:
         """The logged losses as (step, value), by name."""
         lines = self.metrics()
         names = dict.fromkeys(k for line in lines for k in line if k.endswith("/loss"))
-        return {name: [(line["step"], line[name]) for line in lines if name in line] for name in names}
+        return {name: [(line["step"], line[name]) for line in lines if _is_number(line.get(name))] for name in names}
 
     def results(self) -> dict[str, Any]:
         """What was measured so far, by metric name."""
         path = self.path / "results.json"
-        return read_json(path) if path.exists() else {}
+        return read_sealed(path) if path.exists() else {}
 
     def model(self, device: torch.device | None = None, *, at: Checkpoint | None = None) -> tuple[Model, str]:
         """Build the model with its averaged weights, in evaluation mode.
@@ -148,13 +158,17 @@ class Run:
                 os.fsync(file.fileno())
             os.replace(temporary, self.weights)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            remove(temporary)
             raise disk_error(self.weights, error) from error
 
     def truncate_metrics(self, step: int) -> None:
         """Drop the lines that a resumed run will write again."""
         kept = [line for line in self.metrics() if line.get("step", 0) <= step]
         write_bytes(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept).encode())
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def load_weights(model: Model, tensors: Mapping[str, Tensor], source: Path) -> None:
@@ -197,7 +211,7 @@ def create(path: Path, recipe: Recipe, spec: Spec, fingerprint: str) -> Run:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise disk_error(path, error) from error
-    write_json(
+    write_sealed(
         path / "config.json",
         {
             "schema_version": SCHEMA_VERSION,
@@ -224,7 +238,7 @@ def open_run(path: Path) -> Run:
         raise RunError(f"There is no run at {path}.")
     if not (path / "config.json").is_file():
         raise RunError(f"{path} is not a run: it has no config.json.")
-    data = read_json(path / "config.json")
+    data = read_sealed(path / "config.json")
     if not isinstance(data, dict) or type(data.get("schema_version")) is not int:
         raise RunError(f"{path}/config.json is not a Castalia run configuration.")
     if data["schema_version"] > SCHEMA_VERSION:

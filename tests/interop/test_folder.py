@@ -35,6 +35,7 @@ def rehash(folder: Path) -> None:
 
 def edit_config(folder: Path, change) -> None:
     data = json.loads((folder / "config.json").read_text())
+    data.pop("sha256")  # as an old version wrote it; whoever changes a file can change the hashes in it
     change(data)
     (folder / "config.json").write_text(json.dumps(data))
     rehash(folder)

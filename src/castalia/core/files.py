@@ -6,11 +6,17 @@ import errno
 import hashlib
 import json
 import os
+import stat
 import uuid
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from castalia.core.errors import CastaliaError, RunError
+
+SEAL = "sha256"
+"""The field of a sealed JSON file that holds the SHA-256 of all others."""
 
 
 def disk_error(path: Path, error: OSError) -> CastaliaError:
@@ -31,6 +37,12 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
+def remove(temporary: Path) -> None:
+    """Remove what was half written, where that can be done; a read-only file system refuses even what is not there."""
+    with suppress(OSError):
+        temporary.unlink()
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Replace ``path`` by ``data`` so that a reader sees the old or the new contents, never a part.
 
@@ -46,7 +58,7 @@ def write_bytes(path: Path, data: bytes) -> None:
         os.replace(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        remove(temporary)
         raise disk_error(path, error) from error
 
 
@@ -62,7 +74,10 @@ def read_json(path: Path, limit: int = 16 << 20) -> Any:
         RunError: it is missing, too large or not JSON; the text gives file and line.
     """
     try:
-        if path.stat().st_size > limit:
+        found = path.stat()
+        if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):  # a pipe or a device would never end
+            raise RunError(f"{path} is not a plain file.")
+        if found.st_size > limit:
             raise RunError(f"{path} is larger than {limit >> 20} MiB; this is not a file that Castalia wrote.")
         return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
@@ -71,6 +86,38 @@ def read_json(path: Path, limit: int = 16 << 20) -> Any:
         raise RunError(f"{path} is not a JSON text file.") from error
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
+    """:func:`write_json` with the SHA-256 of the contents among them, so that :func:`read_sealed` notices damage."""
+    write_json(path, {SEAL: _seal(value), **value})
+
+
+def read_sealed(path: Path, limit: int = 16 << 20) -> Any:
+    """Read what :func:`write_sealed` wrote, without its seal; a file that has none is read as it is.
+
+    Raises:
+        RunError: it cannot be read, or its contents are not those that were written.
+    """
+    data = read_json(path, limit)
+    if not isinstance(data, dict) or SEAL not in data:
+        return data
+    seal = data.pop(SEAL)
+    try:
+        matches = seal == _seal(data)
+    except (ValueError, RecursionError):  # nested deeper than can be written
+        matches = False
+    if not matches:
+        raise RunError(
+            f"{path} is damaged or was edited: its contents do not match the SHA-256 stored in it. Put back a copy; "
+            f"where you edited it on purpose, remove its line {SEAL!r}."
+        )
+    return data
+
+
+def _seal(value: Mapping[str, Any]) -> str:
+    text = json.dumps({key: v for key, v in value.items() if key != SEAL}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def sha256(path: Path) -> str:

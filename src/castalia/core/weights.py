@@ -1,13 +1,14 @@
 """Safetensors files that verify themselves.
 
 The digest of all names, types, shapes and bytes stands in the file's own metadata, so one atomic rename is
-enough and a flipped bit is found on reading. There is no pickle anywhere.
+enough and a flipped bit is found on reading. A second digest covers the metadata. There is no pickle anywhere.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from torch import Tensor
 
 from castalia.core.errors import RunError
 from castalia.core.files import write_bytes
+
+TENSORS, METADATA = "castalia.sha256", "castalia.metadata.sha256"
+"""Where the two digests stand."""
 
 
 def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
@@ -40,8 +44,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     """
     # clone: two names may share storage (tied weights), which safetensors refuses
     plain = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
-    meta = {**(metadata or {}), "format": "pt", "castalia.sha256": tensor_digest(plain)}
-    write_bytes(path, save(plain, meta))
+    meta = {**(metadata or {}), "format": "pt", TENSORS: tensor_digest(plain)}
+    write_bytes(path, save(plain, {**meta, METADATA: _metadata_digest(meta)}))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -51,6 +55,8 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         RunError: the file is missing, cut, or does not match its digest.
     """
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe or a device would never end
+            raise RunError(f"{path} is not a plain file.")
         data = path.read_bytes()
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror}.") from error
@@ -60,11 +66,13 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             raise RunError(f"{path} is damaged: its header claims {header} bytes of {len(data)}.")
         tensors = load(data)
         metadata = _metadata(data, header)
-    except (SafetensorError, struct.error, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path} is not a valid safetensors file ({error}).") from error
-    expected = metadata.get("castalia.sha256")
+    except (SafetensorError, struct.error, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise RunError(f"{path} is not a valid safetensors file ({str(error)[:200]}).") from error
+    expected = metadata.get(TENSORS)
     if expected is not None and expected != tensor_digest(tensors):
         raise RunError(f"{path} is damaged: its contents do not match the SHA-256 stored with them.")
+    if METADATA in metadata and metadata[METADATA] != _metadata_digest(metadata):
+        raise RunError(f"{path} is damaged: its metadata do not match the SHA-256 stored with them.")
     return tensors, metadata
 
 
@@ -110,32 +118,51 @@ def load_parts(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, st
     if not paths:
         return load_tensors(folder / f"{name}.safetensors")
     found: dict[str, Tensor] = {}
-    filled: dict[str, int] = {}
+    parts: dict[str, list[tuple[Rows, Tensor]]] = {}
     metadata: dict[str, str] = {}
     for path in paths:
         tensors, metadata = load_tensors(path)
         try:
-            places = {key: Rows(*place) for key, place in json.loads(metadata.pop("castalia.rows")).items()}
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            rows = json.loads(metadata.pop("castalia.rows"))
+            places = {key: Rows(int(first), int(total)) for key, (first, total) in rows.items()}
+        except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise RunError(f"{path} does not say which rows it holds.") from error
         for key, tensor in tensors.items():
             if key not in places:
                 found[key] = tensor
                 continue
-            first, total = places[key].first, places[key].total
-            if not 0 <= first <= first + len(tensor) <= total:
+            place = places[key]
+            if not tensor.ndim or not 0 <= place.first <= place.first + len(tensor) <= place.total:
                 raise RunError(f"{path} holds rows of {key!r} that there are not.")
-            whole = found.setdefault(key, tensor.new_empty((total, *tensor.shape[1:])))
-            whole[first : first + len(tensor)] = tensor
-            filled[key] = filled.get(key, 0) + len(tensor)
-    for key, count in filled.items():
-        if count != len(found[key]):
-            raise RunError(f"{folder} has {count} of {len(found[key])} rows of {key!r}: parts of {name!r} are missing.")
+            parts.setdefault(key, []).append((place, tensor))
+    for key in list(parts):
+        found[key] = _joined(f"{folder}: {name!r}", key, parts.pop(key))
     return found, metadata
+
+
+def _joined(where: str, key: str, parts: list[tuple[Rows, Tensor]]) -> Tensor:
+    """Parts of a tensor put together; nothing is allocated before all rows are known to be there, once."""
+    parts = sorted((part for part in parts if len(part[1])), key=lambda part: part[0].first) or parts[:1]
+    reached = 0
+    for place, tensor in parts:
+        if place.first != reached or place.total != parts[0][0].total or tensor.shape[1:] != parts[0][1].shape[1:]:
+            break
+        reached += len(tensor)
+    if reached != parts[0][0].total or len({tensor.dtype for _, tensor in parts}) > 1:
+        count = sum(len(tensor) for _, tensor in parts)
+        raise RunError(
+            f"{where} has {count} of {parts[0][0].total} rows of {key!r}, or some twice: its parts do not make a whole."
+        )
+    return torch.cat([tensor for _, tensor in parts])
 
 
 def _metadata(data: bytes, header: int) -> dict[str, str]:
     return dict(json.loads(data[8 : 8 + header]).get("__metadata__", {}))
+
+
+def _metadata_digest(metadata: Mapping[str, str]) -> str:
+    rest = {key: value for key, value in metadata.items() if key != METADATA}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -147,10 +174,10 @@ def read_metadata(path: Path) -> dict[str, str]:
     try:
         with open(path, "rb") as file:
             (header,) = struct.unpack("<Q", file.read(8))
-            if header > 100 << 20:
+            if header > min(os.fstat(file.fileno()).st_size, 100 << 20):
                 raise RunError(f"{path} is damaged: its header claims {header} bytes.")
             return _metadata(b"\0" * 8 + file.read(header), header)
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror}.") from error
-    except (struct.error, ValueError, TypeError, AttributeError) as error:
+    except (struct.error, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise RunError(f"{path} is not a valid safetensors file ({error}).") from error

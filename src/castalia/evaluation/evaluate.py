@@ -13,7 +13,7 @@ import torch
 from castalia import card
 from castalia.core.data import Dataset, ImageSpec
 from castalia.core.errors import RunError, UsageError
-from castalia.core.files import write_json
+from castalia.core.files import write_sealed
 from castalia.core.model import Config, Density, Inference
 from castalia.evaluation import baselines as trivial
 from castalia.evaluation import likelihood, pictures
@@ -238,6 +238,6 @@ def record(run: Run, metrics: Mapping[str, Metric], context: Mapping[str, Any]) 
     }
     if earlier:
         new["earlier"] = earlier
-    write_json(run.path / "results.json", new)
+    write_sealed(run.path / "results.json", new)
     card.write(run)
     return new

@@ -137,7 +137,7 @@ class Weights:
         try:
             theirs = {new_name(name): tensor for name, tensor in load(data).items()}
         except (SafetensorError, ValueError, KeyError, TypeError) as error:
-            raise RunError(f"{self.path} is not a valid safetensors file ({error}).") from error
+            raise RunError(f"{self.path} is not a valid safetensors file ({str(error)[:200]}).") from error
         _compare(self.path, net, {name: tuple(tensor.shape) for name, tensor in theirs.items()})
         for name, tensor in theirs.items():
             if not torch.isfinite(tensor).all():

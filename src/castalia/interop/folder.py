@@ -21,7 +21,7 @@ import torch
 from castalia import card
 from castalia.configuration import Recipe
 from castalia.core.errors import RunError
-from castalia.core.files import disk_error, read_json, sha256, write_bytes, write_json
+from castalia.core.files import disk_error, read_json, sha256, write_bytes, write_json, write_sealed
 from castalia.core.weights import load_tensors, save_tensors
 from castalia.interop.received import (
     CONFIG,
@@ -103,7 +103,7 @@ def import_folder(path: Path, out: Path) -> Run:
         run.model(torch.device("cpu"))  # strict: proves that the weights fit
         try:
             if metrics:
-                write_json(folder / "results.json", metrics)
+                write_sealed(folder / "results.json", metrics)
             card.write(run)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise RunError(f"{path / METRICS} is not what castalia evaluate writes ({error!r}).") from error

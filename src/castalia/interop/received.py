@@ -22,7 +22,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from castalia.catalogue import entry
 from castalia.core.errors import RunError
-from castalia.core.files import disk_error, read_json
+from castalia.core.files import SEAL, disk_error, read_json
 from castalia.core.model import Model
 from castalia.runs import Run, open_run
 
@@ -38,7 +38,7 @@ HEADER_LIMIT = 16 << 20
 """Largest safetensors header in bytes: some 100,000 tensors."""
 
 _LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
-_FIELDS = {"schema_version", "recipe", "spec", "fingerprint", "made_with"}
+_FIELDS = {SEAL, "schema_version", "recipe", "spec", "fingerprint", "made_with"}
 
 
 def read_sums(folder: Path) -> dict[str, str]:

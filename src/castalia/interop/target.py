@@ -33,14 +33,13 @@ def new_folder(out: Path) -> Iterator[Path]:
         raise disk_error(out, error) from error
     try:
         yield temporary
-        try:
-            sync_folder(temporary)
-            if out.exists():
-                out.rmdir()
-            os.rename(temporary, out)
-            sync_folder(out.parent)
-        except OSError as error:
-            raise disk_error(out, error) from error
+        sync_folder(temporary)
+        if out.exists():
+            out.rmdir()
+        os.rename(temporary, out)
+        sync_folder(out.parent)
+    except OSError as error:  # also of whoever filled it, such as exporters that know nothing of our errors
+        raise disk_error(out, error) from error
     finally:
         if temporary.exists():
             shutil.rmtree(temporary, ignore_errors=True)

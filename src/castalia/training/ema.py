@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from castalia.core.errors import RunError
 from castalia.training.sharding import local, place
 
 RAMP = 0.05
@@ -64,7 +65,14 @@ class Ema:
 
     @torch.no_grad()
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Restore the averages from :meth:`state`."""
+        """Restore the averages from :meth:`state`.
+
+        Raises:
+            RunError: the tensors are not those of this module.
+        """
+        for name, average in self.averages.items():
+            if name not in tensors or tensors[name].shape != average.shape:
+                raise RunError(f"The averages of the checkpoint do not fit the model: {name!r}.")
         place(self.averages, {name: tensors[name] for name in self.averages})
 
     @contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from castalia.configuration import Recipe, medium_of
 from castalia.core.config import to_json
 from castalia.core.data import Dataset
 from castalia.core.errors import Interrupted, NonFiniteError, RunError
+from castalia.core.files import disk_error
 from castalia.core.model import Model, build
 from castalia.core.rng import BatchRng, SampleRng, derive
 from castalia.core.weights import load_parts, save_tensors
@@ -38,6 +39,9 @@ from castalia.training.stage import ActiveStage, stage_ends
 
 CHECKPOINT_SECONDS = 600.0
 """No more than this much work is ever lost."""
+
+SPARED_SECONDS = 5.0
+"""Less work than this is not worth a checkpoint, where the recipe does not say how often."""
 
 
 @dataclass
@@ -104,7 +108,7 @@ def train(
         parallel.on_main(lambda: _open(recipe, data, out, resume), world)
         run = Run(out, recipe, data.spec, data.fingerprint)
         found = parallel.on_main(lambda: _newest(run), world)
-        state = State(**found.state()) if found is not None else State()
+        state = _state(found)
         decided = parallel.on_main(lambda: plan.load(run.path / "plan.json", state.plan), world)
         if decided is not None:
             plan.check_threads(decided.threads)
@@ -207,7 +211,9 @@ def train(
             # now and then: a line of the log, pictures, a checkpoint
             elapsed = time.monotonic() - started
             per_step = elapsed / (state.step - first)
-            due = state.step % checkpoint_every == 0 or time.monotonic() - saved_at > CHECKPOINT_SECONDS
+            unsaved = time.monotonic() - saved_at
+            due = state.step % checkpoint_every == 0 and bool(settings.checkpoint_every or unsaved > SPARED_SECONDS)
+            due = due or unsaved > CHECKPOINT_SECONDS
             over = bool(settings.minutes) and spent + elapsed >= 60 * settings.minutes
             signal, due, over = _agree(signals.received, due, over, world)
             if state.step % settings.log_every == 0 or last:
@@ -249,7 +255,8 @@ def parameter_count(model: torch.nn.Module) -> int:
 def _open(recipe: Recipe, data: Dataset, out: Path, resume: bool) -> None:
     """Create the run, or check that the one in ``out`` may be continued; remove what a killed process left."""
     for leftover in [*out.glob(".*.tmp-*"), *out.glob("samples/.*.tmp-*")] if resume else ():
-        leftover.unlink()
+        with suppress(OSError):  # in the way of nothing; where nothing can be written at all, the next write says so
+            leftover.unlink()
     if resume and (out / "config.json").exists():
         runs.check_same(runs.open_run(out), recipe, data)
         checkpoints.clean(out / "checkpoints")
@@ -280,6 +287,28 @@ def _newest(run: Run) -> checkpoints.Checkpoint | None:
             "continued. Train anew with another --out."
         )
     return None
+
+
+def _state(found: checkpoints.Checkpoint | None) -> State:
+    """Where training stood.
+
+    Raises:
+        RunError: the checkpoint holds something else; one that was only damaged is not taken in the first place.
+    """
+    if found is None:
+        return State()
+    path = found.path / "state.json"
+    try:
+        state = State(**found.state())
+        sound = all(type(n) is int and n >= 0 for n in (state.step, state.skipped, state.bad_in_a_row))
+        sound &= math.isfinite(state.seconds) and isinstance(state.plan, dict)
+        sound &= all(len(pair) == 2 and math.isfinite(sum(pair)) and pair[1] > 0 for pair in state.window.values())
+        sound &= state.step == found.step
+    except (TypeError, AttributeError, OverflowError) as error:
+        raise RunError(f"{path} is not the state of a training ({error}).") from error
+    if not sound:
+        raise RunError(f"{path} is not the state of a training.")
+    return state
 
 
 def _passed_over(run: Run, found: checkpoints.Checkpoint | None) -> list[str]:
@@ -384,7 +413,10 @@ def _draw(model: Model, ema: Ema, recipe: Recipe, run: Run, step: int, world: pa
     with ema.applied(), torch.no_grad():
         samples = model.sample(n, rng=SampleRng(seed, range(n), world.device))
     folder = run.path / "samples"
-    folder.mkdir(exist_ok=True)
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise disk_error(folder, error) from error
     origin = {
         "model": recipe.model,
         "run": run.path.name,

@@ -81,9 +81,9 @@ def load_state_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[str, T
     parameters = [p for g in optimizer.param_groups for p in g["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
-        head, number, key = name.rsplit("/", 2)
+        head, number, key = ["", "", *name.rsplit("/", 2)][-3:]
         if head == prefix:
-            index = int(number)
+            index = int(number) if number.isdecimal() else len(parameters)
             if index >= len(parameters) or (tensor.ndim and tensor.shape != parameters[index].shape):
                 raise RunError(f"The optimizer state {name!r} of the checkpoint does not fit the model.")
             # fused kernels walk memory without looking at strides: moments must lie as their parameter does

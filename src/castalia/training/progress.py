@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -79,7 +80,10 @@ class Reporter:
         self.path, self.steps, self.quiet = folder / "metrics.jsonl", steps, quiet
         self.stream = stream or sys.stderr
         self.live = not quiet and self.stream.isatty()
-        self.file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
+        try:
+            self.file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
+        except OSError as error:
+            raise disk_error(self.path, error) from error
         self.tracker = tracker(tracker_name, folder)
         self._shown = 0.0
         self._status: Any = None
@@ -142,4 +146,5 @@ class Reporter:
             self._status.stop()
         if self.tracker is not None:
             self.tracker.finish()
-        self.file.close()
+        with suppress(OSError):  # closing tries once more to write what the full disk refused, which was said already
+            self.file.close()

@@ -48,8 +48,8 @@ def read_npy(path: Path, memory_limit: int) -> ArrayListing:
     try:
         # Copy on write: the file is mapped, and nothing can alter it.
         array = np.load(path, mmap_mode="c", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise DataError(f"{path}: not a .npy array that can be read ({error}).") from error
+    except Exception as error:  # NumPy reads the header as Python text: syntax, tokens, nesting, memory
+        raise DataError(f"{path}: not a .npy array that can be read ({_brief(error)}).") from error
     if not isinstance(array, np.ndarray):
         raise DataError(f"{path}: not a .npy array.")
     pixels, notes = _as_pixels(array, str(path), memory_limit)
@@ -72,11 +72,12 @@ def read_npz(path: Path, split: str | None, memory_limit: int) -> ArrayListing:
                 if info.file_size > MAX_ARRAY_BYTES:
                     raise DataError(f"{path}: {info.filename!a} declares {info.file_size} bytes; too large.")
         with np.load(path, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
+            found = {key: archive[key] for key in archive.files}
+            arrays = {key: a for key, a in found.items() if isinstance(a, np.ndarray)}  # other files are bytes
     except DataError:
         raise
     except Exception as error:  # zip, zlib and NumPy errors share no base class
-        raise DataError(f"{path}: not an .npz archive that can be read ({error}).") from error
+        raise DataError(f"{path}: not an .npz archive that can be read ({_brief(error)}).") from error
     images = {_split_of(key): key for key, a in arrays.items() if _kind(key, a) == "images"}
     labels = {_split_of(key): key for key, a in arrays.items() if _kind(key, a) == "labels"}
     if not images:
@@ -94,6 +95,10 @@ def read_npz(path: Path, split: str | None, memory_limit: int) -> ArrayListing:
         raise DataError(f"{path}: {len(pixels)} pictures in {key!r} but {len(mine)} labels in {labels[chosen]!r}.")
     numbers = np.searchsorted(values, mine)
     return ArrayListing(pixels, numbers, tuple(map(str, values)), notes + more, chosen if own else None)
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _split_of(key: str) -> str:

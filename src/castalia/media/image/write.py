@@ -21,7 +21,7 @@ from PIL import Image, PngImagePlugin
 from torch import Tensor
 
 from castalia.core.errors import DataError, UsageError
-from castalia.core.files import disk_error
+from castalia.core.files import disk_error, remove
 
 CHUNK = "castalia"
 _CELL = 96
@@ -156,7 +156,7 @@ def replace_file(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        remove(temporary)
         raise disk_error(path, error) from error
 
 
