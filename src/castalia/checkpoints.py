@@ -10,6 +10,7 @@ parts together, so a checkpoint of many processes serves any number of them.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -115,7 +116,7 @@ def save(
         raise
     if team.rank == 0:
         for path in sorted(_candidates(folder))[:-keep]:
-            shutil.rmtree(path, ignore_errors=True)
+            _remove(path)
     return Checkpoint(target, step)
 
 
@@ -187,8 +188,16 @@ def damaged(folder: Path) -> list[Path]:
     return [path for path in sorted(_candidates(folder)) if not _verified(path)]
 
 
+def _remove(path: Path) -> None:
+    """Remove a checkpoint. It loses its name first: what a killed process leaves of it is no damaged checkpoint."""
+    gone = path.with_name(f".tmp-{uuid.uuid4().hex[:12]}")
+    with contextlib.suppress(OSError):
+        os.replace(path, gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
+
 def clean(folder: Path) -> None:
-    """Remove what a killed process left half written."""
+    """Remove what a killed process left half written or half removed."""
     for path in folder.glob(".tmp-*"):
         shutil.rmtree(path, ignore_errors=True)
 

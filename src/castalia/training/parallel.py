@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -75,7 +76,22 @@ def world(device: torch.device | None = None, *, shard: bool = False) -> Iterato
     try:
         yield World(dist.get_rank(), size, int(os.environ.get("LOCAL_WORLD_SIZE", size)), device, shard)
     finally:
+        _let_go()
         dist.destroy_process_group()
+
+
+_wrappers: weakref.WeakSet[DistributedDataParallel] = weakref.WeakSet()
+
+
+def _let_go() -> None:
+    """Take the reducers out of all wrappers, so that none of them outlives the process group.
+
+    A reducer that holds the last reference to the group ends it with Python's lock in its hands, and then waits for
+    the group's threads. Where one of these wants the lock, to give back a tensor, the process hangs for ever.
+    """
+    for wrapper in list(_wrappers):
+        del wrapper.logger, wrapper.reducer
+    _wrappers.clear()
 
 
 class Call(nn.Module):
@@ -97,7 +113,9 @@ def wrap(module: nn.Module, world: World) -> nn.Module:
     ids = [world.device.index] if world.device.type == "cuda" else None
     with warnings.catch_warnings():  # newer releases rename the argument that older ones need
         warnings.simplefilter("ignore", FutureWarning)
-        return DistributedDataParallel(call, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True)
+        made = DistributedDataParallel(call, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True)
+    _wrappers.add(made)
+    return made
 
 
 def synchronise(module: nn.Module, world: World) -> None:
