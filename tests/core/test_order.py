@@ -6,9 +6,11 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
-from castalia.core.data import Blocks, Order
+from castalia.core.data import SEEN_BLOCKS, Blocks, ImageSpec, Order, labels_of, some_of, spread
 from castalia.core.rng import derive
+from tests.tools import Table
 
 SIZES = np.array([5, 0, 7, 1, 12, 9, 3, 8, 6, 4, 10], np.int64)
 TOTAL = int(SIZES.sum())
@@ -79,3 +81,20 @@ def test_layout_of_a_part() -> None:
     assert part.window == 3
     with pytest.raises(ValueError, match="blocks of"):
         Order(TOTAL + 1, 4, 0, Blocks(SIZES, 3))
+
+
+def test_a_few_examples_come_from_a_few_blocks() -> None:
+    table = Table(torch.zeros(5000, 1, 1, 1, dtype=torch.uint8), ImageSpec(1, 1, 1), torch.arange(5000) % 7)
+    assert some_of(table, 60).tolist() == spread(5000, 60).tolist()
+    table.blocks = Blocks(np.full(100, 50, np.int64), 4)
+    ids = some_of(table, 640)
+    assert len(ids) == 640
+    assert (np.diff(ids) > 0).all()
+    assert len(set((ids // 50).tolist())) == SEEN_BLOCKS
+    assert ids.min() == 0
+    assert ids.max() == 4999
+    found = labels_of(table, ids[::-1].copy())
+    assert found is not None
+    assert found.tolist() == (ids[::-1] % 7).tolist()
+    table.labels = None
+    assert labels_of(table, ids) is None

@@ -17,6 +17,7 @@ import torch
 from castalia.core.data import Order
 from castalia.core.errors import DataError, UsageError
 from castalia.core.rng import BatchRng
+from castalia.evaluation.features import Coordinates, see_data
 from castalia.media.image.array import ImageArray
 from castalia.media.image.decode import ImageOptions
 from castalia.media.image.shards import ImageShards
@@ -129,6 +130,13 @@ def test_parquet_is_streamed_above_the_limit(groups):
     streamed = open_images(path, ImageOptions(), memory_limit=8 * 6 * 6 * 3 - 1)
     assert isinstance(streamed, ImageShards)
     assert streamed.spec.shape == (3, 6, 6)
+
+
+def test_features_are_seen_in_the_order_of_the_ids(shards):
+    path = shards((9, 12))
+    ids = np.array([20, 3, 11, 0, 3])
+    a, b = (see_data(Coordinates(), open_images(path, options), ids).features for options in (SMALL, MEMORY))
+    assert torch.equal(a, b)
 
 
 def test_mirroring_follows_the_rows_of_the_batch(shards):

@@ -18,6 +18,9 @@ from torch import Tensor
 
 from castalia.core.rng import Rng, derive
 
+SEEN_BLOCKS = 32
+"""Blocks that are looked at where a few examples stand for all."""
+
 
 @dataclass(frozen=True)
 class Spec:
@@ -141,6 +144,7 @@ class Dataset(ABC):
         texts: one caption per example, or empty.
         files: one source name per example, or empty.
         blocks: how the table is laid out; None where any order is as fast as any other.
+        labels: class numbers of all examples (N,), where they are known without reading the examples.
     """
 
     spec: Spec
@@ -150,6 +154,7 @@ class Dataset(ABC):
     texts: Texts = ()
     files: Texts = ()
     blocks: Blocks | None = None
+    labels: Tensor | None = None
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -162,6 +167,29 @@ class Dataset(ABC):
 def spread(size: int, most: int) -> np.ndarray:
     """At most ``most`` of the ids 0 to ``size`` - 1, evenly spaced and rising, ``int64``; both at least 1."""
     return np.unique(np.linspace(0, size - 1, min(size, most)).astype(np.int64))
+
+
+def some_of(data: Dataset, most: int) -> np.ndarray:
+    """At most ``most`` examples that stand for all of ``data``: ids ``int64``, rising, evenly spaced.
+
+    Of a table in blocks they are taken from a few blocks, or else the whole of it would have to be read.
+    """
+    if data.blocks is None or len(data.blocks.sizes) <= SEEN_BLOCKS:
+        return spread(len(data), most)
+    sizes = data.blocks.sizes
+    first, there = np.cumsum(sizes) - sizes, np.flatnonzero(sizes)
+    chosen = there[spread(len(there), SEEN_BLOCKS)]
+    ids = np.concatenate([int(first[b]) + np.arange(int(sizes[b])) for b in chosen.tolist()])
+    return ids[spread(len(ids), most)]
+
+
+def labels_of(data: Dataset, ids: np.ndarray) -> Tensor | None:
+    """The class numbers ``int64`` (M,) of the examples ``ids`` (M,), or None; read with them only where need be."""
+    if data.labels is not None:
+        return data.labels.index_select(0, torch.from_numpy(ids)).long()
+    parts = [data.batch(ids[i : i + 1024]).label for i in range(0, len(ids), 1024)]
+    found = [part.cpu() for part in parts if part is not None]
+    return torch.cat(found) if found else None
 
 
 class Order:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from castalia.core.data import Dataset, spread
+from castalia.core.data import Dataset, some_of
 from castalia.core.errors import UsageError
 from castalia.core.model import Inference, Latents
 from castalia.core.rng import SampleRng
@@ -58,7 +58,7 @@ def encode_data(model: Inference, data: Dataset, limit: int) -> tuple[Tensor, np
     """
     if not len(data) or limit < 1:
         raise UsageError(f"there is nothing to encode: {data.name} has {len(data)} examples and the limit is {limit}")
-    ids = spread(len(data), limit)
+    ids = some_of(data, limit)
     latents, labels = [], []
     for start in range(0, len(ids), ROWS):
         batch = data.batch(ids[start : start + ROWS])

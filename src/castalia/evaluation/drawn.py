@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from castalia.core.config import differences, to_json
-from castalia.core.data import Dataset
+from castalia.core.data import Dataset, labels_of
 from castalia.core.errors import NonFiniteError, UsageError
 from castalia.core.model import Config, Model
 from castalia.core.rng import SampleRng
@@ -205,8 +205,7 @@ def measure_samples(
         )
         out |= {name + suffix: metric for name, metric in found.items()}
     if asked is not None and len(space.classes) == model.classes:
-        own = [held_out.batch(ids[i : i + 1024]).label for i in range(0, len(ids), 1024)]
-        real = torch.cat([label for label in own if label is not None]) if own[0] is not None else None
+        real = labels_of(held_out, ids)
         out |= _accuracy("", seen[""], asked, "samples taken for the class asked for", space, seed)
         out |= _accuracy("_floor", reference, real, "held-out examples taken for their own class", space, seed)
         out |= _accuracy("_ceiling", seen["_ceiling"], asked, "trivial examples taken for such a class", space, seed)

@@ -88,6 +88,11 @@ def see_all(space: FeatureSpace, x: Tensor) -> Seen:
 
 def see_data(space: FeatureSpace, data: Dataset, ids: np.ndarray) -> Seen:
     """Features and classes of the examples ``ids`` (N,), N >= 1, of a data set."""
+    if data.blocks is not None:  # in the order in which they lie, or blocks would be read again and again
+        order = np.argsort(ids, kind="stable")
+        ids, back = ids[order], torch.from_numpy(np.argsort(order))
+        seen = _joined([see_all(space, data.batch(ids[i : i + 1024]).x) for i in range(0, len(ids), 1024)])
+        return Seen(seen.features[back], None if seen.labels is None else seen.labels[back])
     return _joined([see_all(space, data.batch(ids[i : i + 1024]).x) for i in range(0, len(ids), 1024)])
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from castalia.core.data import Dataset, ImageSpec
+from castalia.core.data import Dataset, ImageSpec, labels_of
 from castalia.evaluation import modes
 from castalia.evaluation.coverage import NEIGHBOURS, coverage_estimates, radii
 from castalia.evaluation.distances import (
@@ -146,6 +146,4 @@ def _labels(train: Dataset, seed: int) -> Tensor | None:
     spec = train.spec
     assert isinstance(spec, ImageSpec)
     ids = subset(len(train), max(10_000, LABELLED_VALUES // spec.dims), seed, "labels")
-    parts = [train.batch(ids[i : i + 1024]).label for i in range(0, len(ids), 1024)]
-    found = [part for part in parts if part is not None]
-    return torch.cat(found) if found else None
+    return labels_of(train, ids)

@@ -7,15 +7,16 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from castalia.core.data import Batch, Dataset, spread
+from castalia.core.data import Batch, Dataset, labels_of, spread
 from castalia.core.errors import UsageError
 from castalia.core.rng import Rng
 
 FIT_EXAMPLES = 20_000
 """At most this many examples, evenly spaced in the data, are read to see how often each label occurs."""
 
-AT_ONCE = 1_000
-"""Examples read at once; bounds the memory."""
+UNLABELLED = (
+    "A conditional model needs labels, and this data has none: give labelled data, or train it without classes."
+)
 
 
 @final
@@ -39,11 +40,10 @@ class Labels(nn.Module):
         if not self.classes:
             return
         ids = spread(len(data), FIT_EXAMPLES)
-        counts = torch.zeros(self.classes, dtype=torch.int64)
-        for start in range(0, len(ids), AT_ONCE):
-            label = self.of(data.batch(ids[start : start + AT_ONCE]))
-            assert label is not None
-            counts += torch.bincount(label.cpu(), minlength=self.classes)
+        label = labels_of(data, ids)
+        if label is None:
+            raise UsageError(UNLABELLED)
+        counts = torch.bincount(label, minlength=self.classes)
         self.shares.copy_(counts / counts.sum())
 
     def of(self, batch: Batch) -> Tensor | None:
@@ -55,10 +55,7 @@ class Labels(nn.Module):
         if not self.classes:
             return None
         if batch.label is None:
-            raise UsageError(
-                "A conditional model needs labels, and this data has none: give labelled data, or train it without "
-                "classes."
-            )
+            raise UsageError(UNLABELLED)
         return batch.label
 
     def for_training(self, batch: Batch, rng: Rng) -> Tensor | None:

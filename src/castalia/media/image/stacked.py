@@ -42,7 +42,9 @@ class StackedArray(Dataset):
         generator = np.random.Generator(np.random.Philox(derive(0, "stacked", split)))
         self.index = torch.from_numpy(generator.integers(0, len(base), (STACKS[split], CHANNELS)))
         place = torch.tensor([digits**2, digits, 1])
-        self.labels: Tensor = (base.labels[self.index] * place).sum(dim=1)
+        self.labels: Tensor = (  # pyright: ignore[reportIncompatibleVariableOverride]
+            base.labels[self.index] * place
+        ).sum(dim=1)
         names = base.spec.classes
         # Narrower than the base class says, and never set again.
         self.spec: ImageSpec = ImageSpec(  # pyright: ignore[reportIncompatibleVariableOverride]

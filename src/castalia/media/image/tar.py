@@ -111,8 +111,10 @@ def _header(header: bytes, path: Path, position: int, last: str) -> tuple[str, b
     fixed = header[:148] + b" " * 8 + header[156:]
     try:
         stated = _number(header[148:156])
-        # some old writers summed signed bytes
-        if stated not in (total := sum(fixed), total - 256 * sum(byte > 127 for byte in fixed)):
+        total = sum(fixed)
+        if stated != total and stated != total - 256 * sum(
+            byte > 127 for byte in fixed
+        ):  # of old writers: signed bytes
             raise ValueError
         size = _number(header[124:136])
         if size < 0:

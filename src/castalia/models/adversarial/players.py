@@ -13,7 +13,7 @@ from typing import ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from castalia.core.data import Batch, Dataset, ImageSpec, PointsSpec, spread
+from castalia.core.data import Batch, Dataset, ImageSpec, PointsSpec, some_of
 from castalia.core.errors import UsageError
 from castalia.core.model import (
     Config,
@@ -81,7 +81,7 @@ class Players(Model[P, ImageSpec | PointsSpec], Latents, Exportable):
         """Store the points' mean and common scale, and how often each class occurs (of 20,000 examples at most)."""
         self.labels.fit(data)
         if isinstance(self.spec, PointsSpec):
-            x = data.batch(spread(len(data), LOOKED_AT)).x.double()
+            x = data.batch(some_of(data, LOOKED_AT)).x.double()
             self.mean.copy_(x.mean(0))
             # one scale for all coordinates: distances keep their meaning, and with them slopes of the critic
             self.scale.copy_((x - x.mean(0)).square().mean().sqrt().clamp(min=1e-12))

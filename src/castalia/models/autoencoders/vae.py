@@ -30,7 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from castalia.core.data import Batch, Dataset, ImageSpec, spread
+from castalia.core.data import Batch, Dataset, ImageSpec, some_of
 from castalia.core.errors import UsageError
 from castalia.core.model import (
     Config,
@@ -138,7 +138,7 @@ class VAE(Model[VAEConfig, ImageSpec], Density, Inference, Exportable):
 
     def initialise(self, data: Dataset, rng: Rng, parents: Mapping[str, Model]) -> None:
         """Set the base map to the mean and deviation of (at most 10,000 of) the data's pixels."""
-        grey = data.batch(spread(len(data), 10_000)).x.float() / 255
+        grey = data.batch(some_of(data, 10_000)).x.float() / 255
         with torch.no_grad():
             self.base.copy_(self.pixels.base(grey.mean(0), grey.std(0, correction=0)))
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from castalia.core.data import Dataset, ImageSpec, PointsSpec, spread
+from castalia.core.data import Dataset, ImageSpec, PointsSpec, some_of
 from castalia.core.errors import UsageError
 from castalia.models.diffusion.likelihood import Decoder, uniform_bins
 
@@ -214,5 +214,5 @@ def units_of(spec: ImageSpec | PointsSpec) -> Units:
 
 def _some(data: Dataset) -> list[np.ndarray]:
     """Ids of at most :data:`FIT_EXAMPLES` examples, in pieces."""
-    ids = spread(len(data), FIT_EXAMPLES)
+    ids = some_of(data, FIT_EXAMPLES)
     return np.array_split(ids, math.ceil(len(ids) / 1000))
