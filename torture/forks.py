@@ -16,6 +16,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NoReturn
 
+from castalia.cli.main import main
+
 EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree", "shutil.copyfile")
 """Audit events of Python, each raised right before the operation."""
 
@@ -86,14 +88,14 @@ def preload() -> None:
 
 def child(order: dict[str, Any]) -> NoReturn:
     """Run a command line as a process of its own would, and end."""
-    from castalia.cli.main import main
-
-    log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    os.dup2(nowhere, 0)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
+    code = 1
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+        log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nowhere, 0)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
         aim = order.get("aim")
         watch = Watch(order["folder"], tuple(aim) if aim else None)
         sys.addaudithook(watch)
@@ -103,10 +105,8 @@ def child(order: dict[str, Any]) -> NoReturn:
     except KeyboardInterrupt:  # outside of main's care, the interpreter dies of the signal itself
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
-        code = 1
     except BaseException as error:
         sys.excepthook(type(error), error, error.__traceback__)
-        code = 1
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
@@ -120,9 +120,11 @@ def serve() -> None:
     for line in sys.stdin:
         if zombie:
             os.waitpid(zombie, 0)  # only now may its number be given to another process
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # until the child takes care of it
         zombie = os.fork()
         if not zombie:
             child(json.loads(line))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
         print(json.dumps({"pid": zombie}), flush=True)
         ended = os.waitid(os.P_PID, zombie, os.WEXITED | os.WNOWAIT)
         assert ended is not None

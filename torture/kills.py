@@ -43,6 +43,8 @@ OPERATIONS = {"checkpoint": 24, "publish": 6, "removal": 10, "samples": 10, "sta
 
 def run(options: Options) -> list[Row]:
     """Kill trainings and evaluations of every system, and one of two processes."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # started in the background of a shell; children inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     names = options.systems or (("vae",) if options.short else tuple(CATALOGUE))
     rows: list[Row] = []
     with server(options.folder) as forks:
