@@ -69,7 +69,7 @@ class Training:
         compile: compile the networks in place (pays for long runs of small networks).
         threads: CPU threads per process; 0 uses every core, shared evenly by the processes of this machine.
         seed: of weights, order, noise.
-        checkpoint_every: steps between checkpoints; 0: twenty per run.
+        checkpoint_every: steps between checkpoints; 0: up to twenty per run, five seconds or more apart.
         keep: checkpoints kept.
         sample_every: steps between sample grids; 0: ten per run.
         samples: examples in a sample grid; 0: as many as one drawing of the medium shows well.
