@@ -68,7 +68,11 @@ def open_file(path: Path) -> ParquetFile:
     except ImportError as error:
         raise MissingExtra("Reading Parquet", "parquet") from error
     try:
-        return ParquetFile(pq.ParquetFile(path), path)
+        file = pq.ParquetFile(path)
+        groups = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+        if min(groups, default=0) < 0 or not sum(groups) == file.metadata.num_rows <= path.stat().st_size:
+            raise DataError(f"{path}: its footer declares {file.metadata.num_rows} rows, more than it can hold.")
+        return ParquetFile(file, path)
     except Exception as error:  # pyarrow raises its own, OSError and ValueError
         if isinstance(error, DataError):
             raise

@@ -34,6 +34,7 @@ from castalia.media.image.tree import (
     list_zip,
     pick_split,
     read_bounded,
+    walk,
 )
 from castalia.media.image.webdataset import TarShards
 from castalia.media.splits import hashed_split
@@ -96,13 +97,7 @@ def _shards(path: Path, options: ImageOptions, split: str | None, memory_limit: 
         if path.name.lower().endswith(COMPRESSED):
             raise refuse_compressed(path)
     elif path.is_dir():
-        names = [item.name.lower() for item in list_folder(path)[0]]
-        if not any(map(_is_picture, names)) and not any(map(is_idx_images, filter(Path.is_file, path.iterdir()))):
-            tars = any(name.endswith((".tar", *COMPRESSED)) for name in names)
-            parquet = any(name.endswith(".parquet") for name in names)
-            if tars and parquet:
-                raise DataError(f"{path} holds both tar and Parquet shards; keep them in folders of their own.")
-            kind = ".tar" if tars else ".parquet" if parquet else ""
+        kind = _shard_kind(path)
     if kind == ".tar":
         return TarShards(path, split)
     if kind == ".parquet" and options.stream != "never":
@@ -112,6 +107,20 @@ def _shards(path: Path, options: ImageOptions, split: str | None, memory_limit: 
     elif options.stream == "always":
         raise UsageError(f"{path}: only tar and Parquet shards can be streamed. Leave data.image.stream out.")
     return None
+
+
+def _shard_kind(path: Path) -> str:
+    """``.tar`` or ``.parquet`` for a folder of shards; empty once a picture is met, so that few names are looked at."""
+    found: set[str] = set()
+    for name in walk(path):
+        if _is_picture(name) or is_idx_images(path / name):
+            return ""
+        lower = name.lower()
+        found |= {".tar"} if lower.endswith((".tar", *COMPRESSED)) else set()
+        found |= {".parquet"} if lower.endswith(".parquet") else set()
+    if len(found) > 1:
+        raise DataError(f"{path} holds both tar and Parquet shards; keep them in folders of their own.")
+    return next(iter(found), "")
 
 
 def _pixel_bytes(found: ParquetShards, options: ImageOptions, path: Path) -> int:

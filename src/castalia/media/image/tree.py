@@ -13,7 +13,7 @@ import os
 import posixpath
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,6 +123,22 @@ def list_folder(path: Path) -> tuple[list[Item], list[str]]:
     return sorted(items, key=lambda item: item.name), notes
 
 
+def walk(path: Path) -> Iterator[str]:
+    """The names of all visible files below a folder, as they come.
+
+    Raises:
+        DataError: a folder cannot be listed.
+    """
+
+    def fail(error: OSError) -> None:
+        raise DataError(f"{error.filename} cannot be listed: {error.strerror}.") from error
+
+    for folder, folders, files in os.walk(path, onerror=fail):
+        folders[:] = sorted(filter(_visible, folders))
+        below = Path(folder).relative_to(path)
+        yield from ((below / name).as_posix() for name in sorted(filter(_visible, files)))
+
+
 def file_opener(path: Path) -> Callable[[], BinaryIO]:
     """Return a function that opens ``path``; it raises DataError where that fails."""
 
@@ -148,20 +164,20 @@ def list_zip(path: Path, stack: ExitStack) -> list[Item]:
     items: dict[str, Item] = {}
     for info in archive.infolist():
         name = info.filename
-        if not stays_inside(name):
-            raise DataError(f"{path}: refused, because the entry {name!a} points outside the archive.")
+        if not name or not stays_inside(name):
+            raise DataError(f"{path}: refused, because the entry {brief(name)} points outside the archive.")
         if info.is_dir() or not all(map(_visible, name.split("/"))):
             continue
         if info.flag_bits & 1:
-            raise DataError(f"{path}: the entry {name!a} is encrypted; make a zip without a password.")
+            raise DataError(f"{path}: the entry {brief(name)} is encrypted; make a zip without a password.")
         limit = MAX_METADATA_BYTES if posixpath.basename(name) == METADATA else MAX_FILE_BYTES
         if info.file_size > limit or info.file_size > MAX_RATIO * info.compress_size + (1 << 20):
             raise DataError(
-                f"{path}: refused, because the entry {name!a} declares {info.file_size} bytes out of "
+                f"{path}: refused, because the entry {brief(name)} declares {info.file_size} bytes out of "
                 f"{info.compress_size}, more than a picture would (a zip bomb?)."
             )
         if name in items:
-            raise DataError(f"{path}: the entry {name!a} is there twice.")
+            raise DataError(f"{path}: the entry {brief(name)} is there twice.")
         items[name] = Item(name, _member_opener(archive, info, path))
     return [items[name] for name in sorted(items)]
 
@@ -171,7 +187,7 @@ def _member_opener(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) 
         try:
             return cast(BinaryIO, archive.open(info))
         except Exception as error:  # wrong local headers, unknown compression, ...: many unrelated types
-            raise DataError(f"{path}: the entry {info.filename!a} cannot be read ({error}).") from error
+            raise DataError(f"{path}: the entry {brief(info.filename)} cannot be read ({error}).") from error
 
     return opener
 
@@ -305,9 +321,9 @@ def _read_metadata(files: list[Item], where: str, pictures: set[str]) -> dict[st
             file_name, row = parse_metadata_line(line, at)
             full = posixpath.join(folder, posixpath.normpath(file_name))
             if full in rows:
-                raise DataError(f"{at}: {file_name!a} is listed twice.")
+                raise DataError(f"{at}: {brief(file_name)} is listed twice.")
             if full not in pictures:
-                missing.append(f"{file_name!a} (line {number})")
+                missing.append(f"{brief(file_name)} (line {number})")
             first = first or row
             for what in ("text", "label"):
                 if (getattr(first, what) is None) != (getattr(row, what) is None):
@@ -319,6 +335,11 @@ def _read_metadata(files: list[Item], where: str, pictures: set[str]) -> dict[st
             more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
             raise DataError(f"{source} names pictures that are not there: {', '.join(missing[:3])}{more}.")
     return rows
+
+
+def brief(name: str) -> str:
+    """A name from a file, for errors: no line breaks, and not endless."""
+    return ascii(name if len(name) <= 200 else name[:200] + "...")
 
 
 def parse_metadata_line(line: bytes, at: str) -> tuple[str, Row]:
@@ -346,7 +367,7 @@ def parse_metadata_line(line: bytes, at: str) -> tuple[str, Row]:
     if not isinstance(name, str) or not name.strip("/."):
         raise DataError(f"{at}: 'file_name' is missing or not a name.")
     if not stays_inside(name):
-        raise DataError(f"{at}: 'file_name' {name!a} points outside the folder.")
+        raise DataError(f"{at}: 'file_name' {brief(name)} points outside the folder.")
     if text is not None and not isinstance(text, str):
         raise DataError(f"{at}: 'text' must be text, not {type(text).__name__}.")
     if label is not None and (isinstance(label, bool) or not isinstance(label, str | int)):

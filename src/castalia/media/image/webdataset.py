@@ -25,7 +25,7 @@ from castalia.core.errors import DataError
 from castalia.media.image.decode import MAX_FILE_BYTES, SUFFIXES
 from castalia.media.image.shards import Files, Source, number_labels, own_split, window_of
 from castalia.media.image.tar import COMPRESSED, members, refuse_compressed
-from castalia.media.image.tree import encodable
+from castalia.media.image.tree import encodable, walk
 from castalia.media.splits import hashed_split
 
 MAX_LABEL_BYTES = 4 << 10
@@ -179,16 +179,19 @@ def list_tars(path: Path) -> list[Path]:
     Raises:
         DataError: some are compressed.
     """
-    below = [p for p in sorted(path.rglob("*")) if not any(n.startswith(".") for n in p.relative_to(path).parts)]
-    for one in below:
-        if one.name.lower().endswith(COMPRESSED):
-            raise refuse_compressed(one)
-    return [p for p in below if p.suffix.lower() == ".tar" and p.is_file()]
+    names = sorted(walk(path))
+    for name in names:
+        if name.lower().endswith(COMPRESSED):
+            raise refuse_compressed(path / name)
+    return [path / name for name in names if name.lower().endswith(".tar") and (path / name).is_file()]
 
 
 def _index(path: Path, name: str, files: Files) -> _Shard:
     """Read the headers and labels of one shard."""
-    total = path.stat().st_size
+    try:
+        total = path.stat().st_size
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
     places, texts, codes = array("q"), array("q"), array("i")
     keys: list[str] = []
     seen: set[str] = set()
