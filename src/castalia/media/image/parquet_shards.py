@@ -33,7 +33,7 @@ class _Part:
         image: name of the picture column.
         text: name of the caption column, or None.
         rows: in each row group, ``int64`` (K,).
-        largest: bytes of the pictures of the largest row group.
+        largest: bytes of the largest row group, unpacked.
         names: of the classes, where the file declares them.
         codes: position of each label in ``values``, ``int32`` (N,), -1 where it is unknown; None without labels.
         values: the labels that may occur.
@@ -63,7 +63,8 @@ class _Part:
                 file.image,
                 file.text,
                 np.array([group.num_rows for group in groups], np.int64),
-                max((_bytes(group, file.image) for group in groups), default=0),
+                # not of the pictures' column alone: pyarrow aborts the process on damaged metadata of columns
+                max((max(group.total_byte_size, 0) for group in groups), default=0),
                 names,
                 codes,
                 values,
@@ -90,11 +91,6 @@ def _codes(file: ParquetFile, names: list[str] | None) -> tuple[np.ndarray, list
         row = int(wrong[0])
         raise DataError(f"{file.path}: row {row} has label {labels[row]}, but {len(names)} names are declared.")
     return labels.astype(np.int32), list(names)
-
-
-def _bytes(group: Any, image: str) -> int:
-    columns = [group.column(i) for i in range(group.num_columns)]
-    return sum(c.total_uncompressed_size for c in columns if c.path_in_schema.split(".")[0] == image)
 
 
 @final
