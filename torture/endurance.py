@@ -52,7 +52,7 @@ class Look:
     Attributes:
         step: steps done.
         seconds: on the clock.
-        busy: seconds of the processor.
+        busy: seconds of the processor, those of looking apart.
         memory: resident bytes.
         files: open file descriptors.
         threads: of the process.
@@ -195,25 +195,30 @@ def main(out: Path, checkpoints: int, report: Path) -> None:
 
     recipe, data = small(checkpoints)
     looks: list[Look] = []
+    looking = 0.0
 
     def look(step: int, logs: object) -> None:
+        nonlocal looking
         if step % EVERY == 1 and step > 1:  # the step before saved, drew and logged
-            looks.append(see(out, step))
+            begun = time.process_time()
+            looks.append(see(out, step, begun - looking))
+            looking += time.process_time() - begun  # not the training's; it grows with the number of grids
 
     train(recipe, data, out, quiet=True, callback=look)
     report.write_text(json.dumps([vars(look) for look in looks]))
 
 
-def see(run: Path, step: int) -> Look:
+def see(run: Path, step: int, busy: float) -> Look:
     """Look at this process and its run folder."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     grids = {entry.path: entry.stat().st_size for entry in os.scandir(run / "samples")}
-    files = {p: p.stat().st_size for p in run.rglob("*") if p.is_file() and p.parent.name != "samples"}
+    rest = [p for p in (*run.iterdir(), *(run / "checkpoints").rglob("*")) if p.is_file()]
+    files = {p: p.stat().st_size for p in rest}
     log = files.pop(run / "metrics.jsonl")
     return Look(
         step=step,
         seconds=time.monotonic(),
-        busy=time.process_time(),
+        busy=busy,
         memory=pages * os.sysconf("SC_PAGE_SIZE"),
         files=len(os.listdir("/proc/self/fd")),
         threads=len(os.listdir("/proc/self/task")),

@@ -1,7 +1,7 @@
 """A process that has everything imported and forks one child after another, each of which runs a command line.
 
 A forked child is a process like any other and dies like any other, but it is there in milliseconds. Told to, a child
-sends itself a signal right before its n-th file operation of a kind: moments that a clock would seldom meet.
+sends itself a signal at its n-th file operation of a kind: moments that a clock would seldom meet.
 
 Lines of JSON in, lines of JSON out; see :class:`torture.processes.Server`. Ends when its input ends.
 """
@@ -48,6 +48,8 @@ def kind_of(event: str, arguments: tuple[Any, ...], folder: str) -> str | None:
 class Watch:
     """Counts the file operations of this process, and sends it a signal before a chosen one.
 
+    A file that is opened for writing is opened before kill -9, so that an old one is empty by then.
+
     Args:
         folder: of the run.
         aim: kind (or ``any``), number (from 1) and signal; None only counts.
@@ -66,7 +68,10 @@ class Watch:
             return
         self.seen.update((kind, "any"))
         if self.aim is not None and self.aim[0] in (kind, "any") and self.seen[self.aim[0]] == self.aim[1]:
-            os.kill(os.getpid(), self.aim[2])
+            number, self.aim = self.aim[2], None
+            if event == "open" and number == signal.SIGKILL and arguments[2] & (os.O_WRONLY | os.O_RDWR):
+                os.open(arguments[0], arguments[2], 0o666)  # the worst moment: the file is there, and empty
+            os.kill(os.getpid(), number)
 
 
 def preload() -> None:

@@ -1,8 +1,8 @@
 """kill -9, SIGTERM and SIGINT at any moment; the resumed run must equal the uninterrupted one bit for bit.
 
 Moments are of three kinds. *By the clock*: anywhere in the life of a process forked with its imports behind it. *From
-the start*: anywhere in the life of a process of its own, imports included. *Aimed*: right before a chosen operation on
-a file, inside a checkpoint's write, the publishing of the weights, the removal of an old checkpoint, a sample grid, the
+the start*: anywhere in the life of a process of its own, imports included. *Aimed*: at a chosen operation on a file,
+inside a checkpoint's write, the publishing of the weights, the removal of an old checkpoint, a sample grid, the
 start. A training is killed and resumed until it reaches its end, and is then compared.
 """
 
@@ -240,7 +240,7 @@ class Shaken:
         return tries
 
     def operations(self) -> Row:
-        """Kill -9 before the first operation on a file, before the second, and so on to the last of a training."""
+        """Kill -9 at the first operation on a file, at the second, and so on to the last of a training."""
         tally = Tally()
         command = train(self.name, 6, "checkpoint_every=2", "sample_every=3", "log_every=2")
         straight = self.folder / "operations" / "run"
@@ -257,7 +257,7 @@ class Shaken:
             tally.failures += [f"{self.name}, operation {number}: {text}" for text in differences(straight, run)]
             tally.halves += half
             shutil.rmtree(run.parent, ignore_errors=True)
-        what = f"{self.name}: kill -9 before each operation on a file of a training in turn; resumed, all is equal"
+        what = f"{self.name}: kill -9 at each operation on a file of a training in turn; resumed, all is equal"
         return Row("kills", what, count, tuple(tally.failures), f"{tally.halves} left half a checkpoint")
 
     # evaluations

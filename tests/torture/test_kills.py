@@ -160,7 +160,7 @@ def test_kinds_of_operations(event: str, arguments: tuple[object, ...], kind: st
 
 
 def test_a_half_removed_checkpoint_is_no_damaged_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Found by killing a training before each operation on a file in turn."""
+    """Found by killing a training at each operation on a file in turn."""
     settings = {"state": {"step": 1}, "metadata": {}, "keep": 1}
     checkpoints.save(tmp_path, 1, {"model": {"w": torch.zeros(2)}}, **settings)
 
