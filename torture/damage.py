@@ -30,6 +30,7 @@ from castalia.core.errors import CastaliaError
 from castalia.core.rng import SampleRng
 from castalia.core.weights import tensor_digest
 from castalia.runs import Run, open_run
+from castalia.training import plan
 from castalia.training.loop import train
 from torture import small
 from torture.report import Options, Row
@@ -97,7 +98,7 @@ class Victim:
         assert newest is not None
         self.final = {group: tensor_digest(newest.tensors(group)) for group in GROUPS}
         self.steps, self.results, self.spec = newest.step, made.results(), made.spec
-        self.drawn = draw(made)
+        self.drawn, self.plan = draw(made), plan.load(self.whole / "plan.json", {})
         shutil.copytree(self.whole, self.work)
         self.files = sorted(p.relative_to(self.whole) for p in self.whole.rglob("*") if p.is_file())
 
@@ -206,8 +207,13 @@ class Victim:
             return f"{type(error).__name__}: {error}", "wrong"
 
     def beside(self, opened: Run) -> bool:
-        """Whether results or log are refused; what is read of the results must be what was written."""
+        """Whether results, plan or log are refused; what is read of the first two must be what was written."""
         refused = False
+        try:
+            if plan.load(self.work / "plan.json", {}) not in (self.plan, None):
+                raise AssertionError("another plan is read, and nothing is said")
+        except CastaliaError:
+            refused = True
         try:
             expected = self.results if (self.work / "results.json").exists() else {}  # a dangling link is none
             if opened.results() != expected:

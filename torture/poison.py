@@ -197,7 +197,7 @@ class Poison:
             kind, place = self.dice.choice(list(BAD)), self.dice.choice(PLACES)
             out, named = self.spoil(objective, BAD[kind], place, lambda: objective.loss(batch, rng, progress))
             ids = tuple(batch.ids.tolist())
-            self.done.append(Dose(progress.step + 1, objective.name, f"{kind} in a {place}", ids))
+            self.done.append(Dose(progress.step + 1, objective.name, f"{kind} in the {place}", ids))
             return out, named
 
         return replace(objective, loss=loss)

@@ -35,7 +35,7 @@ def test_weights_that_moved_are_seen(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_unnamed_examples_are_seen() -> None:
     found = poison.Poison({1}, random.Random(0))
-    found.done.append(poison.Dose(2, "loss", "NaN in a loss", (4, 5, 6)))
+    found.done.append(poison.Dose(2, "loss", "NaN in the loss", (4, 5, 6)))
     text = "Step 2 was skipped: loss/loss nan. Its examples: 4, 5, 6. No weight was changed by them"
     assert found.unsaid(text) == []
     assert found.unsaid(text.replace("5", "7"))
