@@ -32,7 +32,7 @@ from typing import Any, NoReturn
 import castalia
 from castalia.core.errors import CastaliaError
 from torture.report import Options, Row
-from torture.seeds import Files, Reader, lay, readers
+from torture.seeds import Files, Link, Reader, lay, readers
 
 INPUTS, SHORT_INPUTS = 20_000, 120
 """Inputs of each reader; a quarter of them where one takes long."""
@@ -42,6 +42,8 @@ MEMORY = 384 << 20
 """An input that takes more, in bytes beyond what the process had, takes too much."""
 ADDRESSES = 2 << 30
 """Hard limit of a child beyond what it has: what asks for more gets a MemoryError."""
+LARGEST = 8 << 20
+"""Bytes of a file of an input: what repeats is not repeated again without end."""
 BATCH = 2500
 """Inputs of one child."""
 MOST_FAILURES = 40
@@ -76,7 +78,9 @@ def _made(reader: Reader, dice: random.Random) -> Files:
     files = reader.mutate(dice.choice(reader.seeds), dice)
     if dice.random() < 0.1 and "rehash" not in files:
         with suppress(Exception):  # what is broken already cannot always be taken apart
-            return reader.mutate(files, dice)
+            twice = reader.mutate(files, dice)
+            if all(isinstance(data, Link) or len(data) <= LARGEST for data in twice.values()):
+                return twice
     return files
 
 

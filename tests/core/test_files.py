@@ -3,11 +3,13 @@ from __future__ import annotations
 import errno
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from castalia.core.errors import RunError
+from castalia.core.config import from_json
+from castalia.core.errors import RunError, UsageError
 from castalia.core.files import read_json, read_sealed, write_bytes, write_sealed
 
 VALUE = {"recipe": {"training": {"batch_size": 128, "lr": 1e-3}, "names": ["a", "é"]}, "schema_version": 1}
@@ -78,3 +80,22 @@ def test_a_read_only_disk_is_an_error_for_people(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(Path, "unlink", refuse)
     with pytest.raises(RunError, match="Read-only file system"):
         write_bytes(tmp_path / "a", b"x")
+
+
+def test_an_error_that_quotes_something_endless_is_cut() -> None:
+    text = str(RunError(f"a.json: there is no field {'x' * 100_000!r}. Did you mean 'y'?"))
+    assert len(text) <= 3000
+    assert text.startswith("a.json")
+    assert text.endswith("Did you mean 'y'?")
+    assert str(RunError("short")) == "short"
+
+
+def test_an_integer_too_large_for_a_number() -> None:
+    with pytest.raises(UsageError, match=r"training\.lr: 1000.* is not a finite number"):
+        from_json(Rate, {"lr": 10**400}, "training")
+    assert from_json(Rate, {"lr": 10**20}).lr == 1e20
+
+
+@dataclass(frozen=True)
+class Rate:
+    lr: float = 0.1

@@ -93,9 +93,13 @@ def _read(hint: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return from_json(hint, value, where)
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        if not math.isfinite(value):
-            raise UsageError(f"{where}: {value} is not a finite number.")
-        return float(value)
+        try:
+            number = float(value)
+        except OverflowError:  # an integer of hundreds of digits
+            number = math.inf
+        if not math.isfinite(number):
+            raise UsageError(f"{where}: {_brief(value)} is not a finite number.")
+        return number
     if hint in (int, str, bool) and type(value) is hint:
         return value
     raise UsageError(f"{where}: expected {getattr(hint, '__name__', hint)}, found {_brief(value)}.")

@@ -10,11 +10,19 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LONGEST = 3000
+"""Characters of an error's text."""
+
 
 class CastaliaError(Exception):
     """A failure whose text is meant for a person (exit code 1)."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        """The text; where it quotes something endless from a file, without its middle."""
+        text = super().__str__()
+        return text if len(text) <= LONGEST else f"{text[: LONGEST - 600]} [...] {text[-500:]}"
 
 
 class UsageError(CastaliaError):
