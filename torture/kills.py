@@ -153,7 +153,7 @@ class Shaken:
     def begin(self, arguments: list[str], run: Path, kind: str, number: int, life: tuple[float, float]) -> Process:
         """Start a process that meets its moment; where the clock says when, wait for it and send the signal."""
         self.log.unlink(missing_ok=True)
-        self.caught = False
+        self.caught = self.early = False
         if kind not in ("clock", "start up"):
             aim = (kind, self.dice.randint(1, OPERATIONS[kind]), number)
             return self.forks.start(arguments, run, self.log, aim)
@@ -165,6 +165,7 @@ class Shaken:
             seconds = self.dice.uniform(0, life[1])
         if await_moment(process, seconds):
             self.caught = catches(process.pid, signal.SIGTERM)
+            self.early = self.caught and latest(run) <= STEPS // 2
             os.kill(process.pid, number)
         return process
 
@@ -218,6 +219,9 @@ class Shaken:
             code = finish(process)
             done = newest(run) == STEPS and (run / "README.md").exists()
             story.append(f"{kind} {signal.Signals(number).name} -> {code}")
+            if code == 0 and done and self.early:  # half of the training was still to come
+                tally.failures.append(f"{self.name}, {kind}: {signal.Signals(number).name} was not heeded")
+                return tries
             if code == 0 and done:  # it was there first
                 tally.late += 1
                 plan.insert(self.dice.randint(0, len(plan)), (kind, number))
@@ -325,3 +329,8 @@ def newest(run: Path) -> int:
     """Step of a run's newest intact checkpoint; -1 without one."""
     found = checkpoints.newest(run / "checkpoints")
     return found.step if found is not None else -1
+
+
+def latest(run: Path) -> int:
+    """Step of a run's newest checkpoint, unread; 0 without one."""
+    return max((int(path.name.removeprefix("step-")) for path in (run / "checkpoints").glob("step-*")), default=0)
