@@ -118,6 +118,7 @@ def line(row: Row) -> str:
     sides = f"{row.ours:.4g}" + ("" if row.theirs is None else f" against {row.theirs:.4g}") + f" {row.unit}"
     verdict = "" if row.met is None else f"  [{row.direction} {row.target:g}: {'met' if row.met else 'MISSED'}]"
     ratio = "" if row.theirs is None else f"  {row.value:.2f} ({row.low:.2f} to {row.high:.2f})"
+    ratio += "" if row.cpu is None else f", by processor time {row.cpu:.2f}"
     share = "" if row.share is None else f"  {100 * row.share:.0f} % of {row.ceiling}"
     return f"{row.work} | {row.peer or '-'} | {sides}{ratio}{verdict}{share}"
 

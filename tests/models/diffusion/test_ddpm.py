@@ -218,7 +218,7 @@ def test_few_values_are_modelled_as_such() -> None:
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("variance", ["fixed_small", "learned"])
 def test_a_batch_equals_its_singles(sampler: str, variance: str) -> None:
-    """Points, so that nothing is rounded: 1e-4."""
+    """Points, so that nothing is rounded: 1e-4, and 1e-3 for 3M, whose extrapolation multiplies rounding errors."""
     model = build(DDPM, DDPMConfig(perceptron=PerceptronConfig(16, 2), variance=variance), PointsSpec(3))  # type: ignore[arg-type]
     with torch.no_grad():
         for p in model.parameters():
@@ -227,7 +227,8 @@ def test_a_batch_equals_its_singles(sampler: str, variance: str) -> None:
     whole = model.sample(8, rng=SampleRng(1, range(8)), options=options)
     for i in (0, 5):
         alone = model.sample(1, rng=SampleRng(1, [i]), options=options)
-        torch.testing.assert_close(alone, whole[i : i + 1], rtol=1e-4, atol=1e-4)
+        tolerance = 1e-3 if sampler == "dpm++3m" else 1e-4
+        torch.testing.assert_close(alone, whole[i : i + 1], rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("grid", ["leading", "trailing", "linspace", "karras", "log", "logistic"])
