@@ -9,5 +9,6 @@ loops.py     the training loop beside a bare one
 metrics.py   distances beside torchmetrics and prdc
 start.py     commands, imports, first step, memory
 
-mode_coverage.py, apart: which modes of a known mixture a GAN covers.
+Apart, each with options of its own: mode_coverage.py (which modes of a known mixture a GAN covers) and streaming.py
+(pictures a second from shards).
 """
