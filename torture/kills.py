@@ -84,7 +84,9 @@ def train(name: str, steps: int = STEPS, *more: str) -> list[str]:
     return ["train", name, "--recipe", recipe, "--steps", str(steps), "--seed", "3", *settings, "--quiet"]
 
 
-def verdict(number: int, code: int | None, caught: bool, done: bool, words: str, newest: int) -> str | None:
+def verdict(
+    number: int, code: int | None, caught: bool, done: bool, words: str, newest: int, imports: bool = False
+) -> str | None:
     """What is wrong with how a process ended, or None.
 
     Args:
@@ -94,6 +96,8 @@ def verdict(number: int, code: int | None, caught: bool, done: bool, words: str,
         done: whether its work was finished when it had ended.
         words: what it said.
         newest: step of its newest checkpoint; -1 without one.
+        imports: whether it may have been importing. Python raises KeyboardInterrupt there, inside of compiled modules
+            too, which may turn it into another error, or abort: any exit code but 0 will do.
     """
     name = signal.Signals(number).name
     if code is None:
@@ -104,12 +108,18 @@ def verdict(number: int, code: int | None, caught: bool, done: bool, words: str,
         return None  # it had nothing left to lose
     if caught and code != 128 + number:
         return f"{name}: exit code {code} instead of {128 + number}"
+    if imports and number == signal.SIGINT and not caught and code != 0 and not told(words):
+        return None
     if code not in (-number, 128 + number):
         return f"{name}: exit code {code}"
-    told = words.partition("Stopped by a signal after step ")[2].split(";")[0].replace(",", "")
-    if (caught or told) and told != str(newest):
-        return f"{name}: said that step {told or 'none'} is saved, and the newest checkpoint is of step {newest}"
+    if (caught or told(words)) and told(words) != str(newest):
+        return f"{name}: said that step {told(words) or 'none'} is saved, and the newest checkpoint is of step {newest}"
     return None
+
+
+def told(words: str) -> str:
+    """The step that an interrupted training said it had saved; nothing where it did not."""
+    return words.partition("Stopped by a signal after step ")[2].split(";")[0].replace(",", "")
 
 
 @dataclass
@@ -226,7 +236,7 @@ class Shaken:
                 tally.late += 1
                 plan.insert(self.dice.randint(0, len(plan)), (kind, number))
                 break
-            if problem := verdict(number, code, self.caught, done, self.words(), newest(run)):
+            if problem := verdict(number, code, self.caught, done, self.words(), newest(run), kind == "start up"):
                 tally.failures.append(f"{self.name}, {kind}: {problem}; {' | '.join(story)}: {self.words()[-800:]}")
                 return tries
             tally.landed[kind] += 1
@@ -295,7 +305,7 @@ class Shaken:
                     tally.late += 1
                     plan.insert(0, (kind, number))
                     continue
-                if problem := verdict(number, code, False, state == "new", self.words(), -1):
+                if problem := verdict(number, code, False, state == "new", self.words(), -1, kind == "start up"):
                     tally.failures.append(f"{self.name}, evaluation, {kind}: {problem}: {self.words()[-800:]}")
                 if state not in ("old", "new"):
                     tally.failures.append(f"{self.name}, evaluation, {kind}: {state}")

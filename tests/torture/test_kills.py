@@ -140,6 +140,14 @@ def test_how_a_process_may_end(
     assert (kills.verdict(number, code, caught, done, words, newest) is None) == fine
 
 
+def test_how_a_process_may_end_while_it_imports() -> None:
+    for code, fine in ((1, True), (-6, True), (130, True), (0, False), (None, False)):
+        assert (kills.verdict(signal.SIGINT, code, False, False, "", -1, True) is None) == fine
+    assert kills.verdict(signal.SIGINT, 1, True, False, "", -1, True)
+    assert kills.verdict(signal.SIGTERM, 1, False, False, "", -1, True)
+    assert kills.verdict(signal.SIGINT, 1, False, False, SAVED, 1007, True)
+
+
 @pytest.mark.parametrize(
     ("event", "arguments", "kind"),
     [
