@@ -57,6 +57,7 @@ class HeldTraining:
     def _wait(self) -> None:
         self._done.acquire()
         if self._error is not None:
+            self._folder.cleanup()
             raise self._error
 
     def __call__(self) -> None:

@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from torture.report import Options, Row, table, write
+from torture.report import Options, Row, table, write, write_page
 
 PARTS = ("kills", "disks", "damage", "poison", "readers", "endurance")
 """Modules with a function ``run(options) -> list[Row]``."""
@@ -33,9 +33,17 @@ def main() -> int:
     parser.add_argument("--systems", nargs="+", default=[], help="names from the catalogue; none: all")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--page", type=Path, help="write the table as a page of the documentation")
+    parser.add_argument("--of", nargs="+", type=Path, metavar="FILE", help="run nothing: the page of these results")
     options = parser.parse_args()
     if unknown := sorted(set(options.parts) - set(PARTS)):
         parser.error(f"unknown part: {', '.join(unknown)}; there are {', '.join(PARTS)}")
+    if options.page and not (options.json or options.of):
+        parser.error("--page needs --json, from which it is made")
+    if options.of:
+        if not options.page:
+            parser.error("--of needs --page, which is made from it")
+        write_page(options.of, options.page)
+        return 0
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # trainings run side by side with what kills them
     rows: list[Row] = []
     started = time.monotonic()
@@ -49,13 +57,11 @@ def main() -> int:
         for row in found:
             for failure in row.failures:
                 print(f"FAILED {row.part}: {failure}", flush=True)
-        write(
-            rows,
-            shlex.join(["python", "-m", "torture", *sys.argv[1:]]),
-            time.monotonic() - started,
-            options.json,
-            options.page,
-        )
+        if options.json:
+            command = shlex.join(["python", "-m", "torture", *sys.argv[1:]])
+            write(rows, command, time.monotonic() - started, options.json)
+            if options.page:
+                write_page([options.json], options.page)
     return 0 if all(row.held for row in rows) else 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from castalia.core.files import write_bytes, write_json
+from castalia.core.files import read_json, write_bytes, write_json
 
 
 @dataclass(frozen=True)
@@ -65,23 +66,35 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def write(rows: Sequence[Row], command: str, seconds: float, json: Path | None, page: Path | None) -> None:
-    """Write the rows as JSON and as a page of the documentation."""
+def write(rows: Sequence[Row], command: str, seconds: float, json: Path) -> None:
+    """Write the rows of one run as JSON."""
     about = {
         "command": command,
         "date": date.today().isoformat(),
         "seconds": round(seconds),
         "machine": platform.machine(),
+        "cores": os.cpu_count(),
         "torch": torch.__version__,
     }
-    if json is not None:
-        write_json(json, about | {"rows": [asdict(row) | {"held": row.held} for row in rows]})
-    if page is not None:
+    write_json(json, about | {"rows": [asdict(row) for row in rows]})
+
+
+def write_page(files: Sequence[Path], page: Path) -> None:
+    """Write a page of the documentation from what :func:`write` wrote, perhaps of several runs."""
+    runs = [read_json(file) for file in files]
+    parts = []
+    for run in runs:
+        rows = [Row(**(row | {"failures": tuple(row["failures"])})) for row in run["rows"]]
         failures = [f"- {row.part}: {text}" for row in rows for text in row.failures]
-        found = "\n".join(["", "## What did not hold", "", *failures, ""]) if failures else ""
-        write_bytes(
-            page,
-            f"# Bad days\n\nWritten by `{command}` on {about['date']}, in {seconds / 60:.0f} minutes, on "
-            f"{about['machine']} with torch {about['torch']}. A short form of each row is in `make test`.\n\n"
-            f"{table(rows)}\n{found}".encode(),
+        found = "\n".join(["", "What did not hold:", "", *failures, ""]) if failures else ""
+        parts.append(
+            f"## {', '.join(dict.fromkeys(row.part for row in rows))}\n\n"
+            f"`{run['command']}`, {run['date']}, {run['seconds'] / 60:.0f} minutes, {run['cores']} cores "
+            f"({run['machine']}), torch {run['torch']}.\n\n{table(rows)}\n{found}"
         )
+    head = (
+        "# Bad days\n\nKills, full disks, damage, poisoned losses, hostile files and long runs, made on purpose: "
+        "`make torture`. A short form of\neach row is in `make test`. What each part does, and what counts as holding, "
+        "stands at the top of its file in `torture/`.\n\n"
+    )
+    write_bytes(page, (head + "\n".join(parts)).encode())
