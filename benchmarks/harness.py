@@ -15,6 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 Run = Callable[[], object]
 Direction = Literal["at least", "at most"]
 
+BUDGET = 40.0
+"""Seconds of a row."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -169,6 +172,8 @@ def seconds(run: Run) -> tuple[float, float]:
 def alternate(ours: Run, theirs: Run, rounds: int, warm: int = 1) -> Timing:
     """Time both sides in turn; who begins changes from round to round.
 
+    Past :data:`BUDGET` seconds three rounds are enough.
+
     Args:
         ours: one side.
         theirs: the other.
@@ -178,7 +183,10 @@ def alternate(ours: Run, theirs: Run, rounds: int, warm: int = 1) -> Timing:
     for _ in range(warm):
         ours(), theirs()
     times: tuple[list[tuple[float, float]], list[tuple[float, float]]] = ([], [])
+    started = time.perf_counter()
     for number in range(rounds):
+        if number >= 3 and time.perf_counter() - started > BUDGET:
+            break
         for side in ((0, 1), (1, 0))[number % 2]:
             gc.collect()  # nobody pays for the other's rubbish
             times[side].append(seconds((ours, theirs)[side]))

@@ -70,8 +70,15 @@ def stumble(path: Path) -> None:
     raise KeyError("x")
 
 
+class Rambling(DataError):
+    """An error that is not cut short, as all others are."""
+
+    def __str__(self) -> str:
+        return "x" * 9999
+
+
 def ramble(path: Path) -> None:
-    raise DataError("x" * 9999)
+    raise Rambling
 
 
 @pytest.mark.parametrize(
