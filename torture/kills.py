@@ -64,8 +64,6 @@ def run(options: Options) -> list[Row]:
             options.say(f"  {rows[-1].what}: {rows[-1].note}")
             shutil.rmtree(folder)
     rows.append(pairs.row(options, names, {name: train(name) for name in names}))
-    if not options.short:
-        rows.append(pairs.rounds(options))
     return rows
 
 

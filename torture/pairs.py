@@ -6,7 +6,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import time
 from pathlib import Path
 
@@ -73,21 +72,6 @@ def row(options: Options, names: tuple[str, ...], commands: dict[str, list[str]]
     )
     what = f"two processes, one killed ({', '.join(names)}): no hang, and the resumed run equals the uninterrupted one"
     return Row("kills", what, len(ends), tuple(failures), note)
-
-
-def rounds(options: Options) -> Row:
-    """Begin and end a group of two processes again and again."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    count = 20 if options.short else 400
-    port = min(port, 65535 - count)
-    log = options.folder / "rounds.txt"
-    command = ["-m", "torture.rounds"]
-    two = [Fresh([*command, str(rank), str(count), str(port)], environment(options.folder), log) for rank in range(2)]
-    codes = [finish(process, PATIENCE + count) for process in two]
-    failures = () if codes == [0, 0] else (f"exit codes {codes}: {log.read_text()[-800:]}",)
-    return Row("kills", "two processes begin and end a process group: none hangs", count, failures)
 
 
 def launch(command: list[str], run: Path, folder: Path, *more: str) -> Fresh:

@@ -1,20 +1,39 @@
-"""One of two processes that begin and end a process group many times: ``python -m torture.rounds RANK ROUNDS PORT``.
+"""Two processes begin and end a process group many times; none may hang.
 
 Found by killing: a reducer that outlived its process group made one training in some dozens hang after its last step.
+Each of the two is ``python -m torture.rounds RANK ROUNDS PORT``.
 """
 
 from __future__ import annotations
 
 import faulthandler
 import os
+import random
 import sys
 
 import torch
 
 from castalia.training import parallel
+from torture.processes import Fresh, environment, finish
+from torture.report import Options, Row
 
 PATIENCE = 30.0
 """Seconds after which a round hangs."""
+
+PORTS = range(20_000, 32_000)
+"""One for each round, below those that the system gives to outgoing connections, which would be in the way at times."""
+
+
+def run(options: Options) -> list[Row]:
+    """Begin and end a group of two processes again and again."""
+    count = 20 if options.short else 400
+    port = random.Random(options.seed).randrange(PORTS.start, PORTS.stop - count)
+    log = options.folder / "rounds.txt"
+    command = ["-m", "torture.rounds"]
+    two = [Fresh([*command, str(rank), str(count), str(port)], environment(options.folder), log) for rank in range(2)]
+    codes = [finish(process, PATIENCE + count) for process in two]
+    failures = () if codes == [0, 0] else (f"exit codes {codes}: {log.read_text()[-800:]}",)
+    return [Row("rounds", "two processes begin and end a process group: none hangs", count, failures)]
 
 
 def main(rank: int, rounds: int, port: int) -> None:
