@@ -99,3 +99,16 @@ def test_an_integer_too_large_for_a_number() -> None:
 @dataclass(frozen=True)
 class Rate:
     lr: float = 0.1
+
+
+def test_a_seal_whose_name_is_damaged_is_a_damaged_file(tmp_path: Path) -> None:
+    write_sealed(tmp_path / "a.json", {"metrics": {"nll": 82.1}})
+    text = (tmp_path / "a.json").read_text()
+    for place in range(text.index("sha256"), text.index("sha256") + 6):
+        for bit in range(7):
+            flipped = text[:place] + chr(ord(text[place]) ^ 1 << bit) + text[place + 1 :]
+            (tmp_path / "b.json").write_text(flipped)
+            with pytest.raises(RunError):
+                read_sealed(tmp_path / "b.json")
+    (tmp_path / "b.json").write_text('{"other": "' + 64 * "0" + '"}')
+    assert read_sealed(tmp_path / "b.json") == {"other": 64 * "0"}
