@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import sys
 import zipfile
@@ -11,7 +12,8 @@ from torch import nn
 
 from castalia.catalogue import CATALOGUE
 from castalia.core.data import ImageSpec
-from castalia.core.errors import MissingExtra, RunError, UsageError
+from castalia.core.errors import CastaliaError, MissingExtra, RunError, UsageError
+from castalia.core.files import disk_error
 from castalia.interop import programs
 from castalia.models.autoencoders.vae import VAE, VAEConfig
 
@@ -63,6 +65,17 @@ def test_a_program_that_disagrees_is_refused(make_run, tmp_path, monkeypatch):
     with pytest.raises(RunError, match="does not agree with the original"):
         programs.export_torch(make_run(*CONFIGS["dense"]), tmp_path / "out")
     assert {p.name for p in tmp_path.iterdir()} == {"run"}
+
+
+def test_a_full_disk_is_an_error_and_not_the_end_of_the_process(make_run, tmp_path, monkeypatch):
+    def full(path, data):
+        raise disk_error(path, OSError(errno.ENOSPC, "No space left on device"))
+
+    monkeypatch.setattr(programs, "write_bytes", full)
+    with pytest.raises(CastaliaError, match="disk") as caught:
+        programs.export_torch(make_run(VAEConfig(network="dense", widths=(8,), latent_dims=2)), tmp_path / "out")
+    assert "cannot export" not in str(caught.value)
+    assert not list(tmp_path.glob("*out*"))
 
 
 def test_compare_measures_errors():

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import io
 import logging
 import warnings
 from collections.abc import Callable, Sequence
@@ -24,8 +25,8 @@ from torch import Tensor, nn
 from castalia.catalogue import entry
 from castalia.configuration import spec_to_json
 from castalia.core.config import to_json
-from castalia.core.errors import MissingExtra, RunError, UsageError
-from castalia.core.files import sha256, write_json
+from castalia.core.errors import CastaliaError, MissingExtra, RunError, UsageError
+from castalia.core.files import sha256, write_bytes, write_json
 from castalia.core.model import Exportable
 from castalia.core.rng import derive
 from castalia.interop.target import new_folder
@@ -96,7 +97,9 @@ def export_torch(run: Run, out: Path) -> list[Parity]:
         program = torch.export.export(call.module, call.inputs, dynamic_shapes=call.dynamic)
         # example inputs would be stored as a pickle inside the archive
         program.example_inputs = None
-        torch.export.save(program, path)
+        whole = io.BytesIO()  # torch's own writer ends the process where the disk is full
+        torch.export.save(program, whole)
+        write_bytes(path, whole.getvalue())
         loaded = torch.export.load(path).module()
         return path, lambda inputs: _as_tuple(loaded(*inputs))
 
@@ -160,7 +163,7 @@ def _export(run: Run, out: Path, form: str, write: Callable[[_Call, Path], tuple
                 warnings.simplefilter("ignore")  # exporters talk about their own insides
                 try:
                     path, runner = write(call, folder)
-                except RunError:
+                except CastaliaError:
                     raise
                 # exporters raise whatever their insides raise; for the user it is one thing
                 except Exception as error:
