@@ -31,6 +31,7 @@ def main() -> int:
     parser.add_argument("--short", action="store_true", help="the form that the tests run")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--systems", nargs="+", default=[], help="names from the catalogue; none: all")
+    parser.add_argument("--inputs", type=int, default=0, help="of each reader of the part readers, instead of 20,000")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--page", type=Path, help="write the table as a page of the documentation")
     parser.add_argument("--of", nargs="+", type=Path, metavar="FILE", help="run nothing: the page of these results")
@@ -51,7 +52,9 @@ def main() -> int:
         module = importlib.import_module(f"torture.{part}")
         begun = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
-            found = module.run(Options(options.short, options.seed, Path(folder), tuple(options.systems)))
+            found = module.run(
+                Options(options.short, options.seed, Path(folder), tuple(options.systems), options.inputs)
+            )
         rows += found
         print(f"\n{part}: {time.monotonic() - begun:.0f} s\n{table(found)}\n", flush=True)
         for row in found:

@@ -59,7 +59,7 @@ FORBIDDEN = (
 def run(options: Options) -> list[Row]:
     """Fuzz every reader."""
     rows: list[Row] = []
-    count = SHORT_INPUTS if options.short else INPUTS
+    count = options.inputs or (SHORT_INPUTS if options.short else INPUTS)
     for reader in readers(options.folder):
         rows.append(fuzz(reader, round(count * reader.share), options.seed, options.folder / "input"))
         options.say(f"  {rows[-1].what}: {rows[-1].note}")

@@ -23,6 +23,7 @@ class Options:
         seed: of everything that is drawn.
         folder: where to work; empty, removed by the caller.
         systems: names from the catalogue; empty: all.
+        inputs: of each reader, where not as many as the form has; 0: as many.
         say: told about progress.
     """
 
@@ -30,6 +31,7 @@ class Options:
     seed: int
     folder: Path
     systems: tuple[str, ...] = ()
+    inputs: int = 0
     say: Callable[[str], None] = print
 
 
