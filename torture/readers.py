@@ -108,6 +108,8 @@ def fuzz(reader: Reader, count: int, seed: int, folder: Path) -> Row:
             if os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 70:
                 number = os.WTERMSIG(status)
                 word = f"took longer than {SECONDS} s" if number == signal.SIGALRM else f"ended by signal {number}"
+                if not number:
+                    word = "the fuzzer itself failed here or at the next input"
                 failures.append(f"{reader.name}, input {reached} of seed {seed}: {word}")
             done = reached + 1
     again = [
