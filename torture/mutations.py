@@ -111,11 +111,11 @@ def bend_value(value: Any, dice: random.Random) -> Any:
     for _ in range(dice.choice((1, 1, 2, 3))):
         places = list(_places(value))
         if not places:
-            return dice.choice(VALUES)
+            return _value(dice)
         parent, key = dice.choice(places)
         kind = dice.randrange(8)
         if kind < 3:
-            parent[key] = dice.choice(VALUES)
+            parent[key] = _value(dice)
         elif kind == 3:
             parent[key] = dice.choice(STRANGERS)
         elif kind == 4 and isinstance(parent, dict):
@@ -124,11 +124,16 @@ def bend_value(value: Any, dice: random.Random) -> Any:
             del parent[key]
         elif kind == 6:
             parent[key] = _nested(parent[key], dice.choice((1, 3, 50)))
-        elif isinstance(parent[key], int | float) and not isinstance(parent[key], bool):
+        elif type(parent[key]) in (int, float) and abs(parent[key]) < 1e300:  # more is no number to reckon with
             parent[key] = dice.choice((-1, 2, 10, 1000)) * parent[key] + dice.choice((0, 1, -1, 0.5))
         else:
             parent[key] = copy.deepcopy(dice.choice(places)[0])
     return value
+
+
+def _value(dice: random.Random) -> Any:
+    """One of the values, and a copy of it: a later change must not reach the inputs after this one."""
+    return copy.deepcopy(dice.choice(VALUES))
 
 
 def _places(value: Any) -> Any:

@@ -31,8 +31,10 @@ from typing import Any, NoReturn
 
 import castalia
 from castalia.core.errors import CastaliaError
+from torture.inputs import Files, Link, Reader, lay
 from torture.report import Options, Row
-from torture.seeds import Files, Link, Reader, lay, readers
+from torture.seeds_media import arrays, pictures
+from torture.seeds_runs import runs
 
 INPUTS, SHORT_INPUTS = 20_000, 120
 """Inputs of each reader; a quarter of them where one takes long."""
@@ -54,6 +56,11 @@ FORBIDDEN = (
     *("socket.getaddrinfo", "ctypes.dlopen", "urllib.Request"),
 )
 """Audit events that no input may cause."""
+
+
+def readers(folder: Path) -> tuple[Reader, ...]:
+    """All readers, with seeds made in ``folder``."""
+    return (*pictures(), *arrays(), *runs(folder))
 
 
 def run(options: Options) -> list[Row]:

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from castalia.core.errors import DataError
-from torture import readers
+from torture import mutations, readers
+from torture.inputs import Reader, one_of
 from torture.report import Options
-from torture.seeds import Reader
 
 
 def test_short(tmp_path: Path) -> None:
@@ -115,9 +115,20 @@ def test_what_is_wrong_is_seen(
 
 
 def test_inputs_are_the_same_each_time(tmp_path: Path) -> None:
-    from torture.seeds import _arrays
+    from torture.seeds_media import arrays
 
-    for reader in _arrays():
+    for reader in arrays():
         made = [[readers.make(reader, 3, n) for n in range(20)] for _ in range(2)]
         assert made[0] == made[1]
         assert json.dumps(sorted(map(str, made[0][0])))
+
+
+def test_an_input_does_not_depend_on_those_before_it() -> None:
+    values = repr(mutations.VALUES)
+    text = json.dumps({"a": [1, {"b": 2}], "c": "x"}).encode()
+    reader = Reader("JSON", ({"a.json": text},), one_of(mutations.bend_json), lambda path: None)
+    alone = readers.make(reader, 0, 799)
+    every = [readers.make(reader, 0, number) for number in range(800)]
+    assert every[-1] == alone
+    assert len({repr(files) for files in every}) > 600
+    assert repr(mutations.VALUES) == values

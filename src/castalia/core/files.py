@@ -102,15 +102,12 @@ def read_sealed(path: Path, limit: int = 16 << 20) -> Any:
     data = read_json(path, limit)
     if not isinstance(data, dict):
         return data
-    name = SEAL if SEAL in data else _misspelt(data)
-    if name is None:
-        return data
-    seal = data.pop(name) if name == SEAL else None
-    try:
-        matches = seal == _seal(data)
-    except (ValueError, RecursionError):  # nested deeper than can be written
-        matches = False
-    if not matches:
+    if SEAL in data:
+        whole = _seals(data, SEAL)
+        del data[SEAL]
+    else:  # never sealed, or damaged in the one place that no seal covers: the name of the field
+        whole = not any(_seals(data, key) for key in data)
+    if not whole:
         raise RunError(
             f"{path} is damaged or was edited: its contents do not match the SHA-256 stored in it. Put back a copy; "
             f"where you edited it on purpose, remove its line {SEAL!r}."
@@ -118,18 +115,17 @@ def read_sealed(path: Path, limit: int = 16 << 20) -> Any:
     return data
 
 
-def _misspelt(data: dict[str, Any]) -> str | None:
-    """A field that holds the seal of all others under another name: damage to the one place that no seal covers."""
-    for key, value in data.items():
-        if isinstance(value, str) and len(value) == 64:
-            with suppress(ValueError, RecursionError):
-                if value == _seal({k: v for k, v in data.items() if k != key}):
-                    return key
-    return None
+def _seals(data: Mapping[str, Any], field: str) -> bool:
+    """Whether a field holds the seal of all others."""
+    value = data[field]
+    with suppress(ValueError, RecursionError):  # nested deeper than can be written
+        return isinstance(value, str) and len(value) == 64 and value == _seal(data, field)
+    return False
 
 
-def _seal(value: Mapping[str, Any]) -> str:
-    text = json.dumps({key: v for key, v in value.items() if key != SEAL}, sort_keys=True, separators=(",", ":"))
+def _seal(value: Mapping[str, Any], field: str = SEAL) -> str:
+    """The SHA-256 of all but one field."""
+    text = json.dumps({key: v for key, v in value.items() if key != field}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -1,7 +1,7 @@
 """Safetensors files that verify themselves.
 
 The digest of all names, types, shapes and bytes stands in the file's own metadata, so one atomic rename is
-enough and a flipped bit is found on reading. A second digest covers the metadata. There is no pickle anywhere.
+enough and a flipped bit is found on reading. A second digest covers the metadata. Nothing in it can run code.
 """
 
 from __future__ import annotations

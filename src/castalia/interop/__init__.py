@@ -1,4 +1,4 @@
-"""Ways out of Castalia, and back in. Nothing here writes or reads a pickle.
+"""Ways out of Castalia, and back in. Nothing here writes or reads what could run code.
 
 folder.py              a run as a folder that can be published, and the checked way back
 received.py            what a folder from elsewhere must prove before anything is built from it

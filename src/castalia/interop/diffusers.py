@@ -8,7 +8,7 @@
 Both kinds are read and written; diffusers is not needed for it. A pipeline with all of its files in one folder, as
 the oldest ones have, is read too. Received folders are not believed: files must be
 plain and of a sensible size, configurations are read field by field, and the header of the weights is compared with
-what the configuration asks for before a weight is read. Weights in pickle files (``.bin``) are refused.
+what the configuration asks for before a weight is read. Weights in ``.bin`` files, which can run code, are refused.
 
 What diffusers can do with what we write
     ``DDPMPipeline`` and ``DDIMPipeline`` draw pictures with networks without classes.

@@ -92,8 +92,9 @@ def weights_file(model: Path) -> Path:
         return path
     if (model / PICKLE).exists():
         raise RunError(
-            f"{model / PICKLE} is a pickle file: opening it can run whatever its author put in. Where you trust it, "
-            f"turn it into {WEIGHTS} with diffusers itself: UNet2DModel.from_pretrained(folder, "
+            f"{model / PICKLE} is a pickle file: opening it can run "  # safe: refused, never opened
+            f"whatever its author put in. Where you trust it, turn it into {WEIGHTS} with diffusers itself: "
+            "UNet2DModel.from_pretrained(folder, "
             "use_safetensors=False).save_pretrained(other, safe_serialization=True), and import that folder."
         )
     others = sorted(p.name for p in model.glob("diffusion_pytorch_model*"))

@@ -18,17 +18,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from castalia.core.data import Dataset
+from castalia.core.data import Dataset, ImageSpec, PointsSpec
 from castalia.core.errors import DataError, UsageError, near
 from castalia.core.files import sha256
 from castalia.media.download import download
 from castalia.media.image.array import MEMORY_LIMIT, ImageArray, Progress
 from castalia.media.image.arrays import ArrayListing
 from castalia.media.image.decode import ImageOptions
-from castalia.media.image.shards import ImageShards
 from castalia.media.image.sources import from_pixels, open_images
 from castalia.media.image.stacked import StackedArray, check_channels
-from castalia.media.points.array import PointsArray
 from castalia.media.points.files import is_points, open_points
 from castalia.media.points.toys import toy
 from castalia.media.table import TABLE, DataFile, NamedData
@@ -201,7 +199,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         ``captions``, ``fingerprint`` and ``notes``.
     """
     counts: dict[str, int] = {}
-    if isinstance(dataset, ImageArray | ImageShards | StackedArray | PointsArray) and dataset.labels is not None:
+    if dataset.labels is not None and isinstance(dataset.spec, ImageSpec | PointsSpec):
         classes = dataset.spec.classes
         counts = dict(zip(classes, torch.bincount(dataset.labels, minlength=len(classes)).tolist(), strict=True))
     spec = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(dataset.spec).items()}

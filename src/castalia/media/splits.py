@@ -1,13 +1,72 @@
-"""The split of a source that has none of its own: a tenth is held out, by a hash of each example's name."""
+"""Which examples are for training and which for testing.
+
+A source's own splits are told by names. Of a source that has none, a tenth is held out by a hash of each name.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from castalia.core.errors import DataError
+
+SPLITS: Mapping[str, str] = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("test", "testing", "t10k"), "test"),
+    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
+}
+"""Words that name a split, and what it is called here."""
+
+T = TypeVar("T")
+
+
+def pick_split(available: Mapping[str, T], split: str | None, where: str) -> tuple[str, T, list[str]]:
+    """Choose among a source's own splits.
+
+    Without a wish it is ``train``, so that nobody trains on the test part unknowing.
+
+    Returns:
+        Its name, its value, and notes.
+
+    Raises:
+        DataError: there is no such split.
+    """
+    chosen = split or ("train" if "train" in available else min(available))
+    if chosen not in available:
+        raise DataError(f"{where} has no split {chosen!r}. It has: {', '.join(sorted(available))}.")
+    others = sorted(set(available) - {chosen})
+    notes = [f"Split {chosen!r} of {where} (left out: {', '.join(others)})."] if others and split is None else []
+    return chosen, available[chosen], notes
+
+
+def names_telling_splits(path: Path, files: Sequence[Path]) -> list[str]:
+    """The names of a source's files as far as they tell splits: below its folder; of a single file nothing."""
+    return [""] if path.is_file() else [file.relative_to(path).as_posix() for file in files]
+
+
+def own_split(
+    shards: Sequence[T], names: Iterable[str], split: str | None, where: str
+) -> tuple[str | None, Sequence[T], list[str]]:
+    """The shards of a split, where all names (``train-0001.tar``, ``val/7.parquet``) tell one.
+
+    Returns:
+        The split, or None where the names tell none; its shards; notes.
+
+    Raises:
+        DataError: there is no such split.
+    """
+    told = [next((SPLITS[w] for w in re.findall("[a-z]+", name.lower()) if w in SPLITS), None) for name in names]
+    by_split: dict[str, list[T]] = {}
+    for shard, one in zip(shards, told, strict=True):
+        if one is None:
+            return None, shards, []
+        by_split.setdefault(one, []).append(shard)
+    return pick_split(by_split, split, where)
 
 
 def hashed_split(

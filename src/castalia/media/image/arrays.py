@@ -11,7 +11,7 @@ import numpy as np
 
 from castalia.core.errors import DataError
 from castalia.media.image.array import allocate
-from castalia.media.image.tree import SPLITS, pick_split
+from castalia.media.splits import SPLITS, pick_split
 
 MAX_ARRAY_BYTES = 16 << 30
 

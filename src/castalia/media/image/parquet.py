@@ -9,23 +9,21 @@ from __future__ import annotations
 
 import io
 import json
-import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
 from castalia.core.errors import DataError, MissingExtra
-from castalia.media.image.tree import SPLITS, Item, Listing, pick_split
+from castalia.media.image.tree import Item, Listing
+from castalia.media.splits import names_telling_splits, own_split
 
 _IMAGE = ("image", "images", "img", "picture", "png", "jpg")
 _LABEL = ("label", "labels", "class", "fine_label", "target")
 _TEXT = ("text", "caption", "prompt")
 # Pool threads work on neighbouring rows, so a few row groups serve them all.
 _KEEP_GROUPS = 3
-T = TypeVar("T")
 
 
 def list_parquet(path: Path, stack: ExitStack, split: str | None) -> Listing:
@@ -43,8 +41,8 @@ def list_parquet(path: Path, stack: ExitStack, split: str | None) -> Listing:
     files = [stack.enter_context(open_file(one)) for one in parquet_paths(path)]
     classes = _classes(files)
     number = {name: i for i, name in enumerate(classes)}
-    chosen, files, notes = of_split(files, lambda file: file.path, path, split)
-    return Listing([item for file in files for item in file.items(number)], classes, notes, chosen)
+    chosen, some, notes = own_split(files, names_telling_splits(path, [file.path for file in files]), split, str(path))
+    return Listing([item for file in some for item in file.items(number)], classes, notes, chosen)
 
 
 def parquet_paths(path: Path) -> list[Path]:
@@ -77,19 +75,6 @@ def open_file(path: Path) -> ParquetFile:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{path}: not a Parquet file that can be read ({one_line(error)}).") from error
-
-
-def of_split(
-    files: list[T], path_of: Callable[[T], Path], path: Path, split: str | None
-) -> tuple[str | None, list[T], list[str]]:
-    """The files of a split by the first word of their names; all of them where some tell none."""
-    by_split: dict[str, list[T]] = {}
-    for file in files:
-        found = re.match(r"[a-z]+", path_of(file).name.lower())
-        by_split.setdefault(SPLITS.get(found[0] if found else "", ""), []).append(file)
-    if path.is_file() or "" in by_split:
-        return None, files, []
-    return pick_split(by_split, split, str(path))
 
 
 class ParquetFile:

@@ -13,9 +13,9 @@ import numpy as np
 
 from castalia.core.data import Blocks
 from castalia.core.errors import DataError
-from castalia.media.image.parquet import ParquetFile, is_text, of_split, one_line, open_file, parquet_paths
+from castalia.media.image.parquet import ParquetFile, is_text, one_line, open_file, parquet_paths
 from castalia.media.image.shards import Files, Source, number_labels, window_of
-from castalia.media.splits import hashed_split
+from castalia.media.splits import hashed_split, names_telling_splits, own_split
 
 KEPT_BYTES = 512 << 20
 """Row groups held while pictures are read from the disk: at most this, or one if that is larger."""
@@ -84,7 +84,7 @@ def _codes(file: ParquetFile, names: list[str] | None) -> tuple[np.ndarray, list
         labels = column.to_numpy().astype(np.int64)
     except DataError:
         raise
-    except Exception as error:  # see above
+    except Exception as error:  # pyarrow raises its own, OSError and ValueError
         raise DataError(f"{file.path}: column {file.label!r} cannot be read ({one_line(error)}).") from error
     wrong = np.flatnonzero((labels < -1) | (labels >= len(names)))  # -1: an unlabelled test split
     if len(wrong):
@@ -111,7 +111,8 @@ class ParquetShards(Source):
     def __init__(self, path: Path, split: str | None) -> None:
         every = [_Part.of(one) for one in parquet_paths(path)]
         labels, self.classes = _numbered(every)
-        own, chosen, notes = of_split(list(zip(every, labels, strict=True)), lambda part: part[0].path, path, split)
+        names = names_telling_splits(path, [part.path for part in every])
+        own, chosen, notes = own_split(list(zip(every, labels, strict=True)), names, split, str(path))
         self.parts = [part for part, _ in chosen]
         counts = np.concatenate([part.rows for part in self.parts])
         if not counts.sum():
@@ -119,8 +120,8 @@ class ParquetShards(Source):
         self._ends = np.cumsum(counts)
         self._part = np.repeat(np.arange(len(self.parts)), [len(part.rows) for part in self.parts])
         self._first = np.cumsum([0, *(len(part.rows) for part in self.parts)])
-        names = (f"{part.path.name} row {i}" for part in self.parts for i in range(int(part.rows.sum())))
-        self._rows, more = hashed_split(split, own, names, str(path))
+        rows = (f"{part.path.name} row {i}" for part in self.parts for i in range(int(part.rows.sum())))
+        self._rows, more = hashed_split(split, own, rows, str(path))
         self.notes = [*notes, *more]
         mine = [codes for _, codes in chosen if codes is not None]
         self.labels = np.concatenate(mine) if mine and len(mine) == len(chosen) else None
@@ -167,7 +168,7 @@ class ParquetShards(Source):
             with open_file(part.path) as file:
                 try:
                     column = file.file.read_row_group(local, columns=[name]).column(0)
-                except Exception as error:  # see above
+                except Exception as error:  # as above
                     raise DataError(f"{part.path}: row group {local} cannot be read ({one_line(error)}).") from error
             if len(column) != part.rows[local]:
                 raise DataError(f"{part.path} has changed since it was opened. Start again.")
@@ -205,7 +206,7 @@ class ParquetShards(Source):
 
 
 def _numbered(parts: list[_Part]) -> tuple[list[np.ndarray | None], tuple[str, ...]]:
-    """Class numbers of each file, ``int32`` (N,), and the names; see :func:`_classes`."""
+    """Class numbers of each file, ``int32`` (N,), and the names: those that the first file declares, if any."""
     if any(part.codes is None for part in parts):
         return [None] * len(parts), ()
     declared = parts[0].names

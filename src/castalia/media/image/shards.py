@@ -10,14 +10,13 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import re
 import threading
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal, TypeVar, final
+from typing import Literal, final
 
 import numpy as np
 import torch
@@ -28,7 +27,7 @@ from castalia.core.errors import DataError
 from castalia.core.rng import Rng
 from castalia.media.image.array import mirror
 from castalia.media.image.decode import Head, ImageOptions, decode_image, inspect_image
-from castalia.media.image.tree import SPLITS, Item, pick_split
+from castalia.media.image.tree import Item
 
 MIXED = 1 << 14
 """Examples that a window should mix at least, where memory allows it."""
@@ -42,7 +41,6 @@ _BLOCKS_SEEN, _PICTURES_SEEN = 4, 16
 _WORTH_THREADS = 128 * 128
 _THREADS = 4
 _PREAD = hasattr(os, "pread")  # not on Windows
-T = TypeVar("T")
 
 
 class Source(ABC):
@@ -323,26 +321,6 @@ def number_labels(
     classes = tuple(dict.fromkeys(str(v) for v in values))
     number = {name: i for i, name in enumerate(classes)}
     return [np.array([*(number[str(v)] for v in own), -1], np.int32)[codes] for codes, own in parts], classes
-
-
-def own_split(
-    shards: Sequence[T], names: Iterable[str], split: str | None, where: str
-) -> tuple[str | None, Sequence[T], list[str]]:
-    """The shards of a split, where all names (``train-0001.tar``, ``val/7.tar``) tell one.
-
-    Returns:
-        The split, or None where the names tell none; its shards; notes.
-
-    Raises:
-        DataError: there is no such split.
-    """
-    told = [next((SPLITS[w] for w in re.findall("[a-z]+", name.lower()) if w in SPLITS), None) for name in names]
-    by_split: dict[str, list[T]] = {}
-    for shard, one in zip(shards, told, strict=True):
-        if one is None:
-            return None, shards, []
-        by_split.setdefault(one, []).append(shard)
-    return pick_split(by_split, split, where)
 
 
 @final

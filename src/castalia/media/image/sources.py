@@ -25,19 +25,17 @@ from castalia.media.image.parquet_shards import ParquetShards
 from castalia.media.image.shards import ImageShards, Source, items_of
 from castalia.media.image.tar import COMPRESSED, refuse_compressed
 from castalia.media.image.tree import (
-    SPLITS,
     Item,
     Listing,
     arrange,
     file_opener,
     list_folder,
     list_zip,
-    pick_split,
     read_bounded,
     walk,
 )
 from castalia.media.image.webdataset import TarShards
-from castalia.media.splits import hashed_split
+from castalia.media.splits import SPLITS, hashed_split, pick_split
 
 # Pixels in a picture above which decoding takes longer than the Python around it.
 _WORTH_THREADS = 128 * 128

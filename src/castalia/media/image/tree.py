@@ -17,21 +17,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, TypeVar, cast
+from typing import BinaryIO, cast
 
 from castalia.core.errors import DataError
 from castalia.media.image.decode import MAX_FILE_BYTES, SUFFIXES
+from castalia.media.splits import SPLITS, pick_split
 
-SPLITS: Mapping[str, str] = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("test", "testing", "t10k"), "test"),
-    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
-}
 METADATA = "metadata.jsonl"
 MAX_METADATA_BYTES = 512 << 20
 # Picture files are compressed already; deflate reaches 200 only on runs of one byte.
 MAX_RATIO = 200
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -72,32 +67,13 @@ def read_bounded(file: BinaryIO, name: str, limit: int = MAX_FILE_BYTES) -> byte
     """Read a whole file of at most ``limit`` bytes; DataError when it is longer or cannot be read."""
     try:
         data = file.read(limit + 1)
-    except (OSError, EOFError, zipfile.BadZipFile, ValueError, RuntimeError, NotImplementedError) as error:
+    except (OSError, EOFError, zipfile.BadZipFile, ValueError, RuntimeError) as error:
         raise DataError(f"{name}: cannot be read ({error}).") from error
     except Exception as error:  # zlib.error, lzma.LZMAError: the decompressors share no base class
         raise DataError(f"{name}: its compressed data are damaged ({error}).") from error
     if len(data) > limit:
         raise DataError(f"{name}: larger than {limit >> 20} MiB.")
     return data
-
-
-def pick_split(available: Mapping[str, T], split: str | None, where: str) -> tuple[str, T, list[str]]:
-    """Choose among a source's own splits.
-
-    Without a wish it is ``train``, so that nobody trains on the test part unknowing.
-
-    Returns:
-        Its name, its value, and notes.
-
-    Raises:
-        DataError: there is no such split.
-    """
-    chosen = split or ("train" if "train" in available else min(available))
-    if chosen not in available:
-        raise DataError(f"{where} has no split {chosen!r}. It has: {', '.join(sorted(available))}.")
-    others = sorted(set(available) - {chosen})
-    notes = [f"Split {chosen!r} of {where} (left out: {', '.join(others)})."] if others and split is None else []
-    return chosen, available[chosen], notes
 
 
 def list_folder(path: Path) -> tuple[list[Item], list[str]]:
@@ -159,7 +135,7 @@ def list_zip(path: Path, stack: ExitStack) -> list[Item]:
     """
     try:
         archive = stack.enter_context(zipfile.ZipFile(path))
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError) as error:  # unknown versions are the last
         raise DataError(f"{path}: not a zip archive that can be read ({error}).") from error
     items: dict[str, Item] = {}
     for info in archive.infolist():

@@ -23,10 +23,10 @@ import numpy as np
 from castalia.core.data import Blocks
 from castalia.core.errors import DataError
 from castalia.media.image.decode import MAX_FILE_BYTES, SUFFIXES
-from castalia.media.image.shards import Files, Source, number_labels, own_split, window_of
+from castalia.media.image.shards import Files, Source, number_labels, window_of
 from castalia.media.image.tar import COMPRESSED, members, refuse_compressed
 from castalia.media.image.tree import encodable, walk
-from castalia.media.splits import hashed_split
+from castalia.media.splits import hashed_split, names_telling_splits, own_split
 
 MAX_LABEL_BYTES = 4 << 10
 MAX_TEXT_BYTES = 1 << 20
@@ -108,7 +108,8 @@ class TarShards(Source):
         self.notes = [f"Left out {ignored.total()} members that belong to no picture ({kinds})."] if ignored else []
         _check_labels(every)
         labels, self.classes = number_labels([(shard.codes, shard.values) for shard in every])
-        own, chosen, notes = own_split(list(zip(every, labels, strict=True)), names, split, str(path))
+        telling = names_telling_splits(path, paths)
+        own, chosen, notes = own_split(list(zip(every, labels, strict=True)), telling, split, str(path))
         if not any(len(shard.places) for shard, _ in chosen):
             extra = f" It holds {kinds}." if kinds else ""
             raise DataError(f"{path} holds no pictures ({', '.join(sorted(SUFFIXES))}).{extra}")
