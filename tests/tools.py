@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -44,3 +48,18 @@ def small_recipe(model: str, **training: object) -> Recipe:
 
 
 MODELS = sorted(CATALOGUE)
+
+
+def two_processes(script: Path, *arguments: Path, seconds: float = 300) -> None:
+    """Run a script under torchrun in two processes, and see that it ended well."""
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
+    done = subprocess.run(
+        [*command, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
+    assert done.returncode == 0, done.stderr[-4000:]

@@ -6,8 +6,6 @@ A model listed in the catalogue, with a demo recipe, is tested here with no furt
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,7 +39,7 @@ from castalia.core.model import (
 from castalia.core.rng import BatchRng, SampleRng
 from castalia.core.weights import load_tensors, save_tensors
 from castalia.training.loop import train
-from tests.tools import MODELS, Table, small_recipe
+from tests.tools import MODELS, Table, small_recipe, two_processes
 
 every_model = pytest.mark.parametrize("name", MODELS)
 
@@ -224,22 +222,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
 
 def test_two_processes_equal_one(trained: dict[str, runs.Run], data: dict[str, Dataset], tmp_path: Path) -> None:
     """Same losses and weights within 2e-5 (gradients are summed in another order); a checkpoint of two resumes on one."""
-    script = Path(__file__).with_name("two_processes.py")
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node",
-        "2",
-        str(script),
-    ]
-    root = str(Path(__file__).parents[2])
-    paths = {"PYTHONPATH": os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])}
-    done = subprocess.run(
-        [*command, str(tmp_path)], capture_output=True, text=True, timeout=300, check=False, env={**os.environ, **paths}
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    two_processes(Path(__file__).with_name("two_processes.py"), tmp_path)
     for name in MODELS:
         equal_runs(trained[name], runs.open_run(tmp_path / f"{name}-whole"), tolerance=2e-5)
         half = runs.open_run(tmp_path / f"{name}-half")

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +13,7 @@ from castalia.core.errors import CastaliaError, RunError, UsageError
 from castalia.core.weights import Rows, load_parts, load_tensors, save_part
 from castalia.training.loop import train
 from tests.conformance.test_conformance import equal_runs
+from tests.tools import two_processes
 from tests.training import toys
 from tests.training.sharded import NARROW, Stop, cases, stop
 
@@ -47,18 +45,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         train(recipe, data, folder / f"{name}-alone", quiet=True)
         with contextlib.suppress(Stop):
             train(recipe, data, folder / f"{name}-back", quiet=True, callback=stop)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    script, root = str(Path(__file__).with_name("sharded.py")), str(Path(__file__).parents[2])
-    paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    done = subprocess.run(
-        [*command, script, str(folder)],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-        env={**os.environ, "PYTHONPATH": paths},
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    two_processes(Path(__file__).with_name("sharded.py"), folder, seconds=600)
     return folder
 
 

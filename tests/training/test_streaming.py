@@ -5,9 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
-import subprocess
-import sys
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +21,7 @@ from castalia.media.image.array import ImageArray
 from castalia.media.image.shards import ImageShards
 from castalia.training.loop import train
 from tests.conformance.test_conformance import equal_runs
+from tests.tools import two_processes
 from tests.training.streamed import STEPS, recipe
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -89,17 +87,7 @@ def test_what_is_held_in_memory_trains_likewise(folder: Path, tmp_path: Path) ->
 
 
 def test_two_processes_read_without_overlap(folder: Path, whole: runs.Run, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    paths = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
-    done = subprocess.run(
-        [*command, str(Path(__file__).with_name("streamed.py")), str(folder), str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        env={**os.environ, "PYTHONPATH": paths},
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    two_processes(Path(__file__).with_name("streamed.py"), folder, tmp_path)
     first, second = (json.loads((tmp_path / f"read-{rank}.json").read_text()) for rank in (0, 1))
     data = api.training_data(recipe(folder))
     order = Order(len(data), 8, derive(recipe(folder).training.seed, "stage", "train"), data.blocks)
