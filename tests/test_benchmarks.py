@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as report
-from benchmarks import loops, metrics, samplers, unet
+from benchmarks import harness, loops, metrics, samplers, unet
 from benchmarks.harness import Options, Row, Timing, alternate, gflop, profile
 from benchmarks.held import HeldTraining
 from castalia import recipes
@@ -40,6 +40,11 @@ def test_sides_alternate_who_begins() -> None:
     timing = alternate(lambda: order.append("a"), lambda: (order.append("b"), time.sleep(0.002)), 2, warm=0)
     assert order == ["a", "b", "b", "a"]
     assert min(timing.ratios(0)) > 1
+
+
+def test_a_slow_row_has_three_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(harness, "BUDGET", 0.0)
+    assert len(alternate(lambda: None, lambda: None, 9).ours) == 3
 
 
 def test_operations_are_counted_and_profiled() -> None:

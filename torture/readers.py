@@ -156,12 +156,12 @@ def work(reader: Reader, seed: int, first: int, last: int, folder: Path, shared:
     os.makedirs(tempfile.tempdir, exist_ok=True)
     watch = Watch((str(folder), tempfile.tempdir))
     sys.addaudithook(watch)
-    base, good, refused, peak = _peak(), 0, 0, 0
+    good = refused = peak = 0
     for number in range(first, last):
         files = make(reader, seed, number)
         lay(files, folder)
         shared[:32] = struct.pack("<QQQQ", number, good, refused, peak)
-        problem = None
+        problem, base = None, _forget_peak()
         signal.alarm(SECONDS)
         watch.on = True
         try:
@@ -177,15 +177,16 @@ def work(reader: Reader, seed: int, first: int, last: int, folder: Path, shared:
             problem = f"{type(error).__name__}: {str(error)[:200]} ({_where(error)})"
         watch.on = False
         signal.alarm(0)
-        peak = max(peak, _peak() - base)
+        took = _memory("VmHWM") - base
+        peak = max(peak, took)
         if watch.seen:
             problem, watch.seen = f"caused {watch.seen[:3]}", []
-        if peak > MEMORY:
-            problem = f"took {peak >> 20} MiB"
+        if took > MEMORY:
+            problem = f"took {took >> 20} MiB"
         shared[:32] = struct.pack("<QQQQ", number, good, refused, min(peak, MEMORY))
         if problem is not None:
             os.write(said, (json.dumps([number, problem]) + "\n").encode())
-        if peak > MEMORY:
+        if took > MEMORY:
             break
     os._exit(0)
 
@@ -231,9 +232,16 @@ def silence() -> None:
     os.dup2(nowhere, 2)
 
 
-def _peak() -> int:
-    """Most memory that this process had at any time, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+def _memory(field: str) -> int:
+    """Resident memory in bytes: now (``VmRSS``), or at most since the peak was forgotten (``VmHWM``)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(field))
+
+
+def _forget_peak() -> int:
+    """Begin a new peak, so that making an input does not count as reading it; returns what is resident now."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return _memory("VmRSS")
 
 
 def _where(error: BaseException) -> str:

@@ -18,6 +18,7 @@ from castalia.core.config import override, to_json
 from castalia.core.data import Dataset
 from castalia.core.errors import UsageError, near
 from castalia.core.model import Config, Inference, Latents, Model, Watch
+from castalia.core.precision import Precision, precision_context
 from castalia.core.rng import SampleRng
 from castalia.media.image.decode import ImageOptions
 from castalia.media.named import open_data as _open_data
@@ -184,7 +185,7 @@ def sample(
     prior: Literal["trained", "fitted"] = "trained",
     label: int | str | None = None,
     options: Config | Sequence[str] | None = None,
-    precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    precision: Precision | Literal["auto"] = "auto",
     watch: Watch | None = None,
 ) -> Tensor:
     """Draw ``n`` examples in natural units (for pictures ``uint8`` (n, C, H, W)).
@@ -220,16 +221,9 @@ def sample(
         mixture=mixture,
         label=label,
         options=chosen,
-        precision=sampling_precision(run, model, precision),
+        precision=run.precision(model.device, precision),
         watch=watch,
     )
-
-
-def sampling_precision(run: Run, model: Model, asked: str = "auto") -> Literal["float32", "bfloat16"]:
-    """What ``auto`` means for this run on this machine."""
-    from castalia.training.plan import sampling_precision as decide
-
-    return decide(run.path, asked, model.device)
 
 
 def sample_options(model: Model, settings: Sequence[str]) -> Config:
@@ -289,7 +283,7 @@ def draw(
     mixture: LatentMixture | None = None,
     label: int | str | None = None,
     options: Config | None = None,
-    precision: Literal["float32", "bfloat16"] = "float32",
+    precision: Precision = "float32",
     watch: Watch | None = None,
 ) -> Tensor:
     """:func:`sample` for a model, and a fitted prior, that are there already."""
@@ -302,8 +296,7 @@ def draw(
         ids = range(first, min(first + SAMPLES_AT_ONCE, start + n))
         rng = SampleRng(seed, ids, model.device)
         condition = condition_of(model, label, len(ids))
-        # around the whole sampling: the weights are cast once, not in every step
-        with torch.no_grad(), torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        with torch.no_grad(), precision_context(precision, model.device):
             if mixture is not None and isinstance(model, Latents):
                 parts.append(model.decode(mixture.sample(rng, temperature).to(model.device), condition).cpu())
             else:
@@ -334,6 +327,7 @@ def evaluate(run: Run | str | Path, data: str | None = None, *, split: str = "te
         split: which part.
         **options: ``samples``, ``refine``, ``limit``, ``seed``, ``baselines``, ``drawn`` (number of samples to draw and
             measure), ``options`` (how to draw them: texts ``name=value`` or the model's ``SampleOptions``),
+            ``precision`` (in which, as for :func:`sample`),
             ``features`` (an ONNX file with a feature network of yours), ``inception`` (the same, and it is the
             Inception network of the FID), ``keep`` and ``progress``; see
             :func:`castalia.evaluation.evaluate.evaluate`.
@@ -361,13 +355,18 @@ def evaluate(run: Run | str | Path, data: str | None = None, *, split: str = "te
 
         options["space"] = UserFeatures(Path(inception or own), inception=bool(inception))
     options["options"] = chosen
+    options["precision"] = run.precision(run.model()[0].device, options.get("precision", "auto"))
     started = time.perf_counter()
     metrics = measuring.evaluate(run, held_out, split=split, train=seen, **options)
     seconds = time.perf_counter() - started
     sampling = None
     if options.get("drawn"):
         space = options.get("space")
-        sampling = {"options": to_json(chosen), "features": "of the training data" if space is None else space.name}
+        sampling = {
+            "options": to_json(chosen),
+            "precision": options["precision"],
+            "features": "of the training data" if space is None else space.name,
+        }
     context = measuring.context(run, held_out, metrics, split=split, seconds=seconds, sampling=sampling)
     return measuring.record(run, metrics, context)
 

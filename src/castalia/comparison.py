@@ -23,6 +23,7 @@ from castalia.core.config import to_json
 from castalia.core.data import Dataset, ImageSpec
 from castalia.core.errors import UsageError
 from castalia.core.model import Config, Model
+from castalia.core.precision import Precision
 from castalia.evaluation.distances import frechet
 from castalia.evaluation.drawn import Measured
 from castalia.evaluation.evaluate import check_fits, hardware
@@ -142,8 +143,9 @@ def compare(
         )
         model, weights = run.model()
         medium = medium_of(run.spec)
-        picture = png_bytes(medium.picture(api.draw(model, medium.shown, seed=seed)))
-        plotter = _Plotter(space, real, seed, name, show)
+        precision = run.precision(model.device)
+        picture = png_bytes(medium.picture(api.draw(model, medium.shown, seed=seed, precision=precision)))
+        plotter = _Plotter(space, real, seed, precision, name, show)
         steps = plotter.by_steps(model) if plots else []
         training = plotter.by_training(run) if plots else []
         copies = _nearest(measured[0], train) if measured and isinstance(run.spec, ImageSpec) else None
@@ -162,13 +164,17 @@ def _nearest(measured: Measured, train: Dataset) -> bytes:
 class _Plotter:
     """Fréchet distances of many variants, all against the same held-out features (N, F), with N samples."""
 
-    def __init__(self, space: FeatureSpace, real: Tensor, seed: int, name: str, show: Show | None) -> None:
-        self.space, self.real, self.seed, self.name, self.show = space, real, seed, name, show
+    def __init__(
+        self, space: FeatureSpace, real: Tensor, seed: int, precision: Precision, name: str, show: Show | None
+    ) -> None:
+        self.space, self.real, self.name, self.show = space, real, name, show
+        self.seed = seed
+        self.precision: Precision = precision
 
     def point(self, model: Model, options: Config, note: int, x: float | None = None) -> Point:
         """Draw and measure; without ``x`` it is the seconds that a sample took."""
         started = time.perf_counter()
-        drawn = api.draw(model, len(self.real), seed=self.seed, options=options)
+        drawn = api.draw(model, len(self.real), seed=self.seed, options=options, precision=self.precision)
         seconds = (time.perf_counter() - started) / len(self.real)
         distance = frechet(see_all(self.space, drawn).features, self.real).value
         return Point(seconds if x is None else x, distance, note)

@@ -1,6 +1,7 @@
 """The run: a folder with everything that a verb needs and nothing that a verb cannot rebuild.
 
 config.json          recipe, spec, fingerprint of the data, versions
+plan.json            steps, precision and threads, decided once
 model.safetensors    averaged weights of the newest checkpoint; self-verifying
 metrics.jsonl        one line per logging interval
 checkpoints/         the newest few, each with a manifest of hashes
@@ -20,7 +21,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -40,6 +41,7 @@ from castalia.core.data import Dataset, Spec
 from castalia.core.errors import RunError, UsageError
 from castalia.core.files import disk_error, read_sealed, remove, write_bytes, write_sealed
 from castalia.core.model import Model, build
+from castalia.core.precision import Precision, bf16_is_native
 from castalia.core.weights import load_parts, load_tensors, tensor_digest
 from castalia.version import __version__
 
@@ -105,6 +107,21 @@ class Run:
         """What was measured so far, by metric name."""
         path = self.path / "results.json"
         return read_sealed(path) if path.exists() else {}
+
+    def precision(self, device: torch.device, asked: Precision | Literal["auto"] = "auto") -> Precision:
+        """The precision to sample in: ``auto`` is that of the training where this hardware has it, else float32.
+
+        It is not measured again, so that a run gives the same samples each time.
+
+        Raises:
+            RunError: ``plan.json`` is damaged.
+        """
+        if asked != "auto":
+            return asked
+        path = self.path / "plan.json"
+        plan = read_sealed(path) if path.exists() else None  # an imported run was not trained here
+        trained = plan.get("precision") if isinstance(plan, dict) else None
+        return "bfloat16" if trained == "bfloat16" and bf16_is_native(device) else "float32"
 
     def model(self, device: torch.device | None = None, *, at: Checkpoint | None = None) -> tuple[Model, str]:
         """Build the model with its averaged weights, in evaluation mode.

@@ -67,11 +67,11 @@ def test_precision_is_that_of_training_where_nothing_is_asked(
     plan = json.loads((one / "plan.json").read_text())
     plan = {k: v for k, v in plan.items() if k != "sha256"} | {"precision": "bfloat16"}
     (one / "plan.json").write_text(json.dumps(plan))
-    monkeypatch.setattr("castalia.training.plan.bf16_is_native", lambda device: True)
+    monkeypatch.setattr("castalia.runs.bf16_is_native", lambda device: True)
     assert torch.equal(api.sample(one, 2, seed=3), narrow)
     assert main(["sample", str(one), "-n", "2", "--seed", "3", "--out", str(tmp_path / "out")]) == 0
     assert read_recipe(tmp_path / "out" / "0000.png")["precision"] == "bfloat16"
-    monkeypatch.setattr("castalia.training.plan.bf16_is_native", lambda device: False)
+    monkeypatch.setattr("castalia.runs.bf16_is_native", lambda device: False)
     assert torch.equal(api.sample(one, 2, seed=3), exact)
 
 
@@ -112,7 +112,9 @@ def test_redraw(runs: dict[str, str], pictures: tuple[str, str], tmp_path: Path)
     out = tmp_path / "filled.png"
     command = ["edit", "redraw", runs["ddpm"], "--of", pictures[0], "-n", "2", "--set", "steps=3"]
     assert main([*command, "--mask", pictures[1], "--out", str(out)]) == 0
-    assert json.loads(out.with_suffix(".json").read_text())["edit"]["mask"] == pictures[1]
+    told = json.loads(out.with_suffix(".json").read_text())
+    assert told["edit"]["mask"] == pictures[1]
+    assert told["precision"] == "float32"
     assert main([*command, "--strength", "0.5", "--out", str(tmp_path / "like.png")]) == 0
 
 
@@ -128,6 +130,30 @@ def test_redraw_refuses(
     assert "nothing is white" in capsys.readouterr().err
     assert main(["edit", "redraw", runs["gan"], "--of", pictures[0], "--out", str(tmp_path / "x.png")]) == 2
     assert "Refinement" in capsys.readouterr().err
+
+
+def test_what_is_measured_is_what_is_sampled(
+    runs: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The precision of sampling is that of measuring samples, is recorded, and tells two tables apart."""
+    one = tmp_path / "run"
+    shutil.copytree(runs["vae"], one)
+    plan = json.loads((one / "plan.json").read_text())
+    plan = {k: v for k, v in plan.items() if k != "sha256"} | {"precision": "bfloat16"}
+    (one / "plan.json").write_text(json.dumps(plan))
+    monkeypatch.setattr("castalia.runs.bf16_is_native", lambda device: True)
+    command = ["evaluate", str(one), "--drawn", "40", "--limit", "4", "--samples", "2", "--json"]
+    found = []
+    for more in ([], ["--precision", "bfloat16"], ["--precision", "float32"]):
+        assert main([*command, *more]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    assert [f["context"]["sampling"]["precision"] for f in found] == ["bfloat16", "bfloat16", "float32"]
+    values = [f["metrics"]["frechet"]["value"] for f in found]
+    assert values[0] == values[1] != values[2]
+    assert "bfloat16" in found[0]["metrics"]["sampling_speed"]["detail"]
+    assert found[0]["metrics"]["nll"]["value"] == found[2]["metrics"]["nll"]["value"]  # always in float32
+    assert "earlier" in found[2]
+    assert "earlier" not in found[1]
 
 
 def test_evaluate_draws(runs: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -81,6 +81,13 @@ def test_endless_rows_are_not_allocated(tmp_path: Path) -> None:
         load_parts(tmp_path, "model")
 
 
+@pytest.mark.parametrize("text", ['{"w": [0, Infinity]}', '{"w": [NaN, 4]}', '{"w": 3}', "[]", "{"])
+def test_rows_that_are_no_numbers(text: str, tmp_path: Path) -> None:
+    save_tensors(tmp_path / "model-00001-of-00001.safetensors", {"w": torch.ones(2, 3)}, {"castalia.rows": text})
+    with pytest.raises(RunError, match="which rows"):
+        load_parts(tmp_path, "model")
+
+
 def test_a_process_without_rows(tmp_path: Path) -> None:
     for rank, (first, rows) in enumerate(((0, 1), (1, 0))):
         save_part(tmp_path, "model", (rank, 2), {"w": torch.ones(rows, 3)}, {"w": Rows(first, 1)}, {})

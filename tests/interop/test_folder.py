@@ -269,7 +269,12 @@ def test_a_configuration_of_many_megabytes(exported):
     refused(exported, "never needs more")
 
 
-@pytest.mark.parametrize("text", ["[]", '{"metrics": {"a": 5}}', '{"metrics": {"a": {}}}', '{"metrics": 7}', "{"])
+ENDLESS = '{"metrics": {"a": {"value": 1%s, "unit": "", "kind": "", "n": 1, "seed": 0}}}' % ("0" * 400)
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", '{"metrics": {"a": 5}}', '{"metrics": {"a": {}}}', '{"metrics": 7}', "{", ENDLESS]
+)
 def test_metrics_of_another_shape(exported, text):
     (exported / "metrics.json").write_text(text)
     rehash(exported)

@@ -388,3 +388,14 @@ def test_a_run_can_start_from_another(data: Table, tmp_path: Path) -> None:
         torch.testing.assert_close(one, two, atol=1e-6, rtol=0)
     with pytest.raises(RunError, match="does not fit"):
         train(replace(settings, model="toy-chain"), data, tmp_path / "c", quiet=True)
+
+
+@pytest.mark.parametrize(("seconds", "count"), [(0.0, 12), (1e9, 1)])
+def test_less_than_some_seconds_of_work_is_no_reason_for_a_checkpoint(
+    seconds: float, count: int, data: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "SPARED_SECONDS", seconds)
+    run = train(recipe("toy-stages", keep=99), data, tmp_path / "run", quiet=True)
+    assert len(checkpoints.intact(run.checkpoints)) == count
+    asked = train(recipe("toy-stages", keep=99, checkpoint_every=4), data, tmp_path / "asked", quiet=True)
+    assert len(checkpoints.intact(asked.checkpoints)) == 3  # who asks is given

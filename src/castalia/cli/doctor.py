@@ -45,7 +45,7 @@ def check() -> tuple[dict[str, str], bool]:
     report["processor"] = (
         f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
     )
-    from castalia.training.plan import bf16_is_native
+    from castalia.core.precision import bf16_is_native
 
     native = bf16_is_native(torch.device("cpu"))
     report["bfloat16 products"] = "native" if native else "not native (float32 is used)"

@@ -16,6 +16,7 @@ from castalia import api
 from castalia.core.data import Dataset, ImageSpec
 from castalia.core.errors import UsageError, near
 from castalia.core.model import Inference, Latents, Refinement
+from castalia.core.precision import precision_context
 from castalia.core.rng import SampleRng
 from castalia.creative import attributes, interpolation, latents, maps
 from castalia.media.image.decode import ImageOptions, decode_image
@@ -137,21 +138,21 @@ def _redraw(opened: Run, model: Any, out: Path, options: Namespace, recipe: dict
         mask = grey > 127
         if not mask.any():
             raise UsageError(f"{options.mask}: nothing is white, so there is nothing to redraw.")
-    drawn = []
+    drawn, precision = [], opened.precision(model.device, options.precision)
     for first in range(0, options.n, api.SAMPLES_AT_ONCE):
         ids = range(first, min(first + api.SAMPLES_AT_ONCE, options.n))
         many = x.expand(len(ids), -1, -1, -1).to(model.device)
-        drawn.append(
-            model.refine(
+        with precision_context(precision, model.device):
+            redrawn = model.refine(
                 many,
                 strength=options.strength,
                 mask=None if mask is None else mask.to(model.device),
                 condition=api.condition_of(model, options.label, len(ids)),
                 rng=SampleRng(options.seed, ids, model.device),
                 options=api.sample_options(model, options.settings),
-            ).cpu()
-        )
-    save_grid(torch.cat([x, *drawn]), out, recipe=recipe)
+            )
+        drawn.append(redrawn.cpu())
+    save_grid(torch.cat([x, *drawn]), out, recipe=recipe | {"precision": precision})
 
 
 EDITS: dict[str, tuple[type, Callable[[Run, Any, Path, Namespace, dict[str, Any]], None]]] = {

@@ -112,6 +112,12 @@ def make_parser() -> Parser:
             dest="settings",
             help="a sampling option of the model, for example steps=20",
         )
+        p.add_argument(
+            "--precision",
+            choices=("auto", "float32", "bfloat16"),
+            default="auto",
+            help="of the networks when sampling; auto is that of the run's training (auto)",
+        )
 
     p = verb("models", "List the systems.")
     json_option(p)
@@ -158,12 +164,6 @@ def make_parser() -> Parser:
     prior_option(p)
     sampling_options(p)
     p.add_argument("--previews", metavar="FILE.gif", help="a film of the sampling, for models that sample in steps")
-    p.add_argument(
-        "--precision",
-        choices=("auto", "float32", "bfloat16"),
-        default="auto",
-        help="of the networks; auto is that of the run's training (auto)",
-    )
     p.add_argument("--out", type=_path, required=True, help="folder for the files and grid.png")
 
     p = verb("edit", "Interpolate, traverse, redraw, fill in, reconstruct and calculate.")

@@ -134,7 +134,7 @@ def sample(options: Namespace) -> int:
     if options.previews and not isinstance(opened.spec, ImageSpec):
         raise UsageError("--previews films pictures, and this run makes none.")
     film = Film() if options.previews else None
-    precision = api.sampling_precision(opened, model, options.precision)
+    precision = opened.precision(model.device, options.precision)
     samples = api.draw(
         model,
         options.n,
@@ -193,6 +193,7 @@ def evaluate(options: Namespace) -> int:
         baselines=options.baselines,
         drawn=options.drawn,
         options=options.settings,
+        precision=options.precision,
         features=options.features,
         inception=options.inception,
         progress=shown,

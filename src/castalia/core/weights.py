@@ -125,7 +125,7 @@ def load_parts(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, st
         try:
             rows = json.loads(metadata.pop("castalia.rows"))
             places = {key: Rows(int(first), int(total)) for key, (first, total) in rows.items()}
-        except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise RunError(f"{path} does not say which rows it holds.") from error
         for key, tensor in tensors.items():
             if key not in places:

@@ -27,6 +27,7 @@ from castalia.core.config import differences, to_json
 from castalia.core.data import Dataset, labels_of
 from castalia.core.errors import NonFiniteError, UsageError
 from castalia.core.model import Config, Model
+from castalia.core.precision import Precision, precision_context
 from castalia.core.rng import SampleRng
 from castalia.evaluation import memorisation, pictures
 from castalia.evaluation.feature_network import feature_space
@@ -96,6 +97,7 @@ def draw(
     seed: int = 0,
     options: Config | None = None,
     condition: Tensor | None = None,
+    precision: Precision = "float32",
     show: Show | None = None,
 ) -> Drawn:
     """Draw ``n`` examples, number i from the stream (seed, i), a few hundred at a time.
@@ -106,6 +108,7 @@ def draw(
         seed: of the samples.
         options: sampling options of the model; None for its own.
         condition: labels ``int64`` (n,), or None to let the model choose.
+        precision: of the networks.
         show: receives lines of progress.
 
     Raises:
@@ -118,7 +121,7 @@ def draw(
         ids = range(start, min(start + AT_ONCE, n))
         labels = None if condition is None else condition[start : ids.stop].to(model.device)
         rng = SampleRng(seed, ids, model.device)
-        with torch.no_grad():
+        with torch.no_grad(), precision_context(precision, model.device):
             parts.append(model.sample(len(ids), labels, rng=rng, options=options).cpu())
         ticker.step(len(ids))
     seconds = max(time.perf_counter() - started, 1e-9)
@@ -150,6 +153,7 @@ def measure_samples(
     n: int,
     seed: int = 0,
     options: Config | None = None,
+    precision: Precision = "float32",
     space: FeatureSpace | None = None,
     show: Show | None = None,
 ) -> Measured:
@@ -169,6 +173,7 @@ def measure_samples(
         n: samples; no more than there are training examples, so that the floor has as many.
         seed: of all randomness.
         options: sampling options of the model; None for its own.
+        precision: of the networks when sampling.
         space: the feature space; None for the one of the training data.
         show: receives lines of progress.
 
@@ -187,7 +192,7 @@ def measure_samples(
     batch = train.batch(generator(seed, "floor").permutation(len(train))[:count].astype(np.int64))
     ids = generator(seed, "reference").permutation(len(held_out)).astype(np.int64)
     asked = batch.label if model.classes else None
-    drawn = draw(model, count, seed=seed, options=options, condition=asked, show=show)
+    drawn = draw(model, count, seed=seed, options=options, condition=asked, precision=precision, show=show)
     reference = see_data(space, held_out, ids)
     compare = Comparison(reference.features, held_out.name, space, seed, show)
     count_modes = mode_counter(train, space, seed)
@@ -211,7 +216,7 @@ def measure_samples(
         out |= _accuracy("_ceiling", seen["_ceiling"], asked, "trivial examples taken for such a class", space, seed)
     copies, nearest, nearest_features = _memorisation(drawn.x, seen[""], train, held_out, ids, reference, space, seed)
     out |= copies
-    where = f"{model.device.type}, {torch.get_num_threads()} threads"
+    where = f"{model.device.type}, {torch.get_num_threads()} threads, {precision}"
     detail = f"batches of {AT_ONCE} on {where}, {drawn.seconds:.3g} s in all"
     out["sampling_speed"] = Metric(count / drawn.seconds, "samples/s", "wall-clock", count, seed, None, detail)
     if settings := _settings(model, options):

@@ -15,6 +15,7 @@ from castalia.core.data import Dataset, ImageSpec
 from castalia.core.errors import RunError, UsageError
 from castalia.core.files import write_sealed
 from castalia.core.model import Config, Density, Inference
+from castalia.core.precision import Precision
 from castalia.evaluation import baselines as trivial
 from castalia.evaluation import likelihood, pictures
 from castalia.evaluation.drawn import Measured, is_of_samples, measure_samples
@@ -47,6 +48,7 @@ def evaluate(
     baselines: bool = False,
     drawn: int = 0,
     options: Config | None = None,
+    precision: Precision = "float32",
     space: FeatureSpace | None = None,
     train: Dataset | None = None,
     keep: Callable[[Measured], None] | None = None,
@@ -70,6 +72,7 @@ def evaluate(
         baselines: also fit and measure trivial models (needs ``train``).
         drawn: samples to draw and measure (needs ``train``); 0 leaves that out, and only times a few.
         options: sampling options of the model, for ``drawn``; None for its own.
+        precision: of the networks when sampling; likelihoods are always computed in float32.
         space: feature space for ``drawn``; None for the one of the training data, which is trained where the cache
             has none.
         train: the run's training data, for the baselines and for ``drawn``.
@@ -105,8 +108,10 @@ def evaluate(
     if len(ids) < len(data):
         out = {name: _limited(metric, len(data)) for name, metric in out.items()}
     if not drawn or train is None:
-        return out | {"sampling_speed": pictures.sampling_speed(model, seed=seed)}
-    measured = measure_samples(model, train, data, n=drawn, seed=seed, options=options, space=space, show=progress)
+        return out | {"sampling_speed": pictures.sampling_speed(model, seed=seed, precision=precision)}
+    measured = measure_samples(
+        model, train, data, n=drawn, seed=seed, options=options, precision=precision, space=space, show=progress
+    )
     if keep is not None:
         keep(measured)
     return out | measured.metrics

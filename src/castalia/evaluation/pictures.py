@@ -12,6 +12,7 @@ from torch import Tensor
 from castalia.core.data import Dataset
 from castalia.core.errors import NonFiniteError, UsageError
 from castalia.core.model import Inference, Model
+from castalia.core.precision import Precision, precision_context
 from castalia.core.rng import SampleRng
 from castalia.evaluation.likelihood import batch_rows
 from castalia.evaluation.metric import Metric, mean_metric
@@ -105,7 +106,9 @@ def _nearest(x: Tensor, train: Dataset, k: int) -> tuple[Tensor, Tensor]:
     return (best / d).sqrt() / 255, where
 
 
-def sampling_speed(model: Model, *, n: int = 256, batch: int = 64, seed: int = 0) -> Metric:
+def sampling_speed(
+    model: Model, *, n: int = 256, batch: int = 64, seed: int = 0, precision: Precision = "float32"
+) -> Metric:
     """Samples per second of wall-clock time, measured on ``n`` samples in batches after one batch of warm-up.
 
     Args:
@@ -113,12 +116,13 @@ def sampling_speed(model: Model, *, n: int = 256, batch: int = 64, seed: int = 0
         n: samples timed, rounded up to whole batches.
         batch: samples drawn at once.
         seed: of the samples.
+        precision: of the networks.
     """
     batches = math.ceil(n / batch)
 
     def draw(number: int) -> None:
         rng = SampleRng(seed, range(number * batch, (number + 1) * batch), model.device)
-        with torch.no_grad():
+        with torch.no_grad(), precision_context(precision, model.device):
             model.sample(batch, rng=rng)
 
     draw(batches)
@@ -128,7 +132,7 @@ def sampling_speed(model: Model, *, n: int = 256, batch: int = 64, seed: int = 0
         draw(number)
     wait(model.device)
     seconds = max(time.perf_counter() - started, 1e-9)
-    where = f"{model.device.type}, {torch.get_num_threads()} threads"
+    where = f"{model.device.type}, {torch.get_num_threads()} threads, {precision}"
     detail = f"batches of {batch} on {where}, {seconds:.3g} s in all"
     return Metric(batches * batch / seconds, "samples/s", "wall-clock", batches * batch, seed, None, detail)
 

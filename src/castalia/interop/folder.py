@@ -105,7 +105,7 @@ def import_folder(path: Path, out: Path) -> Run:
             if metrics:
                 write_sealed(folder / "results.json", metrics)
             card.write(run)
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
             raise RunError(f"{path / METRICS} is not what castalia evaluate writes ({error!r}).") from error
         except OSError as error:
             raise disk_error(out, error) from error

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -24,6 +24,7 @@ from castalia.configuration import Recipe
 from castalia.core.config import from_json, to_json
 from castalia.core.errors import CastaliaError, RunError, UsageError
 from castalia.core.files import read_json, read_sealed, write_json, write_sealed
+from castalia.core.precision import Precision, bf16_is_native, precision_context
 from castalia.training.parallel import World
 
 PROBE_SECONDS = 0.6
@@ -43,7 +44,7 @@ class Plan:
     """
 
     steps: int
-    precision: Literal["float32", "bfloat16"]
+    precision: Precision
     threads: int
     reason: str
 
@@ -60,32 +61,6 @@ def threads_for(recipe: Recipe, world: World) -> int:
     first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     asked = int(first) if first.isdecimal() and int(first) else cores
     return max(1, min(asked, cores // world.local_size))
-
-
-def bf16_is_native(device: torch.device) -> bool:
-    """Whether the hardware multiplies bfloat16 matrices."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    flags = Path("/proc/cpuinfo")
-    return flags.exists() and any(flag in flags.read_text(errors="ignore") for flag in ("amx_bf16", "avx512_bf16"))
-
-
-def precision_context(precision: str, device: torch.device) -> contextlib.AbstractContextManager[None]:
-    """Autocast for the forward pass, or nothing."""
-    if precision == "bfloat16":
-        return torch.autocast(device.type, torch.bfloat16)  # type: ignore[return-value]
-    return contextlib.nullcontext()
-
-
-def sampling_precision(run: Path, asked: str, device: torch.device) -> Literal["float32", "bfloat16"]:
-    """The precision to sample a run with: ``auto`` is that of its training where this hardware has it, else float32.
-
-    Not measured again, so that a run gives the same samples each time.
-    """
-    if asked == "float32" or asked == "bfloat16":
-        return asked
-    plan = load(run / "plan.json", {})
-    return "bfloat16" if plan is not None and plan.precision == "bfloat16" and bf16_is_native(device) else "float32"
 
 
 def decide(recipe: Recipe, world: World, attempt: Callable[[], None]) -> Plan:
@@ -129,7 +104,7 @@ def store(path: Path, plan: Plan) -> None:
     write_sealed(path, to_json(plan))
 
 
-def _fastest(recipe: Recipe, world: World, attempt: Callable[[], None]) -> tuple[Literal["float32", "bfloat16"], str]:
+def _fastest(recipe: Recipe, world: World, attempt: Callable[[], None]) -> tuple[Precision, str]:
     if not bf16_is_native(world.device):
         return "float32", "the hardware has no bfloat16 matrix product"
     if world.sharded and world.device.type != "cpu":
@@ -137,13 +112,13 @@ def _fastest(recipe: Recipe, world: World, attempt: Callable[[], None]) -> tuple
     memory = _memory(recipe, world)
     if (known := _remembered(memory)) is not None:
         return known
-    times = {"float32": float("inf"), "bfloat16": float("inf")}
+    times: dict[Precision, float] = {"float32": float("inf"), "bfloat16": float("inf")}
     for _ in range(2):  # interleaved, so that a busy moment does not decide
         for name in times:
             with precision_context(name, world.device):
                 times[name] = min(times[name], _time(attempt, PROBE_SECONDS / 2))
     ratio = times["float32"] / times["bfloat16"]
-    choice: Literal["float32", "bfloat16"] = "bfloat16" if ratio >= GAIN else "float32"
+    choice: Precision = "bfloat16" if ratio >= GAIN else "float32"
     reason = f"measured: bfloat16 {ratio:.2f} times the speed of float32"
     with contextlib.suppress(CastaliaError, OSError):
         memory.parent.mkdir(parents=True, exist_ok=True)
@@ -152,7 +127,7 @@ def _fastest(recipe: Recipe, world: World, attempt: Callable[[], None]) -> tuple
     return _remembered(memory) or (choice, reason)  # another process may have been first: its word holds
 
 
-def _remembered(memory: Path) -> tuple[Literal["float32", "bfloat16"], str] | None:
+def _remembered(memory: Path) -> tuple[Precision, str] | None:
     """What this machine chose before, where that can be read."""
     with contextlib.suppress(CastaliaError, TypeError, KeyError):
         known = read_json(memory)

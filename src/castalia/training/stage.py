@@ -15,10 +15,10 @@ from castalia.configuration import Training
 from castalia.core.data import Batch, Dataset, Order
 from castalia.core.errors import UsageError
 from castalia.core.model import Model, Objective, Optimizer, Progress, Stage, Update
+from castalia.core.precision import Precision, precision_context
 from castalia.core.rng import BatchRng, derive
 from castalia.training import optimizers, parallel, sharding
 from castalia.training.parallel import World
-from castalia.training.plan import precision_context
 from castalia.training.sharding import Shards
 
 
@@ -138,7 +138,7 @@ class ActiveStage:
         return self.shards.gathered(keep=keep) if self.shards else nullcontext()
 
     def backward(
-        self, part: Part, local: int, repeat: int, precision: str, notes: dict[str, list[Tensor]]
+        self, part: Part, local: int, repeat: int, precision: Precision, notes: dict[str, list[Tensor]]
     ) -> list[Tensor]:
         """Compute the gradients of one update, without applying them; return the ids of the examples used."""
         objective = part.objective
@@ -158,7 +158,9 @@ class ActiveStage:
             used.append(batch.ids)
         return used
 
-    def run(self, part: Part, local: int, repeat: int, precision: str) -> tuple[dict[str, float], list[Tensor], bool]:
+    def run(
+        self, part: Part, local: int, repeat: int, precision: Precision
+    ) -> tuple[dict[str, float], list[Tensor], bool]:
         """One update of one part: gradients, the check that they are finite, the optimizer's step.
 
         Returns:
@@ -219,7 +221,7 @@ class ActiveStage:
         """Forward and backward passes of one step; nothing changes. For measuring speed."""
         buffers = list(self.model.buffers())
         kept = [b.clone() for b in buffers]
-        context = "bfloat16" if torch.is_autocast_enabled(self.world.device.type) else "float32"
+        context: Precision = "bfloat16" if torch.is_autocast_enabled(self.world.device.type) else "float32"
         for part in self.parts:
             if isinstance(part.objective, Objective):
                 for repeat in range(part.objective.repeat):
