@@ -10,6 +10,8 @@ import torch
 
 from castalia.configuration import Recipe
 from castalia.core.data import Dataset
+from castalia.core.precision import Precision
+from castalia.runs import open_run
 from castalia.training.loop import train
 
 
@@ -64,6 +66,10 @@ class HeldTraining:
         """Run the next steps."""
         self._go.release()
         self._wait()
+
+    def precision(self) -> Precision:
+        """In which the run would be sampled: what its training chose."""
+        return open_run(Path(self._folder.name) / "run").precision(torch.device("cpu"))
 
     def close(self) -> None:
         """End the training and remove its folder."""

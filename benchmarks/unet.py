@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +26,7 @@ from castalia.catalogue import entry
 from castalia.configuration import Data, Recipe, Training
 from castalia.core.data import ImageSpec
 from castalia.core.model import Model, build
+from castalia.core.precision import Precision, precision_context
 from castalia.interop.diffusers_layout import to_theirs, to_unet2d
 from castalia.media.image.array import ImageArray
 from castalia.models.diffusion.ddpm import DDPMConfig, DDPMOptions
@@ -32,45 +34,65 @@ from castalia.nn.unet import UNet, UNetConfig, small_28
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-SIZES: dict[str, tuple[UNetConfig, int, int, int]] = {
-    "32-64-64, 28x28 grey": (small_28(), 1, 28, 32),
-    "64-128-128, 32x32 colour": (
+
+@dataclass(frozen=True)
+class Case:
+    """A network and what it is given.
+
+    Attributes:
+        name: for the table.
+        config: of the network.
+        channels: of the pictures.
+        side: of the pictures.
+        batch: of training.
+    """
+
+    name: str
+    config: UNetConfig
+    channels: int
+    side: int
+    batch: int
+
+
+CASES = (
+    Case("32-64-64, 28x28 grey", small_28(), 1, 28, 32),
+    Case(
+        "64-128-128, 32x32 colour",
         UNetConfig(channels=(64, 128, 128), attention=(1,), head_channels=64, eps=1e-5),
         3,
         32,
         16,
     ),
-}
-"""By name: configuration, channels, side, batch of training."""
+)
 
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
 STEPS = 50
 SAMPLES = 16
 
 
-def pair(config: UNetConfig, channels: int, side: int) -> tuple[Model, nn.Module]:
+def pair(case: Case) -> tuple[Model, nn.Module]:
     """Our DDPM and their network, with the same random weights."""
     from diffusers import UNet2DModel
 
     logging.getLogger("diffusers").setLevel(logging.ERROR)
-    model = build(entry("ddpm").load(), DDPMConfig(unet=config), ImageSpec(channels, side, side), 0)
+    model = build(entry("ddpm").load(), DDPMConfig(unet=case.config), ImageSpec(case.channels, case.side, case.side), 0)
     with torch.no_grad():
         for p in model.parameters():
             p.add_(torch.randn_like(p) * 0.02)
     network = model.get_submodule("network")
     assert isinstance(network, UNet)
-    theirs = UNet2DModel(**asdict(to_unet2d(config, channels, channels, 0, (side, side))))
+    theirs = UNet2DModel(**asdict(to_unet2d(case.config, case.channels, case.channels, 0, (case.side, case.side))))
     theirs.load_state_dict(to_theirs(network, network.state_dict()))
     return model.to(memory_format=torch.channels_last), theirs  # type: ignore[call-overload]
 
 
-def training_step(call: object, net: nn.Module, x: Tensor, bf16: bool, *, fused: bool = True) -> Run:
+def training_step(call: Callable[[Tensor], Tensor], net: nn.Module, x: Tensor, precision: Precision) -> Run:
     """Forward and backward passes and an optimizer's step on a batch."""
-    net.train()
-    optimizer = torch.optim.AdamW(net.parameters(), 1e-4, fused=fused or None)
+    optimizer = torch.optim.AdamW(net.train().parameters(), 1e-4, fused=True)
 
     def run() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            loss = F.mse_loss(call(x).float(), x)  # type: ignore[operator]
+        with precision_context(precision, x.device):
+            loss = F.mse_loss(call(x).float(), x)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
@@ -79,10 +101,32 @@ def training_step(call: object, net: nn.Module, x: Tensor, bf16: bool, *, fused:
     return run
 
 
-def their_sampling(net: nn.Module, channels: int, side: int, dtype: torch.dtype, last: bool) -> Run:
+def training(case: Case, precision: Precision, last: bool) -> tuple[Run, Run]:
+    """A step of ours, and one of theirs; ``last``: theirs in channels-last order as well."""
+    model, net = pair(case)
+    network = model.get_submodule("network")
+    x = torch.randn(case.batch, case.channels, case.side, case.side).to(memory_format=torch.channels_last)
+    t = torch.randint(1000, (case.batch,))
+    theirs = x if last else x.contiguous()
+    if last:
+        net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return (
+        training_step(lambda x: network(x, t.float()), network, x, precision),
+        training_step(lambda x: net(x, t).sample, net, theirs, precision),
+    )
+
+
+def sampling(case: Case, precision: Precision, last: bool) -> tuple[Run, Run]:
+    """A sampling of ours, and one of theirs; ``last``: theirs in channels-last order as well."""
+    model, net = pair(case)
+    return our_sampling(model, precision), their_sampling(case, net, precision, last)
+
+
+def their_sampling(case: Case, net: nn.Module, precision: Precision, last: bool) -> Run:
     """DDIM with their scheduler around their network, as their pipeline does it (which fails in bfloat16)."""
     from diffusers import DDIMPipeline, DDIMScheduler
 
+    dtype = getattr(torch, precision)
     net.eval().to(dtype)
     if last:
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -93,7 +137,7 @@ def their_sampling(net: nn.Module, channels: int, side: int, dtype: torch.dtype,
         return lambda: pipeline(batch_size=SAMPLES, num_inference_steps=STEPS, output_type="np")
 
     def run() -> None:
-        x = torch.randn(SAMPLES, channels, side, side, dtype=dtype)
+        x = torch.randn(SAMPLES, case.channels, case.side, case.side, dtype=dtype)
         x = x.to(memory_format=torch.channels_last) if last else x
         scheduler.set_timesteps(STEPS)
         with torch.no_grad():
@@ -103,70 +147,49 @@ def their_sampling(net: nn.Module, channels: int, side: int, dtype: torch.dtype,
     return run
 
 
-def our_sampling(model: Model, precision: str) -> Run:
+def our_sampling(model: Model, precision: Precision) -> Run:
     """DDIM as ``castalia sample`` does it."""
     how = DDPMOptions(sampler="ddim", steps=STEPS, grid="leading")
     model.eval()
-    return lambda: api.draw(model, SAMPLES, options=how, precision=precision)  # type: ignore[arg-type]
+    return lambda: api.draw(model, SAMPLES, options=how, precision=precision)
 
 
 def rows(options: Options) -> Iterator[Row]:
     """Both sizes, training and sampling, both precisions, both layouts of theirs; and the defaults."""
-    sizes = dict(list(SIZES.items())[:1]) if options.quick else SIZES
-    for name, (config, channels, side, batch) in sizes.items():
-        x, t = torch.randn(batch, channels, side, side), torch.randint(1000, (batch,))
-        for bf16 in (False, True):
-            kind = "bfloat16 autocast" if bf16 else "float32"
-            for last in (False, True):
-                model, net = pair(config, channels, side)
-                network = model.get_submodule("network")
-                if last:
-                    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-                their_x = x.to(memory_format=torch.channels_last) if last else x
-                mine = training_step(
-                    lambda x, n=network, t=t: n(x, t.float()), network, x.to(memory_format=torch.channels_last), bf16
-                )
-                other = training_step(lambda x, n=net, t=t: n(x, t).sample, net, their_x, bf16)
-                dtype = torch.bfloat16 if bf16 else torch.float32
-                yield alternate(mine, other, options.rounds).row(
+    for case in CASES[:1] if options.quick else CASES:
+        for work, target, sides in (
+            (f"training step, batch {case.batch}", 1.1, training),
+            (f"{STEPS} steps of DDIM, {SAMPLES} samples", 1.3, sampling),
+        ):
+            for precision, last in product(PRECISIONS, (False, True)):
+                mine, theirs = sides(case, precision, last)
+                ceiling = ceilings.convolution(getattr(torch, precision), options.threads)
+                yield alternate(mine, theirs, options.rounds).row(
                     "unet",
-                    f"{name}: training step, batch {batch}, {kind}",
+                    f"{case.name}: {work}, {precision}",
                     "diffusers, channels-last" if last else "diffusers",
-                    target=None if last else 1.1,
+                    target=None if last else target,
                     gflop=gflop(mine),
-                    ceiling=(f"convolution {kind.split()[0]}", ceilings.convolution(dtype, options.threads)),
+                    ceiling=(f"convolution {precision}", ceiling),
                     profile=profile(mine),
                 )
-        for bf16 in (False, True):
-            for last in (False, True):
-                model, net = pair(config, channels, side)
-                dtype, precision = (torch.bfloat16, "bfloat16") if bf16 else (torch.float32, "float32")
-                mine = our_sampling(model, precision)
-                yield alternate(mine, their_sampling(net, channels, side, dtype, last), options.rounds).row(
-                    "unet",
-                    f"{name}: {STEPS} steps of DDIM, {SAMPLES} samples, {precision}",
-                    "diffusers, channels-last" if last else "diffusers",
-                    target=None if last else 1.3,
-                    gflop=gflop(mine),
-                    ceiling=(f"convolution {precision}", ceilings.convolution(dtype, options.threads)),
-                    profile=profile(mine),
-                )
-        yield from _defaults(name, config, channels, side, batch, options)
+        yield from _defaults(case, options)
 
 
-def _defaults(name: str, config: UNetConfig, channels: int, side: int, batch: int, options: Options) -> Iterator[Row]:
+def _defaults(case: Case, options: Options) -> Iterator[Row]:
     """What a person meets who changes nothing."""
     from diffusers import DDPMScheduler
 
-    model, net = pair(config, channels, side)
-    scheduler, pixels = DDPMScheduler(), torch.randint(0, 256, (512, channels, side, side), dtype=torch.uint8)
+    model, net = pair(case)
+    shape = (512, case.channels, case.side, case.side)
+    scheduler, pixels = DDPMScheduler(), torch.randint(0, 256, shape, dtype=torch.uint8)
     optimizer = torch.optim.AdamW(net.train().parameters(), 1e-4, betas=(0.95, 0.999), weight_decay=1e-6, eps=1e-8)
     steps = 5
 
     def theirs() -> None:
         for _ in range(steps):
-            clean = pixels[torch.randint(512, (batch,))].float() / 127.5 - 1
-            noise, t = torch.randn_like(clean), torch.randint(1000, (batch,))
+            clean = pixels[torch.randint(512, (case.batch,))].float() / 127.5 - 1
+            noise, t = torch.randn_like(clean), torch.randint(1000, (case.batch,))
             loss = F.mse_loss(net(scheduler.add_noise(clean, noise, t), t).sample, noise)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
@@ -176,11 +199,11 @@ def _defaults(name: str, config: UNetConfig, channels: int, side: int, batch: in
     mine = HeldTraining(
         Recipe(
             "ddpm",
-            DDPMConfig(unet=config),
+            DDPMConfig(unet=case.config),
             Data("digits"),
             Training(
                 steps=10**6,
-                batch_size=batch,
+                batch_size=case.batch,
                 lr=1e-4,
                 threads=options.threads,
                 checkpoint_every=10**9,
@@ -194,25 +217,20 @@ def _defaults(name: str, config: UNetConfig, channels: int, side: int, batch: in
     try:
         yield alternate(mine, theirs, options.rounds).row(
             "unet",
-            f"{name}: training step, batch {batch}, each at its defaults",
+            f"{case.name}: training step, batch {case.batch}, each at its defaults",
             "diffusers",
             target=2.0,
             per=steps,
             note="ours is castalia's loop with averaging and checks",
         )
     finally:
+        chosen = mine.precision()
         mine.close()
-    model, net = pair(config, channels, side)
-    chosen = (
-        "bfloat16"
-        if ceilings.matmul(torch.bfloat16, options.threads) > 1.5 * ceilings.matmul(torch.float32, options.threads)
-        else "float32"
-    )
     yield alternate(
-        our_sampling(model, chosen), their_sampling(net, channels, side, torch.float32, False), options.rounds
+        our_sampling(model, chosen), their_sampling(case, pair(case)[1], "float32", False), options.rounds
     ).row(
         "unet",
-        f"{name}: {STEPS} steps of DDIM, {SAMPLES} samples, each at its defaults (ours: {chosen})",
+        f"{case.name}: {STEPS} steps of DDIM, {SAMPLES} samples, each at its defaults (ours: {chosen})",
         "diffusers",
         target=2.0,
     )

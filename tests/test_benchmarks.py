@@ -97,9 +97,9 @@ def test_groups_without_extra_peers_run(group: object) -> None:
 def test_both_sides_of_the_unet_compute_the_same() -> None:
     import torch
 
-    config, channels, side, _ = unet.SIZES["32-64-64, 28x28 grey"]
-    model, net = unet.pair(config, channels, side)
-    x, t = torch.randn(2, channels, side, side), torch.tensor([3, 700])
+    case = unet.CASES[0]
+    model, net = unet.pair(case)
+    x, t = torch.randn(2, case.channels, case.side, case.side), torch.tensor([3, 700])
     with torch.no_grad():
         ours, theirs = model.get_submodule("network")(x, t.float()), net(x, t).sample
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
