@@ -1,6 +1,7 @@
 """Castalia beside what else one would use, on the same work, in one run: ``python -m benchmarks`` (``make bench``).
 
 harness.py   two sides timed in turn, and what a row of the table is
+sides.py     a side in a process of its own
 ceilings.py  what this machine can do at most: matrix products, convolutions, copying
 vae.py       training beside pythae
 unet.py      training and sampling beside diffusers

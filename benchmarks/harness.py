@@ -7,12 +7,22 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 Run = Callable[[], object]
+
+
+class Timed(Protocol):
+    """Work that is timed where it runs, in another process."""
+
+    def seconds(self) -> tuple[float, float]:
+        """Wall and processor seconds of one piece of work."""
+        ...
+
+
 Direction = Literal["at least", "at most"]
 
 BUDGET = 40.0
@@ -162,14 +172,16 @@ class Timing:
         )
 
 
-def seconds(run: Run) -> tuple[float, float]:
+def seconds(run: Run | Timed) -> tuple[float, float]:
     """Wall and processor seconds of one run."""
+    if not callable(run):
+        return run.seconds()
     wall, cpu = time.perf_counter(), time.process_time()
     run()
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def alternate(ours: Run, theirs: Run, rounds: int, warm: int = 1) -> Timing:
+def alternate(ours: Run | Timed, theirs: Run | Timed, rounds: int, warm: int = 1) -> Timing:
     """Time both sides in turn; who begins changes from round to round.
 
     Past :data:`BUDGET` seconds three rounds are enough.
@@ -181,7 +193,7 @@ def alternate(ours: Run, theirs: Run, rounds: int, warm: int = 1) -> Timing:
         warm: untimed runs before.
     """
     for _ in range(warm):
-        ours(), theirs()
+        seconds(ours), seconds(theirs)
     times: tuple[list[tuple[float, float]], list[tuple[float, float]]] = ([], [])
     started = time.perf_counter()
     for number in range(rounds):

@@ -7,8 +7,9 @@ switched off because a bare loop would have to do them too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,19 +17,16 @@ import torch.nn.functional as F
 from torch import nn
 
 from benchmarks.harness import Options, Row, Run, alternate
-from benchmarks.held import HeldTraining
+from benchmarks.sides import HeldTraining, Side
 from castalia import recipes
 from castalia.catalogue import entry
 from castalia.configuration import Recipe
-from castalia.core.data import Batch, ImageSpec, Order
+from castalia.core.data import Batch, Order
 from castalia.core.model import Progress, build
 from castalia.core.rng import BatchRng, derive
 from castalia.media.image.array import ImageArray
 from castalia.models.adversarial.players import Players
 from castalia.models.autoencoders.vae import VAE, VAEConfig
-
-STEPS = 20
-"""Of one timing."""
 
 
 def pictures(size: int, n: int = 12_800) -> ImageArray:
@@ -51,8 +49,8 @@ def quiet(recipe: Recipe, threads: int, **changes: object) -> Recipe:
     return replace(recipe, training=replace(recipe.training, **settings))  # type: ignore[arg-type]
 
 
-def bare_vae(recipe: Recipe, data: ImageArray) -> Run:
-    """The loop that a person would write."""
+def bare_vae(recipe: Recipe, data: ImageArray, steps: int) -> Run:
+    """The loop that a person would write; a run is ``steps`` steps."""
     settings, spec = recipe.training, data.spec
     model = build(entry(recipe.model).load(), recipe.config, spec, 0).train()
     assert isinstance(model, VAE)
@@ -62,7 +60,7 @@ def bare_vae(recipe: Recipe, data: ImageArray) -> Run:
     order, x, parameters, done = Order(len(data), settings.batch_size, 0), data.x, list(model.parameters()), [0]
 
     def run() -> None:
-        for step in range(done[0], done[0] + STEPS):
+        for step in range(done[0], done[0] + steps):
             ids = torch.from_numpy(order.ids(step))
             batch = Batch(x[ids], ids)
             rng = BatchRng(derive(0, step), total=len(batch))
@@ -71,13 +69,13 @@ def bare_vae(recipe: Recipe, data: ImageArray) -> Run:
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
             optimizer.step()
-        done[0] += STEPS
+        done[0] += steps
 
     return run
 
 
-def bare_gan(recipe: Recipe, data: ImageArray, penalty: float, critic_steps: int) -> Run:
-    """DCGAN (``penalty`` 0) or WGAN-GP as in any tutorial, over our networks."""
+def bare_gan(recipe: Recipe, data: ImageArray, steps: int, penalty: float, critic_steps: int) -> Run:
+    """DCGAN (``penalty`` 0) or WGAN-GP as in any tutorial, over our networks; a run is ``steps`` steps."""
     settings = recipe.training
     model = build(entry(recipe.model).load(), recipe.config, data.spec, 0).train()
     assert isinstance(model, Players)
@@ -112,7 +110,7 @@ def bare_gan(recipe: Recipe, data: ImageArray, penalty: float, critic_steps: int
         return -on_fake.mean() if penalty else F.softplus(-on_fake).mean()
 
     def run() -> None:
-        for _ in range(STEPS):
+        for _ in range(steps):
             for _ in range(critic_steps):
                 move(critic, critic_loss())
             move(generator, generator_loss())
@@ -120,7 +118,28 @@ def bare_gan(recipe: Recipe, data: ImageArray, penalty: float, critic_steps: int
     return run
 
 
-def cases(threads: int) -> Iterator[tuple[str, Recipe, ImageArray, Run]]:
+@dataclass(frozen=True)
+class Case:
+    """A training.
+
+    Attributes:
+        name: for the table.
+        recipe: what ours trains.
+        side: of the pictures.
+        steps: of one timing.
+        bare: makes the other side.
+        arguments: for it, after the recipe, the pictures and the steps.
+    """
+
+    name: str
+    recipe: Recipe
+    side: int
+    steps: int
+    bare: Callable[..., Run]
+    arguments: tuple[Any, ...] = ()
+
+
+def cases(threads: int) -> Iterator[Case]:
     """Three sizes of a VAE, DCGAN and WGAN-GP."""
     base = recipes.recipe("vae-mnist")
     tiny = VAEConfig(network="dense", widths=(64,), latent_dims=8)
@@ -130,27 +149,26 @@ def cases(threads: int) -> Iterator[tuple[str, Recipe, ImageArray, Run]]:
         ("VAE 784-400-20, batch 128", middle, 28, 128),
         ("VAE convolutions 32-64, 28x28, batch 64", base.config, 28, 64),
     ):
-        recipe, data = quiet(replace(base, config=config), threads, batch_size=size, clip=200.0), pictures(side)
-        yield name, recipe, data, bare_vae(recipe, data)
-    data = pictures(28)
-    for name, short, penalty, repeats in (
-        ("DCGAN 64-128, 28x28, batch 64", "dcgan-mnist", 0.0, 1),
-        ("WGAN-GP 64-128, 28x28, batch 64, 5 critic updates", "wgan-gp-mnist", 10.0, 5),
+        recipe = quiet(replace(base, config=config), threads, batch_size=size, clip=200.0)
+        yield Case(name, recipe, side, 20, bare_vae)
+    for name, short, steps, penalty, repeats in (
+        ("DCGAN 64-128, 28x28, batch 64", "dcgan-mnist", 20, 0.0, 1),
+        ("WGAN-GP 64-128, 28x28, batch 64, 5 critic updates", "wgan-gp-mnist", 4, 10.0, 5),
     ):
         recipe = quiet(recipes.recipe(short), threads, batch_size=64)
-        yield name, recipe, data, bare_gan(recipe, data, penalty, repeats)
+        yield Case(name, recipe, 28, steps, bare_gan, (penalty, repeats))
 
 
 def rows(options: Options) -> Iterator[Row]:
     """Speed of ours as a share of the bare loop's."""
-    for name, recipe, data, bare in cases(options.threads):
-        assert isinstance(data.spec, ImageSpec)
-        held = HeldTraining(recipe, data, STEPS)
-        try:
-            timing = alternate(held, bare, options.rounds)
-        finally:
-            held.close()
-        row = timing.row("loops", f"step of {name}, float32", "bare loop", target=0.97, per=STEPS)
+    for case in cases(options.threads):
+        data = pictures(case.side)
+        with (
+            Side(HeldTraining, case.recipe, data, case.steps, threads=options.threads, ours=True) as ours,
+            Side(case.bare, case.recipe, data, case.steps, *case.arguments, threads=options.threads) as bare,
+        ):
+            timing = alternate(ours, bare, options.rounds)
+        row = timing.row("loops", f"step of {case.name}, float32", "bare loop", target=0.97, per=case.steps)
         assert row.theirs is not None
         if row.theirs < 5:
             over = row.ours - row.theirs

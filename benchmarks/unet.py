@@ -12,7 +12,6 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 
 from benchmarks import ceilings
 from benchmarks.harness import Options, Row, Run, alternate, gflop, profile
-from benchmarks.held import HeldTraining
+from benchmarks.sides import HeldTraining, Side
 from castalia import api
 from castalia.catalogue import entry
 from castalia.configuration import Data, Recipe, Training
@@ -71,9 +70,10 @@ SAMPLES = 16
 
 
 def pair(case: Case) -> tuple[Model, nn.Module]:
-    """Our DDPM and their network, with the same random weights."""
+    """Our DDPM and their network, with the same random weights, also in two processes."""
     from diffusers import UNet2DModel
 
+    torch.manual_seed(0)
     logging.getLogger("diffusers").setLevel(logging.ERROR)
     model = build(entry("ddpm").load(), DDPMConfig(unet=case.config), ImageSpec(case.channels, case.side, case.side), 0)
     with torch.no_grad():
@@ -101,33 +101,40 @@ def training_step(call: Callable[[Tensor], Tensor], net: nn.Module, x: Tensor, p
     return run
 
 
-def training(case: Case, precision: Precision, last: bool) -> tuple[Run, Run]:
-    """A step of ours, and one of theirs; ``last``: theirs in channels-last order as well."""
-    model, net = pair(case)
-    network = model.get_submodule("network")
+def batch(case: Case) -> tuple[Tensor, Tensor]:
+    """Noisy pictures, channels last, and their times."""
     x = torch.randn(case.batch, case.channels, case.side, case.side).to(memory_format=torch.channels_last)
-    t = torch.randint(1000, (case.batch,))
-    theirs = x if last else x.contiguous()
+    return x, torch.randint(1000, (case.batch,))
+
+
+def our_training(case: Case, precision: Precision) -> Run:
+    """A step of ours."""
+    network = pair(case)[0].get_submodule("network")
+    x, t = batch(case)
+    return training_step(lambda x: network(x, t.float()), network, x, precision)
+
+
+def their_training(case: Case, precision: Precision, last: bool) -> Run:
+    """A step of theirs; ``last``: in channels-last order."""
+    net = pair(case)[1]
+    x, t = batch(case)
     if last:
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return (
-        training_step(lambda x: network(x, t.float()), network, x, precision),
-        training_step(lambda x: net(x, t).sample, net, theirs, precision),
-    )
+    return training_step(lambda x: net(x, t).sample, net, x if last else x.contiguous(), precision)
 
 
-def sampling(case: Case, precision: Precision, last: bool) -> tuple[Run, Run]:
-    """A sampling of ours, and one of theirs; ``last``: theirs in channels-last order as well."""
-    model, net = pair(case)
-    return our_sampling(model, precision), their_sampling(case, net, precision, last)
+def our_sampling(case: Case, precision: Precision) -> Run:
+    """DDIM as ``castalia sample`` does it."""
+    model, how = pair(case)[0].eval(), DDPMOptions(sampler="ddim", steps=STEPS, grid="leading")
+    return lambda: api.draw(model, SAMPLES, options=how, precision=precision)
 
 
-def their_sampling(case: Case, net: nn.Module, precision: Precision, last: bool) -> Run:
+def their_sampling(case: Case, precision: Precision, last: bool) -> Run:
     """DDIM with their scheduler around their network, as their pipeline does it (which fails in bfloat16)."""
     from diffusers import DDIMPipeline, DDIMScheduler
 
-    dtype = getattr(torch, precision)
-    net.eval().to(dtype)
+    net, dtype = pair(case)[1].eval(), getattr(torch, precision)
+    net.to(dtype)
     if last:
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     scheduler = DDIMScheduler()
@@ -147,48 +154,50 @@ def their_sampling(case: Case, net: nn.Module, precision: Precision, last: bool)
     return run
 
 
-def our_sampling(model: Model, precision: Precision) -> Run:
-    """DDIM as ``castalia sample`` does it."""
-    how = DDPMOptions(sampler="ddim", steps=STEPS, grid="leading")
-    model.eval()
-    return lambda: api.draw(model, SAMPLES, options=how, precision=precision)
-
-
 def rows(options: Options) -> Iterator[Row]:
     """Both sizes, training and sampling, both precisions, both layouts of theirs; and the defaults."""
     for case in CASES[:1] if options.quick else CASES:
-        for work, target, sides in (
-            (f"training step, batch {case.batch}", 1.1, training),
-            (f"{STEPS} steps of DDIM, {SAMPLES} samples", 1.3, sampling),
+        for work, target, ours, theirs in (
+            (f"training step, batch {case.batch}", 1.1, our_training, their_training),
+            (f"{STEPS} steps of DDIM, {SAMPLES} samples", 1.3, our_sampling, their_sampling),
         ):
-            for precision, last in product(PRECISIONS, (False, True)):
-                mine, theirs = sides(case, precision, last)
+            for precision in PRECISIONS:
                 ceiling = ceilings.convolution(getattr(torch, precision), options.threads)
-                yield alternate(mine, theirs, options.rounds).row(
-                    "unet",
-                    f"{case.name}: {work}, {precision}",
-                    "diffusers, channels-last" if last else "diffusers",
-                    target=None if last else target,
-                    gflop=gflop(mine),
-                    ceiling=(f"convolution {precision}", ceiling),
-                    profile=profile(mine),
-                )
+                run = ours(case, precision)
+                count, shares = gflop(run), profile(run)
+                for last in (False, True):
+                    with (
+                        Side(ours, case, precision, threads=options.threads, ours=True) as mine,
+                        Side(theirs, case, precision, last, threads=options.threads) as other,
+                    ):
+                        timing = alternate(mine, other, options.rounds)
+                    yield timing.row(
+                        "unet",
+                        f"{case.name}: {work}, {precision}",
+                        "diffusers, channels-last" if last else "diffusers",
+                        target=None if last else target,
+                        gflop=count,
+                        ceiling=(f"convolution {precision}", ceiling),
+                        profile=shares,
+                    )
         yield from _defaults(case, options)
 
 
-def _defaults(case: Case, options: Options) -> Iterator[Row]:
-    """What a person meets who changes nothing."""
+DEFAULT_STEPS = 5
+"""Training steps of one timing at defaults."""
+
+
+def their_default_training(case: Case) -> Run:
+    """Steps as diffusers' training example makes them."""
     from diffusers import DDPMScheduler
 
-    model, net = pair(case)
-    shape = (512, case.channels, case.side, case.side)
-    scheduler, pixels = DDPMScheduler(), torch.randint(0, 256, shape, dtype=torch.uint8)
+    net = pair(case)[1]
+    scheduler, pixels = DDPMScheduler(), pictures(case)
     optimizer = torch.optim.AdamW(net.train().parameters(), 1e-4, betas=(0.95, 0.999), weight_decay=1e-6, eps=1e-8)
-    steps = 5
 
-    def theirs() -> None:
-        for _ in range(steps):
-            clean = pixels[torch.randint(512, (case.batch,))].float() / 127.5 - 1
+    def run() -> None:
+        for _ in range(DEFAULT_STEPS):
+            clean = pixels[torch.randint(len(pixels), (case.batch,))].float() / 127.5 - 1
             noise, t = torch.randn_like(clean), torch.randint(1000, (case.batch,))
             loss = F.mse_loss(net(scheduler.add_noise(clean, noise, t), t).sample, noise)
             loss.backward()
@@ -196,39 +205,50 @@ def _defaults(case: Case, options: Options) -> Iterator[Row]:
             optimizer.step()
             optimizer.zero_grad()
 
-    mine = HeldTraining(
-        Recipe(
-            "ddpm",
-            DDPMConfig(unet=case.config),
-            Data("digits"),
-            Training(
-                steps=10**6,
-                batch_size=case.batch,
-                lr=1e-4,
-                threads=options.threads,
-                checkpoint_every=10**9,
-                sample_every=10**9,
-                samples=1,
-            ),
+    return run
+
+
+def pictures(case: Case) -> Tensor:
+    """Random ones, ``uint8``."""
+    return torch.randint(0, 256, (512, case.channels, case.side, case.side), dtype=torch.uint8)
+
+
+def _defaults(case: Case, options: Options) -> Iterator[Row]:
+    """What a person meets who changes nothing."""
+    recipe = Recipe(
+        "ddpm",
+        DDPMConfig(unet=case.config),
+        Data("digits"),
+        Training(
+            steps=10**6,
+            batch_size=case.batch,
+            lr=1e-4,
+            threads=options.threads,
+            checkpoint_every=10**9,
+            sample_every=10**9,
+            samples=1,
         ),
-        ImageArray(pixels.numpy(), name="random"),
-        steps,
     )
-    try:
-        yield alternate(mine, theirs, options.rounds).row(
-            "unet",
-            f"{case.name}: training step, batch {case.batch}, each at its defaults",
-            "diffusers",
-            target=2.0,
-            per=steps,
-            note="ours is castalia's loop with averaging and checks",
-        )
-    finally:
-        chosen = mine.precision()
-        mine.close()
-    yield alternate(
-        our_sampling(model, chosen), their_sampling(case, pair(case)[1], "float32", False), options.rounds
-    ).row(
+    data = ImageArray(pictures(case).numpy(), name="random")
+    with (
+        Side(HeldTraining, recipe, data, DEFAULT_STEPS, threads=options.threads, ours=True) as mine,
+        Side(their_default_training, case, threads=options.threads) as other,
+    ):
+        timing, chosen = alternate(mine, other, options.rounds), mine.ask("precision")
+    yield timing.row(
+        "unet",
+        f"{case.name}: training step, batch {case.batch}, each at its defaults",
+        "diffusers",
+        target=2.0,
+        per=DEFAULT_STEPS,
+        note="ours is castalia's loop with averaging and checks",
+    )
+    with (
+        Side(our_sampling, case, chosen, threads=options.threads, ours=True) as mine,
+        Side(their_sampling, case, "float32", False, threads=options.threads) as other,
+    ):
+        timing = alternate(mine, other, options.rounds)
+    yield timing.row(
         "unet",
         f"{case.name}: {STEPS} steps of DDIM, {SAMPLES} samples, each at its defaults (ours: {chosen})",
         "diffusers",

@@ -20,6 +20,7 @@ import torch
 
 from benchmarks import ceilings
 from benchmarks.harness import Options, Row, Run, alternate, gflop, profile
+from benchmarks.sides import Side
 from castalia import recipes
 from castalia.catalogue import entry
 from castalia.configuration import Recipe, Schedule, Training
@@ -91,7 +92,7 @@ def step(batch: int) -> tuple[VAE, Run]:
 
 def rows(options: Options) -> Iterator[Row]:
     """Equal work, then each at its own defaults."""
-    os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # also of the other processes
     n, epochs = (2_560, 1) if options.quick else (12_800, 5)
     pixels = np.random.default_rng(0).integers(0, 256, (n, 1, 28, 28), dtype=np.uint8)
     steps = epochs * n // 128
@@ -103,26 +104,32 @@ def rows(options: Options) -> Iterator[Row]:
         precision="float32",
         threads=options.threads,
     )
-    count = gflop(step(128)[1])
-    mine = ours(pixels, equal)
-    yield alternate(mine, theirs(pixels, epochs, 128, 1e-3), options.rounds).row(
-        "vae",
-        f"train a 784-{HIDDEN}-{LATENTS} perceptron, {n:,} pictures, {epochs} epochs, batch 128, float32",
-        "pythae",
-        target=1.8,
-        per=steps,
-        gflop=count,
-        ceiling=("matrix product float32", ceilings.matmul(torch.float32, options.threads)),
-        profile=profile(mine),
-        note="a step, of the whole pipeline's time",
-    )
+    with (
+        Side(ours, pixels, equal, threads=options.threads, ours=True) as mine,
+        Side(theirs, pixels, epochs, 128, 1e-3, threads=options.threads) as other,
+    ):
+        yield alternate(mine, other, options.rounds).row(
+            "vae",
+            f"train a 784-{HIDDEN}-{LATENTS} perceptron, {n:,} pictures, {epochs} epochs, batch 128, float32",
+            "pythae",
+            target=1.8,
+            per=steps,
+            gflop=gflop(step(128)[1]),
+            ceiling=("matrix product float32", ceilings.matmul(torch.float32, options.threads)),
+            profile=profile(ours(pixels, equal)),
+            note="a step, of the whole pipeline's time",
+        )
     usual = Training(steps=steps, threads=options.threads)
-    yield alternate(ours(pixels, usual), theirs(pixels, epochs, 64, 1e-4), options.rounds).row(
-        "vae",
-        f"the same network and {epochs} epochs, each at its own defaults (ours: batch 128, precision measured; "
-        "pythae: batch 64)",
-        "pythae",
-        target=1.8,
-        per=epochs,
-        note="an epoch",
-    )
+    with (
+        Side(ours, pixels, usual, threads=options.threads, ours=True) as mine,
+        Side(theirs, pixels, epochs, 64, 1e-4, threads=options.threads) as other,
+    ):
+        yield alternate(mine, other, options.rounds).row(
+            "vae",
+            f"the same network and {epochs} epochs, each at its own defaults (ours: batch 128, precision measured; "
+            "pythae: batch 64)",
+            "pythae",
+            target=1.8,
+            per=epochs,
+            note="an epoch",
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ import pytest
 from benchmarks import __main__ as report
 from benchmarks import harness, loops, metrics, samplers, unet
 from benchmarks.harness import Options, Row, Timing, alternate, gflop, profile
-from benchmarks.held import HeldTraining
+from benchmarks.sides import HeldTraining, Side
 from castalia import recipes
 from castalia.core.data import Batch
 
@@ -57,7 +58,11 @@ def test_operations_are_counted_and_profiled() -> None:
     assert 0 < found[0][1] <= 1
 
 
-def test_a_held_training_runs_only_when_called() -> None:
+class _Enough(Exception):
+    pass
+
+
+def test_a_held_training_runs_in_pieces() -> None:
     data = loops.pictures(8, 64)
     drawn: list[int] = []
     plain = data.batch
@@ -68,21 +73,37 @@ def test_a_held_training_runs_only_when_called() -> None:
 
     data.batch = batch  # type: ignore[method-assign]
     held = HeldTraining(loops.quiet(recipes.recipe("vae-digits"), 1, batch_size=8), data, 3)
-    try:
-        before = len(drawn)
-        time.sleep(0.05)
-        assert len(drawn) == before
-        held()
-        assert len(drawn) == before + 3
-    finally:
-        held.close()
+    seen: list[int] = []
+
+    def turn() -> None:
+        seen.append(len(drawn))
+        if len(seen) == 3:
+            raise _Enough
+
+    with pytest.raises(_Enough):
+        held.drive(turn)
+    assert np.diff(seen).tolist() == [3, 3]
 
 
-def test_a_held_training_tells_its_error() -> None:
+def test_a_side_is_timed_in_its_own_process() -> None:
+    with Side(functools.partial, time.sleep, 0.05) as side:
+        wall, cpu = side.seconds()
+    assert 0.05 <= wall < 5
+    assert cpu < 0.05
+
+
+def test_a_side_that_is_a_training_answers_and_ends() -> None:
+    recipe = loops.quiet(recipes.recipe("vae-digits"), 1, batch_size=8)
+    with Side(HeldTraining, recipe, loops.pictures(8, 64), 3, ours=True) as side:
+        assert side.seconds()[0] > 0
+        assert side.ask("precision") == "float32"
+
+
+def test_a_side_tells_its_error() -> None:
     recipe = loops.quiet(recipes.recipe("vae-digits"), 1, batch_size=8)
     broken = replace(recipe, config=replace(recipe.config, widths=(4, 4, 4, 4, 4, 4)))  # type: ignore[arg-type]
-    with pytest.raises(Exception, match="too small"):
-        HeldTraining(broken, loops.pictures(8, 64), 3)
+    with pytest.raises(RuntimeError, match="too small"):
+        Side(HeldTraining, broken, loops.pictures(8, 64), 3)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the peers

@@ -12,6 +12,10 @@ from collections.abc import Sequence
 
 from castalia.cli.parser import make_parser
 from castalia.core.errors import CastaliaError
+from castalia.core.memory import keep_memory
+
+COMPUTE = ("train", "sample", "edit", "evaluate", "compare", "features", "demo")
+"""Verbs that run networks."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,6 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as stop:
         return int(stop.code or 0)
     warnings.showwarning = _show_warning
+    if arguments is None and options.verb in COMPUTE:  # the process is ours
+        keep_memory()
     try:
         from castalia.cli import verbs
 
