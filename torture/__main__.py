@@ -18,7 +18,7 @@ from pathlib import Path
 
 from torture.report import Options, Row, table, write, write_page
 
-PARTS = ("kills", "rounds", "disks", "damage", "poison", "readers", "endurance")
+PARTS = ("kills", "pairs", "rounds", "disks", "damage", "poison", "readers", "endurance")
 """Modules with a function ``run(options) -> list[Row]``."""
 
 

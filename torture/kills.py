@@ -21,7 +21,6 @@ from pathlib import Path
 from castalia import checkpoints, recipes
 from castalia.catalogue import CATALOGUE
 from castalia.core.errors import CastaliaError
-from torture import pairs
 from torture.processes import Fresh, Process, Server, await_moment, catches, environment, finish, server
 from torture.report import Options, Row
 from torture.same import differences, measured
@@ -42,7 +41,7 @@ OPERATIONS = {"checkpoint": 24, "publish": 6, "removal": 10, "samples": 10, "sta
 
 
 def run(options: Options) -> list[Row]:
-    """Kill trainings and evaluations of every system, and one of two processes."""
+    """Kill trainings and evaluations of every system."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # started in the background of a shell; children inherit it
         signal.signal(signal.SIGINT, signal.default_int_handler)
     names = options.systems or (("vae",) if options.short else tuple(CATALOGUE))
@@ -63,7 +62,6 @@ def run(options: Options) -> list[Row]:
             rows.append(shaken.evaluations(plan))
             options.say(f"  {rows[-1].what}: {rows[-1].note}")
             shutil.rmtree(folder)
-    rows.append(pairs.row(options, names, {name: train(name) for name in names}))
     return rows
 
 

@@ -9,6 +9,8 @@ import signal
 import time
 from pathlib import Path
 
+from castalia.catalogue import CATALOGUE
+from torture.kills import train
 from torture.processes import PATIENCE, Fresh, await_moment, environment, finish, offspring
 from torture.report import Options, Row
 from torture.same import differences
@@ -25,21 +27,31 @@ CHAIN = 3
 COMMAND = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "castalia"]
 
 
-def row(options: Options, names: tuple[str, ...], commands: dict[str, list[str]]) -> Row:
+def run(options: Options) -> list[Row]:
+    """Kill one of two processes of every system, each with the whole model and each with half of it."""
+    names = options.systems or (("vae",) if options.short else tuple(CATALOGUE))
+    commands = {name: train(name) for name in names}
+    return [row(options, names, commands, shard=shard) for shard in (False, True)]
+
+
+def row(options: Options, names: tuple[str, ...], commands: dict[str, list[str]], *, shard: bool = False) -> Row:
     """Kill one of two processes at a random moment, of start-up too; the launcher ends, and a resume gives the same.
 
     Args:
         options: how long.
         names: of the systems.
         commands: the training of each, without its folder.
+        shard: whether each process holds a part of the model, and writes a part of each checkpoint.
     """
+    kind = "sharded" if shard else "pair"
+    commands = {name: [*command, *(["--shard"] if shard else [])] for name, command in commands.items()}
     failures: list[str] = []
     ends: list[float] = []
     ranks = [0, 0]
     runs = late = 0
     for name in names:
-        dice = random.Random(f"{options.seed} {name} pair")
-        straight = options.folder / f"{name}-pair" / "straight" / "run"
+        dice = random.Random(f"{options.seed} {name} {kind}")
+        straight = options.folder / f"{name}-{kind}" / "straight" / "run"
         started = time.monotonic()
         if (code := finish(launch(commands[name], straight, options.folder))) != 0:
             failures.append(f"{name}: uninterrupted, exit code {code}")
@@ -62,16 +74,17 @@ def row(options: Options, names: tuple[str, ...], commands: dict[str, list[str]]
                     wanted -= 1
             if (code := finish(launch(commands[name], run, options.folder, "--resume"))) != 0:
                 failures.append(f"{name}: the last resume ended with {code}")
-            failures += [f"{name}, two processes: {text}" for text in differences(straight, run)]
+            failures += [f"{name}, {kind}: {text}" for text in differences(straight, run)]
             runs += 1
-        shutil.rmtree(options.folder / f"{name}-pair")
+        shutil.rmtree(options.folder / f"{name}-{kind}")
     note = (
         f"rank 0 killed {ranks[0]} times, rank 1 {ranks[1]} times; the launcher ended after at most "
         f"{max(ends, default=0):.1f} s, on average {sum(ends) / max(len(ends), 1):.1f} s; {late} came too late; "
         f"{runs} whole runs"
     )
-    what = f"two processes, one killed ({', '.join(names)}): no hang, and the resumed run equals the uninterrupted one"
-    return Row("kills", what, len(ends), tuple(failures), note)
+    who = "two processes with half of the model each" if shard else "two processes"
+    what = f"{who}, one killed ({', '.join(names)}): no hang, and the resumed run equals the uninterrupted one"
+    return Row("pairs", what, len(ends), tuple(failures), note)
 
 
 def launch(command: list[str], run: Path, folder: Path, *more: str) -> Fresh:
