@@ -92,3 +92,14 @@ def test_a_process_without_rows(tmp_path: Path) -> None:
     for rank, (first, rows) in enumerate(((0, 1), (1, 0))):
         save_part(tmp_path, "model", (rank, 2), {"w": torch.ones(rows, 3)}, {"w": Rows(first, 1)}, {})
     assert load_parts(tmp_path, "model")[0]["w"].shape == (1, 3)
+
+
+def test_parts_do_not_depend_on_the_order_of_names(tmp_path: Path) -> None:
+    """A resumed run gives its moments in another order."""
+    tensors, rows = {"a": torch.ones(2, 3), "b": torch.zeros(1, 3)}, {"a": Rows(0, 4), "b": Rows(0, 2)}
+    found = []
+    for order in (["a", "b"], ["b", "a"]):
+        save_part(tmp_path, "m", (0, 1), {k: tensors[k] for k in order}, {k: rows[k] for k in order}, {})
+        path = next(tmp_path.glob("m-*"))
+        found.append((read_metadata(path), load_tensors(path)[0]["a"].tolist()))
+    assert found[0] == found[1]

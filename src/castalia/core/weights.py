@@ -105,7 +105,7 @@ def save_part(
     places = {key: [r.first, r.total] for key, r in rows.items() if key in tensors}
     rank, size = number
     path = folder / f"{name}-{rank + 1:05d}-of-{size:05d}.safetensors"
-    save_tensors(path, tensors, {**metadata, "castalia.rows": json.dumps(places)})
+    save_tensors(path, tensors, {**metadata, "castalia.rows": json.dumps(places, sort_keys=True)})
 
 
 def load_parts(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
