@@ -74,6 +74,21 @@ def test_numbers_align_and_rows_must_fit():
         Page("t").table(["a", "b"], [["only one"]])
 
 
+def test_measurements_in_two_units_get_two_rows():
+    value = {"interval": None, "kind": "exact", "n": 3, "seed": 0, "detail": ""}
+    runs = {
+        "binary": {"nll": {"value": 82.0, "unit": "nats of binary values", **value}},
+        "grey": {
+            "nll": {"value": 924.0, "unit": "nats", **value},
+            "nll_floor": {"value": 1.5, "unit": "nats", **value},
+        },
+    }
+    rows = re.findall(r"<tr>(.*?)</tr>", Page("t").metrics(runs).html(), re.DOTALL)
+    cells = [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row) for row in rows]
+    assert ["nll", "nats of binary values", "82", "–", "–", "–"] in cells
+    assert ["nll", "nats", "–", "924", "1.5", "–"] in cells
+
+
 def test_curve_stays_inside_its_axes_and_skips_what_is_not_finite():
     svg = curve_svg(
         {"loss": [(0, 5.0), (1, float("nan")), (2, -3.0), (3, 1.0)], "one": [(1.5, 2.0)], "none": []},

@@ -260,28 +260,29 @@ def baselines(
     pixel_kind = "exact, in expectation over the binarisation" if binarise == "dynamic" else "exact"
     mixture_kind = "bound (uniform dequantisation)" if isinstance(best.mixture, FullGaussians) else "exact"
     tried = "; ".join(f"{title}: {nats:.5g} nats" for title, nats in best.tried.items())
+    of = "" if binarise == "none" else " of binary values"
+    nats = f"nats{of}"
     found = {
         "pixels": mean_metric(
             torch.cat(pixel_nats).numpy(),
-            "nats",
+            nats,
             pixel_kind,
             seed,
             f"independent pixels, fitted to {len(x)} examples of {train.name}{suffix}",
         ),
         "mixture": mean_metric(
             torch.cat(mixture_nats).numpy(),
-            "nats",
+            nats,
             mixture_kind,
             seed,
             f"{best.mixture.title}, {best.mixture.k} components, smoothing {best.strength:g}, fitted to "
             f"{best.examples} examples of {train.name} (held out: {tried}){suffix}",
         ),
     }
-    unit = "bits/dim" if binarise == "none" else "bits/dim of binary values"
     out: dict[str, Metric] = {}
     for name, metric in found.items():
         out[f"baseline_{name}_nll"] = metric
-        out[f"baseline_{name}_bits_per_dim"] = metric.scaled(1 / (spec.dims * math.log(2)), unit)
+        out[f"baseline_{name}_bits_per_dim"] = metric.scaled(1 / (spec.dims * math.log(2)), f"bits/dim{of}")
     return out
 
 

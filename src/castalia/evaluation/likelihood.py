@@ -49,6 +49,11 @@ def is_binary(preprocessing: str) -> bool:
     return "binaris" in preprocessing
 
 
+def nats_unit(preprocessing: str) -> str:
+    """The unit of a likelihood; nats of binary values are not to be compared with those of 256 levels."""
+    return "nats of binary values" if is_binary(preprocessing) else "nats"
+
+
 def batch_rows(spec: Spec, samples: int = 1) -> int:
     """Examples measured at once, such that the memory stays bounded."""
     return max(1, min(256, VALUES_AT_ONCE // dims(spec), PAIRS_AT_ONCE // samples))
@@ -119,7 +124,7 @@ def measure(
     seed: int = 0,
     show: Show | None = None,
 ) -> dict[str, Metric]:
-    """Negative log-likelihood: ``nll`` (nats), ``bits_per_dim``, and ``elbo`` where the model has a bound.
+    """Negative log-likelihood: ``nll`` (see :func:`nats_unit`), ``bits_per_dim``, and ``elbo`` where there is a bound.
 
     Args:
         model: what is measured.
@@ -139,12 +144,13 @@ def measure(
         raise UsageError(f"samples must be at least 1, and refine 0 or at least {MIN_REFINED}.")
     plain = log_likelihoods(model, data, ids, samples=1, seed=seed, show=show)
     detail, nats = plain.preprocessing, -plain.nats.numpy()
+    unit = nats_unit(detail)
     if plain.kind != "bound":
-        nll = mean_metric(nats, "nats", _kind(plain), seed, detail)
+        nll = mean_metric(nats, unit, _kind(plain), seed, detail)
         return {"nll": nll, "bits_per_dim": _bits(nll, data.spec)}
     out: dict[str, Metric] = {}
     if samples == 1:
-        out["nll"] = mean_metric(nats, "nats", _kind(plain), seed, detail)
+        out["nll"] = mean_metric(nats, unit, _kind(plain), seed, detail)
     elif refine and refine < len(ids):
         rough = max(1, samples // 100)
         first = nats
@@ -155,12 +161,12 @@ def measure(
         value, interval = two_phase(first, chosen, -fine.nats.numpy())
         kind = f"estimate of the K = {samples} bound"
         how = f"K = {rough} on {len(ids)} examples, corrected by K = {samples} on {refine} of them; {detail}"
-        out["nll"] = Metric(value, "nats", kind, len(ids), seed, interval, how)
+        out["nll"] = Metric(value, unit, kind, len(ids), seed, interval, how)
     else:
         full = log_likelihoods(model, data, ids, samples=samples, seed=seed, show=show)
-        out["nll"] = mean_metric(-full.nats.numpy(), "nats", _kind(full), seed, detail)
+        out["nll"] = mean_metric(-full.nats.numpy(), unit, _kind(full), seed, detail)
     out["bits_per_dim"] = _bits(out["nll"], data.spec)
-    out["elbo"] = mean_metric(nats, "nats", "bound (K = 1)", seed, f"negative ELBO, less is better; {detail}")
+    out["elbo"] = mean_metric(nats, unit, "bound (K = 1)", seed, f"negative ELBO, less is better; {detail}")
     return out
 
 

@@ -109,7 +109,7 @@ class Page:
         return self._add(f'<div class="wide">{table}{note}</div>')
 
     def metrics(self, runs: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Page:
-        """Add a table of measurements: a row for each metric, a column for each run, then floor and ceiling.
+        """Add a table of measurements: a row for each metric and unit, a column for each run, then floor and ceiling.
 
         Args:
             runs: metrics by name, as ``results.json`` has them, for each run by its name.
@@ -117,9 +117,11 @@ class Page:
         names = dict.fromkeys(name for m in runs.values() for name in m if not name.endswith(SUFFIXES))
         rows: list[list[Cell]] = []
         for name in names:
-            unit = next(m[name]["unit"] for m in runs.values() if name in m)
-            shared = [next((m[name + s] for m in runs.values() if name + s in m), None) for s in SUFFIXES]
-            rows.append([name, unit, *(_measured(m.get(name)) for m in runs.values()), *map(_measured, shared)])
+            # a row for each unit: what two runs measure in different ones is not to be compared
+            for unit in dict.fromkeys(m[name]["unit"] for m in runs.values() if name in m):
+                mine = [m if name in m and m[name]["unit"] == unit else {} for m in runs.values()]
+                shared = [next((m[name + s] for m in mine if name + s in m), None) for s in SUFFIXES]
+                rows.append([name, unit, *(_measured(m.get(name)) for m in mine), *map(_measured, shared)])
         return self.table(
             ["metric", "unit", *runs, "floor", "ceiling"],
             rows,
