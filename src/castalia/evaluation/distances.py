@@ -159,8 +159,8 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
     near = x[:1024].double().mean(0)  # taken off first, so that a large mean costs no digits
     total = torch.zeros_like(near)
     cov = torch.zeros(len(near), len(near), dtype=torch.float64)
-    for rows in x.split(1024):
-        centred = rows.double() - near
+    for rows in x.split(512):
+        centred = rows - near
         total += centred.sum(0)
         cov.addmm_(centred.T, centred)
     off = total / len(x)
