@@ -263,3 +263,26 @@ def test_doctor_runs(capsys: pytest.CaptureFixture[str]) -> None:
     main(["doctor", "--json"])
     report = json.loads(capsys.readouterr().out)
     assert "works" in report["checks"]["one training step"]
+
+
+ONE_OF_TWO = """
+import atexit, sys
+from castalia.cli.main import main
+class Last:
+    def __del__(self): print("taken apart")
+last = Last()
+atexit.register(lambda: print("at exit"))
+sys.argv = ["castalia", *sys.argv[1:]]
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize(("size", "apart"), [("1", True), ("2", False)])
+def test_one_of_several_processes_ends_without_taking_itself_apart(size: str, apart: bool) -> None:
+    """A thread of the process group that wants Python's lock at that moment would abort it."""
+    for arguments, code in ((["models"], 0), (["data", "nowhere"], 2)):
+        command = [sys.executable, "-c", ONE_OF_TWO, *arguments]
+        done = subprocess.run(command, env=os.environ | {"WORLD_SIZE": size}, capture_output=True, text=True)
+        assert done.returncode == code, done.stderr
+        assert done.stdout.count("at exit") == 1
+        assert ("taken apart" in done.stdout) == apart

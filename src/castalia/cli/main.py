@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 terminated.
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import warnings
@@ -19,7 +20,26 @@ COMPUTE = ("train", "sample", "edit", "evaluate", "compare", "features", "demo")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code."""
+    """Run the command line and return its exit code; one of several processes ends instead."""
+    code = _run(arguments)
+    if arguments is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        _leave(code)
+    return code
+
+
+def _leave(code: int) -> None:
+    """End the process, but do not take the interpreter apart.
+
+    FSDP keeps its process group, and the group its threads, for as long as the process lives. Where one of them wants
+    Python's lock while the interpreter ends, the whole process is aborted, after all its work is done.
+    """
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = make_parser()
     try:
