@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
 from dataclasses import replace
@@ -53,7 +54,8 @@ MODELS = sorted(CATALOGUE)
 def two_processes(script: Path, *arguments: Path, seconds: float = 300) -> None:
     """Run a script under torchrun in two processes, and see that it ended well."""
     paths = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += ["-m", "tests.tools", str(script)]
     done = subprocess.run(
         [*command, *map(str, arguments)],
         capture_output=True,
@@ -63,3 +65,11 @@ def two_processes(script: Path, *arguments: Path, seconds: float = 300) -> None:
         env={**os.environ, "PYTHONPATH": paths},
     )
     assert done.returncode == 0, done.stderr[-4000:]
+
+
+if __name__ == "__main__":  # a script of one of several processes, which leaves as the command line does
+    sys.argv = sys.argv[1:]
+    runpy.run_path(sys.argv[0], run_name="__main__")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
