@@ -7,6 +7,7 @@ vae.py       training beside pythae
 unet.py      training and sampling beside diffusers
 samplers.py  steps of the samplers beside diffusers' schedulers
 loops.py     the training loop beside a bare one
+memory.py    ours with memory that is kept, beside ours without
 metrics.py   distances beside torchmetrics and prdc
 start.py     commands, imports, first step, memory
 

@@ -26,6 +26,7 @@ from castalia.runs import open_run
 from castalia.training.loop import train
 
 GO = ""
+"""Tells a process to run; every other word is the name of a method of its work."""
 
 
 class Driven(Protocol):

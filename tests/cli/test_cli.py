@@ -286,3 +286,14 @@ def test_one_of_several_processes_ends_without_taking_itself_apart(size: str, ap
         assert done.returncode == code, done.stderr
         assert done.stdout.count("at exit") == 1
         assert ("taken apart" in done.stdout) == apart
+
+
+def test_a_process_of_its_own_that_computes_keeps_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    for words in (["evaluate", "nowhere"], ["models"]):
+        monkeypatch.setattr("castalia.core.memory.keep_memory", lambda verb=words[0]: told.append(verb))
+        monkeypatch.setattr(sys, "argv", ["castalia", *words])
+        main()
+    assert told == ["evaluate"]
+    main(["evaluate", "nowhere"])  # in somebody else's process
+    assert told == ["evaluate"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -32,6 +33,19 @@ def run(what: str, **environment: str) -> tuple[str, int]:
     return told, int(faults)
 
 
+def test_the_heap_asks_for_large_pages() -> None:
+    if not Path("/sys/kernel/mm/transparent_hugepage").is_dir():
+        pytest.skip("this system has none")
+    look = "; print(open('/proc/self/smaps').read())"
+    for code, wanted in (("print(keep_memory())", True), ("print()", False)):
+        command = [sys.executable, "-c", "from castalia.core.memory import keep_memory; " + code + look]
+        found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        if found.startswith("False"):
+            pytest.skip("another C library, a preloaded allocator or limited addresses")
+        flags = [part.split("VmFlags:", 1)[1].splitlines()[0].split() for part in found.split("[heap]")[1:]]
+        assert any("hg" in of_one for of_one in flags) == wanted
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc only")
 def test_freed_memory_is_used_again() -> None:
     told, faults = run("keep")
@@ -42,6 +56,7 @@ def test_freed_memory_is_used_again() -> None:
 
 
 def test_wishes_of_the_environment_are_left_alone() -> None:
+    assert run("keep", LD_PRELOAD="")[0] == "False"
     assert run("keep", MALLOC_ARENA_MAX="2")[0] == "False"
     assert run("keep", GLIBC_TUNABLES="glibc.malloc.tcache_count=3")[0] == "False"
 

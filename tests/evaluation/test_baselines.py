@@ -134,6 +134,7 @@ def test_both_baselines_in_both_units():
     assert "Gaussians" in out["baseline_mixture_nll"].detail
     binary = baselines(train, data, all_ids(data), binarise="dynamic")
     assert binary["baseline_pixels_bits_per_dim"].unit == "bits/dim of binary values"
+    assert binary["baseline_mixture_nll"].unit == "nats of binary values"
     assert binary["baseline_pixels_bits_per_dim"].value == pytest.approx(1.0, abs=0.1)
     with pytest.raises(UsageError):
         baselines(Pictures(torch.zeros(5, 1, 3, 3, dtype=torch.uint8)), data, all_ids(data))

@@ -135,6 +135,7 @@ def test_binary_bits_are_named_as_such():
     data = random_pictures(10)
     out = measure(Binary(), data, all_ids(data), samples=1)
     assert out["bits_per_dim"].unit == "bits/dim of binary values"
+    assert out["nll"].unit == out["elbo"].unit == "nats of binary values"
     assert "dynamic binarisation" in out["nll"].detail
 
 

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 terminated.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import sys
 import warnings
@@ -13,7 +14,6 @@ from collections.abc import Sequence
 
 from castalia.cli.parser import make_parser
 from castalia.core.errors import CastaliaError
-from castalia.core.memory import keep_memory
 
 COMPUTE = ("train", "sample", "edit", "evaluate", "compare", "features", "demo")
 """Verbs that run networks."""
@@ -22,7 +22,7 @@ COMPUTE = ("train", "sample", "edit", "evaluate", "compare", "features", "demo")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; one of several processes ends instead."""
     code = _run(arguments)
-    if arguments is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if arguments is None and os.environ.get("WORLD_SIZE", "1") != "1":
         _leave(code)
     return code
 
@@ -30,12 +30,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _leave(code: int) -> None:
     """End the process, but do not take the interpreter apart.
 
-    FSDP keeps its process group, and the group its threads, for as long as the process lives. Where one of them wants
-    Python's lock while the interpreter ends, the whole process is aborted, after all its work is done.
+    FSDP keeps its process group, and the group its threads, for as long as the process lives. A process was seen to be
+    aborted there, after all its work was done; most likely by such a thread that wanted Python's lock too late.
     """
     atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # nobody listens any more
+        sys.stdout.flush()
+        sys.stderr.flush()
     os._exit(code)
 
 
@@ -48,6 +49,8 @@ def _run(arguments: Sequence[str] | None) -> int:
         return int(stop.code or 0)
     warnings.showwarning = _show_warning
     if arguments is None and options.verb in COMPUTE:  # the process is ours
+        from castalia.core.memory import keep_memory
+
         keep_memory()
     try:
         from castalia.cli import verbs

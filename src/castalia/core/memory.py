@@ -1,8 +1,8 @@
 """Memory that a process keeps for itself, so that a training step does not ask the system for it again each time.
 
 What a step frees is what the next step needs. The allocator of glibc gives large blocks back at once, and the system
-then maps and clears the same pages again: tens of thousands of times in a step of a convolutional network, which was
-measured to be a tenth of its time (``python -m benchmarks unet loops`` runs Castalia with and others without).
+then maps and clears the same pages again, tens of thousands of them in a step of a convolutional network
+(``python -m benchmarks memory`` measures what that costs).
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-import resource
 import sys
 from pathlib import Path
 
@@ -27,7 +26,7 @@ MOST_MAPPED = 32 << 20
 
 
 @functools.cache  # a second reservation would be another gigabyte
-def keep_memory(reserve: int = RESERVE) -> bool:
+def keep_memory() -> bool:
     """Tell the allocator to keep what is freed, in a range of large pages.
 
     For the start of a process that computes; a library should leave such things to the program that it is part of.
@@ -35,28 +34,25 @@ def keep_memory(reserve: int = RESERVE) -> bool:
     allocator is preloaded, where the environment has wishes of its own (``MALLOC_*``, ``GLIBC_TUNABLES``), or where
     addresses are limited.
 
-    Args:
-        reserve: bytes of addresses; 0 reserves none.
-
     Returns:
         Whether the allocator was told.
     """
-    wishes = any(name.startswith("MALLOC_") for name in os.environ) or "GLIBC_TUNABLES" in os.environ
-    if not sys.platform.startswith("linux") or wishes or "LD_PRELOAD" in os.environ:
+    if not sys.platform.startswith("linux"):
         return False
-    if any(
-        resource.getrlimit(which)[0] != resource.RLIM_INFINITY for which in (resource.RLIMIT_AS, resource.RLIMIT_DATA)
-    ):
+    import resource  # there is none elsewhere
+
+    wishes = any(name.startswith("MALLOC_") for name in os.environ) or "GLIBC_TUNABLES" in os.environ
+    limits = (resource.getrlimit(which)[0] for which in (resource.RLIMIT_AS, resource.RLIMIT_DATA))
+    if wishes or "LD_PRELOAD" in os.environ or any(limit != resource.RLIM_INFINITY for limit in limits):
         return False
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "gnu_get_libc_version"):
         return False
     libc.mallopt(M_MMAP_THRESHOLD, MOST_MAPPED)
     libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-    if reserve:
-        libc.mallopt(M_TOP_PAD, min(reserve, 2**31 - 1))
-        _grow(libc)
-        _use_large_pages(libc)
+    libc.mallopt(M_TOP_PAD, RESERVE)
+    _grow(libc)
+    _use_large_pages(libc)
     libc.mallopt(M_TOP_PAD, 2 * MOST_MAPPED)
     return True
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from castalia.core.data import Dataset, ImageSpec
 from castalia.core.errors import UsageError
 from castalia.core.rng import SampleRng
+from castalia.evaluation.likelihood import bits_per_dim, nats_unit
 from castalia.evaluation.metric import Metric, mean_metric, subset
 from castalia.evaluation.mixtures import Bernoullis, DiagonalGaussians, FullGaussians, Mixture
 from castalia.evaluation.progress import Show
@@ -260,19 +261,18 @@ def baselines(
     pixel_kind = "exact, in expectation over the binarisation" if binarise == "dynamic" else "exact"
     mixture_kind = "bound (uniform dequantisation)" if isinstance(best.mixture, FullGaussians) else "exact"
     tried = "; ".join(f"{title}: {nats:.5g} nats" for title, nats in best.tried.items())
-    of = "" if binarise == "none" else " of binary values"
-    nats = f"nats{of}"
+    unit = nats_unit(suffix)
     found = {
         "pixels": mean_metric(
             torch.cat(pixel_nats).numpy(),
-            nats,
+            unit,
             pixel_kind,
             seed,
             f"independent pixels, fitted to {len(x)} examples of {train.name}{suffix}",
         ),
         "mixture": mean_metric(
             torch.cat(mixture_nats).numpy(),
-            nats,
+            unit,
             mixture_kind,
             seed,
             f"{best.mixture.title}, {best.mixture.k} components, smoothing {best.strength:g}, fitted to "
@@ -282,7 +282,7 @@ def baselines(
     out: dict[str, Metric] = {}
     for name, metric in found.items():
         out[f"baseline_{name}_nll"] = metric
-        out[f"baseline_{name}_bits_per_dim"] = metric.scaled(1 / (spec.dims * math.log(2)), f"bits/dim{of}")
+        out[f"baseline_{name}_bits_per_dim"] = bits_per_dim(metric, spec)
     return out
 
 

@@ -147,7 +147,7 @@ def measure(
     unit = nats_unit(detail)
     if plain.kind != "bound":
         nll = mean_metric(nats, unit, _kind(plain), seed, detail)
-        return {"nll": nll, "bits_per_dim": _bits(nll, data.spec)}
+        return {"nll": nll, "bits_per_dim": bits_per_dim(nll, data.spec)}
     out: dict[str, Metric] = {}
     if samples == 1:
         out["nll"] = mean_metric(nats, unit, _kind(plain), seed, detail)
@@ -165,7 +165,7 @@ def measure(
     else:
         full = log_likelihoods(model, data, ids, samples=samples, seed=seed, show=show)
         out["nll"] = mean_metric(-full.nats.numpy(), unit, _kind(full), seed, detail)
-    out["bits_per_dim"] = _bits(out["nll"], data.spec)
+    out["bits_per_dim"] = bits_per_dim(out["nll"], data.spec)
     out["elbo"] = mean_metric(nats, unit, "bound (K = 1)", seed, f"negative ELBO, less is better; {detail}")
     return out
 
@@ -249,7 +249,6 @@ def _kind(likelihood: Likelihood) -> str:
     return likelihood.kind + (f" ({likelihood.detail})" if likelihood.detail else "")
 
 
-def _bits(nll: Metric, spec: Spec) -> Metric:
-    """Nats per example as bits per dimension; those of binary values are other bits, and the unit says so."""
-    unit = "bits/dim of binary values" if is_binary(nll.detail) else "bits/dim"
-    return nll.scaled(1 / (dims(spec) * math.log(2)), unit)
+def bits_per_dim(nll: Metric, spec: Spec) -> Metric:
+    """Nats per example as bits per dimension; where they are those of binary values, the unit still says so."""
+    return nll.scaled(1 / (dims(spec) * math.log(2)), nll.unit.replace("nats", "bits/dim"))

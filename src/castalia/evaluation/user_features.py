@@ -1,7 +1,7 @@
 """A feature network that the user brings, as an ONNX graph. With the Inception network of the FID the distance is FID.
 
 Why ONNX and not ``torch.export``'s ``.pt2``: reading a ``.pt2`` builds Python objects of any class from its constants
-(torch 2.13 calls ``torch.load(weights_only=False)``) and evaluates shape expressions as Python, so a file from a
+(torch 2.13 reads them with its restrictions switched off) and evaluates shape expressions as Python, so a file from a
 stranger could run code. An ONNX graph is data: operators by name, from onnxruntime's own table. It is
 handed over as bytes, so it cannot name other files either.
 

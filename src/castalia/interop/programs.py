@@ -95,7 +95,7 @@ def export_torch(run: Run, out: Path) -> list[Parity]:
     def write(call: _Call, folder: Path) -> tuple[Path, Runner]:
         path = folder / f"{call.name}.pt2"
         program = torch.export.export(call.module, call.inputs, dynamic_shapes=call.dynamic)
-        # example inputs would be stored as a pickle inside the archive
+        # example inputs would be stored as Python objects inside the archive
         program.example_inputs = None
         whole = io.BytesIO()  # torch's own writer ends the process where the disk is full
         torch.export.save(program, whole)

@@ -1,4 +1,4 @@
-"""Pictures in NumPy files: ``.npy`` and ``.npz``, never with pickled objects."""
+"""Pictures in NumPy files: ``.npy`` and ``.npz``, of numbers only."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def read_npy(path: Path, memory_limit: int) -> ArrayListing:
     """
     try:
         # Copy on write: the file is mapped, and nothing can alter it.
-        array = np.load(path, mmap_mode="c", allow_pickle=False)
+        array = np.load(path, mmap_mode="c", allow_pickle=False)  # safe: objects are refused
     except Exception as error:  # NumPy reads the header as Python text: syntax, tokens, nesting, memory
         raise DataError(f"{path}: not a .npy array that can be read ({_brief(error)}).") from error
     if not isinstance(array, np.ndarray):
@@ -71,7 +71,7 @@ def read_npz(path: Path, split: str | None, memory_limit: int) -> ArrayListing:
             for info in archive.infolist():
                 if info.file_size > MAX_ARRAY_BYTES:
                     raise DataError(f"{path}: {info.filename!a} declares {info.file_size} bytes; too large.")
-        with np.load(path, allow_pickle=False) as archive:
+        with np.load(path, allow_pickle=False) as archive:  # safe: objects are refused
             found = {key: archive[key] for key in archive.files}
             arrays = {key: a for key, a in found.items() if isinstance(a, np.ndarray)}  # other files are bytes
     except DataError:

@@ -52,7 +52,7 @@ def is_points(path: Path) -> bool:
     if suffix != ".npy" or not path.is_file():
         return suffix in SUFFIXES and path.is_file()
     try:
-        found = np.load(path, mmap_mode="r", allow_pickle=False)
+        found = np.load(path, mmap_mode="r", allow_pickle=False)  # safe: objects are refused
     except Exception:  # NumPy reads the header as Python text, which fails in many ways
         return False  # the reader of pictures says what is wrong with it
     return isinstance(found, np.ndarray) and found.ndim == 2 and found.dtype.kind == "f"
