@@ -89,7 +89,7 @@ def read_array(path: Path) -> Table:
         DataError: it is no such array, is empty, or holds values that are not finite in ``float32``.
     """
     try:
-        values = np.load(path, mmap_mode="c", allow_pickle=False)
+        values = np.load(path, mmap_mode="c", allow_pickle=False)  # safe: objects are refused
     except Exception as error:  # as above
         raise DataError(f"{path}: not a .npy array that can be read ({str(error)[:200]}).") from error
     if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind != "f" or 0 in values.shape:
