@@ -138,9 +138,12 @@ class VAE(Model[VAEConfig, ImageSpec], Density, Inference, Exportable):
 
     def initialise(self, data: Dataset, rng: Rng, parents: Mapping[str, Model]) -> None:
         """Set the base map to the mean and deviation of (at most 10,000 of) the data's pixels."""
-        grey = data.batch(some_of(data, 10_000)).x.float() / 255
+        blocks = data.batch(some_of(data, 10_000)).x.split(500)  # all of them as float32 would be new memory, and slow
+        count = sum(map(len, blocks))
+        mean = torch.stack([b.sum(0, dtype=torch.float32) for b in blocks]).sum(0) / count
+        variance = torch.stack([(b - mean).square_().sum(0) for b in blocks]).sum(0) / count
         with torch.no_grad():
-            self.base.copy_(self.pixels.base(grey.mean(0), grey.std(0, correction=0)))
+            self.base.copy_(self.pixels.base(mean / 255, variance.sqrt() / 255))
 
     # the objective
 
