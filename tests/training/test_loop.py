@@ -17,6 +17,7 @@ from castalia import catalogue, checkpoints, runs
 from castalia.configuration import Data, Schedule, Training
 from castalia.core.errors import Interrupted, NonFiniteError, RunError, UsageError
 from castalia.core.model import Model, build
+from castalia.core.threads import cores
 from castalia.training import loop, plan
 from castalia.training.loop import train
 from castalia.training.stage import stage_ends
@@ -244,6 +245,29 @@ def test_minutes_bound_the_training(data: Table, tmp_path: Path) -> None:
     newest = checkpoints.newest(run.checkpoints)
     assert newest is not None
     assert newest.step <= planned.steps
+
+
+@pytest.mark.skipif(cores() < 2, reason="takes two cores")
+def test_a_run_keeps_the_threads_that_were_free(
+    data: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(plan, "asked", lambda: None)
+    monkeypatch.setattr(plan, "free_threads", lambda most: most - 1)
+    wished = recipe("toy-stages", threads=0, steps=6)
+    run = train(wished, data, tmp_path / "run")
+    decided = plan.load(run.path / "plan.json", {})
+    assert decided is not None
+    assert decided.threads == cores() - 1
+    assert f"{cores() - 1} of {cores()} threads" in capsys.readouterr().err
+    monkeypatch.setattr(plan, "free_threads", lambda most: most)  # the other programs have ended
+    train(wished, data, tmp_path / "run", resume=True)
+    assert plan.load(run.path / "plan.json", {}) == decided
+    assert "keep cores busy" not in capsys.readouterr().err
+    monkeypatch.setattr(plan, "asked", cores)
+    train(wished, data, tmp_path / "asked", quiet=True)
+    decided = plan.load(tmp_path / "asked" / "plan.json", {})
+    assert decided is not None
+    assert decided.threads == cores()
 
 
 def test_stage_shares() -> None:

@@ -18,6 +18,9 @@ from castalia.core.errors import CastaliaError
 COMPUTE = ("train", "sample", "edit", "evaluate", "compare", "features", "demo")
 """Verbs that run networks."""
 
+TRAIN = ("train", "demo")
+"""Those of them that decide themselves how many threads a run has."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; one of several processes ends instead."""
@@ -53,6 +56,10 @@ def _run(arguments: Sequence[str] | None) -> int:
 
         keep_memory()
     try:
+        if arguments is None and options.verb in COMPUTE and options.verb not in TRAIN:
+            from castalia.core.threads import use_free_threads
+
+            use_free_threads()
         from castalia.cli import verbs
 
         return verbs.run(options)

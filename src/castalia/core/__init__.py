@@ -6,5 +6,7 @@ rng.py      randomness as an argument
 config.py   dataclasses to JSON and back, strictly
 weights.py  safetensors that verify themselves
 files.py    writes that survive a power cut
+memory.py   memory that a process keeps between steps
+threads.py  how many threads can run at once
 errors.py   errors that people read
 """

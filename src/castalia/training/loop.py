@@ -101,8 +101,9 @@ def train(
         world = stack.enter_context(parallel.world(device, shard=shard))
         torch.set_flush_denormal(True)
         stack.callback(torch.set_num_threads, torch.get_num_threads())
-        plan.check_threads(plan.threads_for(recipe, world))
-        torch.set_num_threads(plan.threads_for(recipe, world))
+        usual = plan.threads_for(recipe, world)
+        plan.check_threads(usual)
+        torch.set_num_threads(usual)
 
         # the run: new, or as it was left
         parallel.on_main(lambda: _open(recipe, data, out, resume), world)
@@ -135,9 +136,11 @@ def train(
                 child.compile()  # in place: the names in the state dict do not change
 
         # the plan: measured once per run
+        fewer: list[str] = []
         if decided is None:
             decided = parallel.on_main(lambda: _decide(recipe, run, model, data, world), world)
             torch.set_num_threads(decided.threads)
+            fewer = _fewer_threads(decided, usual)
         shards = Shards(model, world, decided.precision) if world.sharded else None
         stages = model.stages()
         steps, ends = decided.steps, stage_ends(stages, decided.steps)
@@ -152,7 +155,7 @@ def train(
         reporter = Reporter(run.path, steps, settings.tracker, quiet=quiet or not world.main)
         stack.callback(reporter.close)
         reporter.say(_opening(recipe, data, model, decided, state))
-        for sentence in [*data.notes, *_passed_over(run, found)]:
+        for sentence in [*data.notes, *_passed_over(run, found), *fewer]:
             reporter.say(f"Note: {sentence}")
         checkpoint_every = settings.checkpoint_every or max(1, steps // 20)
         sample_every = settings.sample_every or max(1, steps // 10)
@@ -317,6 +320,16 @@ def _passed_over(run: Run, found: checkpoints.Checkpoint | None) -> list[str]:
     return [f"damaged and passed over: {', '.join(newer)}"] if newer else []
 
 
+def _fewer_threads(decided: plan.Plan, usual: int) -> list[str]:
+    """A sentence where a new run has fewer threads than it would have on an idle machine."""
+    if decided.threads >= usual:
+        return []
+    return [
+        f"{decided.threads} of {usual} threads, because other programs keep cores busy, and threads that wait for a "
+        "core hold up the others. The run keeps this number; training.threads sets another."
+    ]
+
+
 def _decide(recipe: Recipe, run: Run, model: Model, data: Dataset, world: parallel.World) -> plan.Plan:
     """Measure one process's share of a step, alone, and store what follows from it."""
     alone = parallel.World(0, 1, 1, world.device)
@@ -331,7 +344,7 @@ def _decide(recipe: Recipe, run: Run, model: Model, data: Dataset, world: parall
 def _opening(recipe: Recipe, data: Dataset, model: Model, decided: plan.Plan, state: State) -> str:
     text = (
         f"{recipe.model}, {parameter_count(model):,} parameters, on {data.name}, {len(data):,} examples; "
-        f"{decided.precision} ({decided.reason}), {decided.threads} threads"
+        f"{decided.precision} ({decided.reason}), {decided.threads} thread{'s' * (decided.threads > 1)}"
     )
     return text + (f"; continuing after step {state.step:,}" if state.step else "")
 

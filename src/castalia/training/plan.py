@@ -2,7 +2,8 @@
 
 Measuring twice could decide twice, and another precision or another number of threads gives other last bits.
 The plan therefore stands in ``plan.json`` of the run, and the choice of precision is remembered per machine,
-so that two runs of one recipe agree as well.
+so that two runs of one recipe agree as well. Threads are all that are free at the start: two runs have the same number
+unless other programs kept cores busy, where the agreement is given up for a speed that may be a hundred times as high.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from castalia.core.config import from_json, to_json
 from castalia.core.errors import CastaliaError, RunError, UsageError
 from castalia.core.files import read_json, read_sealed, write_json, write_sealed
 from castalia.core.precision import Precision, bf16_is_native, precision_context
+from castalia.core.threads import asked, cores, free_threads
 from castalia.training.parallel import World
 
 PROBE_SECONDS = 0.6
@@ -57,10 +59,7 @@ def threads_for(recipe: Recipe, world: World) -> int:
     """Threads per process: what the recipe says, else an equal share of the cores this process may use."""
     if recipe.training.threads:
         return recipe.training.threads
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    asked = int(first) if first.isdecimal() and int(first) else cores
-    return max(1, min(asked, cores // world.local_size))
+    return max(1, min(asked() or cores(), cores() // world.local_size))
 
 
 def decide(recipe: Recipe, world: World, attempt: Callable[[], None]) -> Plan:
@@ -72,6 +71,9 @@ def decide(recipe: Recipe, world: World, attempt: Callable[[], None]) -> Plan:
         attempt: one step's forward and backward passes without any update; called inside the precision context.
     """
     training, threads = recipe.training, torch.get_num_threads()
+    if not training.threads and asked() is None and world.size == 1 and world.device.type == "cpu":
+        threads = free_threads(threads)
+        torch.set_num_threads(threads)
     precision, reason = training.precision, "asked for"
     if precision == "auto":
         precision, reason = _fastest(recipe, world, attempt)

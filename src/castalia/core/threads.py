@@ -1,0 +1,82 @@
+"""How many threads can run at once, which is fewer than there are cores where other programs keep some of them busy.
+
+The parts of one operation wait for each other. Where one of them has no core, all the others wait until the system
+gives it one, thousands of times in a training step: one busy program can make two threads a hundred times slower than
+one (``docs/log.md``).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import statistics
+import time
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+OPERATIONS = 800
+ELEMENTS = 1 << 15
+"""Numbers for each thread: torch gives a thread at least so many of an elementwise operation."""
+
+SLOWER = 3.0
+"""Threads that take this many times as long as a single one get in each other's way."""
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def asked() -> int | None:
+    """Threads that the environment asks for."""
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(first) if first.isdecimal() and int(first) else None
+
+
+def free_threads(most: int) -> int:
+    """How many of ``most`` threads do not have to wait for cores just now: all of them, one less, a half, a quarter...
+
+    Takes some milliseconds for each core, more where cores are busy.
+    """
+    before = torch.get_num_threads()
+    try:
+        numbers = torch.zeros(ELEMENTS * most)
+        alone = statistics.median(_seconds(numbers, 1, math.inf))  # which does not see when the thread had to pause
+        limit = SLOWER * OPERATIONS * alone
+        # twice, because anything can be late once
+        return next(
+            n for n in _fewer(most) if n == 1 or any(sum(_seconds(numbers, n, limit)) < limit for _ in range(2))
+        )
+    finally:
+        torch.set_num_threads(before)
+
+
+def use_free_threads() -> None:
+    """Set the threads of this process to those that are free, unless the environment says how many."""
+    if asked() is None:
+        torch.set_num_threads(free_threads(torch.get_num_threads()))
+
+
+def _fewer(most: int) -> Iterator[int]:
+    yield most
+    if most > 2:
+        yield most - 1
+    while most > 1:
+        most //= 2
+        yield most
+
+
+def _seconds(numbers: Tensor, threads: int, limit: float) -> list[float]:
+    """Times of many small operations, or of so many that they are over ``limit``."""
+    torch.set_num_threads(threads)
+    numbers.add_(1)  # the threads are made here
+    times: list[float] = []
+    total = 0.0
+    while len(times) < OPERATIONS and total < limit:
+        started = time.perf_counter()
+        numbers.add_(1)
+        times.append(time.perf_counter() - started)
+        total += times[-1]
+    return times
