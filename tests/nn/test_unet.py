@@ -252,17 +252,24 @@ def test_attention(dtype):
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize(
-    ("side", "size"), [((12, 12), (24, 24)), ((16, 9), (32, 18)), ((4, 4), (7, 7)), ((3, 4), (7, 8))]
+    ("examples", "side", "size"),
+    [
+        (4, (12, 12), (24, 24)),
+        (5, (16, 9), (32, 18)),
+        (32, (4, 4), (8, 8)),
+        (1, (12, 12), (24, 24)),
+        (2, (3, 4), (7, 8)),
+    ],
 )
-def test_enlarging_and_convolving_in_one(layout, side, size):
+def test_enlarging_and_convolving_in_one(layout, examples, side, size):
     """Values and gradients against the two steps, in float64 to 1e-12."""
     torch.manual_seed(0)
     conv = nn.Conv2d(3, 5, 3, padding=1).double().to(memory_format=layout)
-    h = torch.randn(2, 3, *side, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
+    h = torch.randn(examples, 3, *side, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
     results = []
     for call in (lambda: up_convolve(h, conv, size), lambda: conv(F.interpolate(h, size))):
         y = call()
-        assert y.shape == (2, 5, *size)
+        assert y.shape == (examples, 5, *size)
         results.append((y, *torch.autograd.grad(y.sin().sum(), (h, *conv.parameters()))))
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, atol=1e-12, rtol=0)
