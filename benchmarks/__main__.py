@@ -177,8 +177,8 @@ What torch's own kernels reach on this machine with the same number of threads, 
 
 ## Where our time goes
 
-Operations by their own processor time. While the profiler looks on, its records break up the memory that is free, so operations
-with large results are charged with new memory, and their shares are too large.
+Operations by their own processor time. While the profiler looks on, its records break up the memory that is free,
+so operations with large results are charged with new memory, and their shares are too large.
 
 | work | operations |
 |---|---|

@@ -83,9 +83,8 @@ class Bernoulli(PixelLikelihood):
         if rng is None:
             return grey
         drawn = rng.uniform("binarise", *x.shape[1:])
-        return torch.lt(
-            drawn, grey, out=drawn
-        )  # comparing into bool and turning that to float takes nine times as long
+        # comparing into bool and turning that to float takes nine times as long
+        return torch.lt(drawn, grey, out=drawn)
 
     def features(self, target: Tensor) -> Tensor:
         return (target * 2).sub_(1)
