@@ -130,7 +130,7 @@ def rows(options: Options) -> Iterator[Row]:
                     ceilings.matmul(getattr(torch, precision), options.threads),
                 ),
                 profile=profile(ours(pixels, equal, "threshold")),
-                note="a step, of the whole pipeline's time",
+                note="a step, of the whole pipeline's time; neither side draws binary pixels or averages weights",
             )
     usual = Training(steps=steps, threads=options.threads)
     with (

@@ -288,12 +288,15 @@ def test_one_of_several_processes_ends_without_taking_itself_apart(size: str, ap
         assert ("taken apart" in done.stdout) == apart
 
 
-def test_a_process_of_its_own_that_computes_keeps_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[str] = []
-    for words in (["evaluate", "nowhere"], ["models"]):
-        monkeypatch.setattr("castalia.core.memory.keep_memory", lambda verb=words[0]: told.append(verb))
+def test_a_process_of_its_own_that_computes_is_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is kept, and threads are counted except where each training counts its own."""
+    kept: list[str] = []
+    counted: list[str] = []
+    for words in (["evaluate", "nowhere"], ["train", "vae", "--data", "nowhere", "--out", "nowhere"], ["models"]):
+        monkeypatch.setattr("castalia.core.memory.keep_memory", lambda verb=words[0]: kept.append(verb))
+        monkeypatch.setattr("castalia.core.threads.use_free_threads", lambda verb=words[0]: counted.append(verb))
         monkeypatch.setattr(sys, "argv", ["castalia", *words])
         main()
-    assert told == ["evaluate"]
+    assert (kept, counted) == (["evaluate", "train"], ["evaluate"])
     main(["evaluate", "nowhere"])  # in somebody else's process
-    assert told == ["evaluate"]
+    assert (kept, counted) == (["evaluate", "train"], ["evaluate"])

@@ -257,8 +257,9 @@ def test_attention(dtype):
         (4, (12, 12), (24, 24)),
         (5, (16, 9), (32, 18)),
         (32, (4, 4), (8, 8)),
+        (32, (4, 4), (7, 7)),
+        (43, (3, 4), (7, 8)),
         (1, (12, 12), (24, 24)),
-        (2, (3, 4), (7, 8)),
     ],
 )
 def test_enlarging_and_convolving_in_one(layout, examples, side, size):

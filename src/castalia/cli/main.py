@@ -51,15 +51,9 @@ def _run(arguments: Sequence[str] | None) -> int:
     except SystemExit as stop:
         return int(stop.code or 0)
     warnings.showwarning = _show_warning
-    if arguments is None and options.verb in COMPUTE:  # the process is ours
-        from castalia.core.memory import keep_memory
-
-        keep_memory()
     try:
-        if arguments is None and options.verb in COMPUTE and options.verb not in TRAIN:
-            from castalia.core.threads import use_free_threads
-
-            use_free_threads()
+        if arguments is None and options.verb in COMPUTE:  # the process is ours
+            _prepare(options.verb)
         from castalia.cli import verbs
 
         return verbs.run(options)
@@ -77,6 +71,17 @@ def _run(arguments: Sequence[str] | None) -> int:
             raise
         print("castalia: out of memory; a smaller batch, network or picture needs less.", file=sys.stderr)
         return 1
+
+
+def _prepare(verb: str) -> None:
+    """Set up this process for computing."""
+    from castalia.core.memory import keep_memory
+
+    keep_memory()  # before anything large is allocated
+    if verb not in TRAIN:
+        from castalia.core.threads import use_free_threads
+
+        use_free_threads()
 
 
 def _show_warning(message: Warning | str, *rest: object, **more: object) -> None:

@@ -63,8 +63,7 @@ class Estimate:
 
 def _two(x: Tensor, y: Tensor, least: int = 2) -> tuple[Tensor, Tensor]:
     """Both sets in float64 with their common mean removed, which no distance here but the cubic one can see."""
-    _check(x, y, least)
-    x, y = x.double(), y.double()
+    x, y = _doubles(x, y, least)
     mean = (x.mean(0) + y.mean(0)) / 2
     return x - mean, y - mean
 
@@ -74,6 +73,11 @@ def _check(x: Tensor, y: Tensor, least: int = 2) -> None:
         raise ValueError(f"two sets of vectors of one length are needed, not {tuple(x.shape)} and {tuple(y.shape)}")
     if min(len(x), len(y)) < least:
         raise UsageError(f"A distance needs at least {least} examples of each kind, not {len(x)} and {len(y)}.")
+
+
+def _doubles(x: Tensor, y: Tensor, least: int = 2) -> tuple[Tensor, Tensor]:
+    _check(x, y, least)
+    return x.double(), y.double()
 
 
 def _error(a: Tensor, b: Tensor) -> float:
@@ -191,8 +195,7 @@ def kernel_distance(x: Tensor, y: Tensor) -> Estimate:
         x: features (M, F), M >= 2.
         y: features (N, F), N >= 2.
     """
-    _check(x, y)
-    return _discrepancy(x.double(), y.double(), _cubic)
+    return _discrepancy(*_doubles(x, y), _cubic)
 
 
 def energy_distance(x: Tensor, y: Tensor) -> Estimate:
@@ -222,8 +225,7 @@ def kernel_distance_subsets(
         size: examples of each set in one, at most M and N.
         seed: of the choice.
     """
-    _check(x, y, size)
-    x, y = x.double(), y.double()
+    x, y = _doubles(x, y, size)
     random = generator(seed, "kernel subsets")
     found = []
     for _ in range(subsets):

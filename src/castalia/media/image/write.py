@@ -105,7 +105,7 @@ def png_bytes(image: Image.Image, recipe: Mapping[str, Any] | None = None) -> by
     if recipe is not None:
         info.add_itxt(CHUNK, json.dumps(dict(recipe), allow_nan=False))
     out = io.BytesIO()
-    image.save(out, "PNG", pnginfo=info, compress_level=1)  # three times as fast as usual, a fifth larger
+    image.save(out, "PNG", pnginfo=info, compress_level=1)  # two to three times as fast, a quarter larger
     return out.getvalue()
 
 
