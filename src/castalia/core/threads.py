@@ -16,12 +16,15 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-OPERATIONS = 800
+LOOK = 0.05
+"""Seconds of work to look at: a system lends cores for some milliseconds at a time, in which all looks well."""
+
 ELEMENTS = 1 << 15
 """Numbers for each thread: torch gives a thread at least so many of an elementwise operation."""
 
-SLOWER = 3.0
-"""Threads that take this many times as long as a single one get in each other's way."""
+SLOWER = 1.5
+"""Threads that take this many times as long as a single one get in each other's way: 0.85 to 1.0 times are usual where
+all have cores, 1.7 to 2,000 where they do not."""
 
 
 def cores() -> int:
@@ -38,16 +41,18 @@ def asked() -> int | None:
 def free_threads(most: int) -> int:
     """How many of ``most`` threads do not have to wait for cores just now: all of them, one less, a half, a quarter...
 
-    Takes some milliseconds for each core, more where cores are busy.
+    Takes a twentieth of a second, more where cores are busy.
     """
     before = torch.get_num_threads()
     try:
         numbers = torch.zeros(ELEMENTS * most)
-        alone = statistics.median(_seconds(numbers, 1, math.inf))  # which does not see when the thread had to pause
-        limit = SLOWER * OPERATIONS * alone
+        alone = statistics.median(_seconds(numbers, 1, 800))  # which does not see when the thread had to pause
+        operations, limit = math.ceil(LOOK / alone), LOOK * SLOWER
         # twice, because anything can be late once
         return next(
-            n for n in _fewer(most) if n == 1 or any(sum(_seconds(numbers, n, limit)) < limit for _ in range(2))
+            n
+            for n in _fewer(most)
+            if n == 1 or any(sum(_seconds(numbers, n, operations, limit)) < limit for _ in range(2))
         )
     finally:
         torch.set_num_threads(before)
@@ -68,13 +73,13 @@ def _fewer(most: int) -> Iterator[int]:
         yield most
 
 
-def _seconds(numbers: Tensor, threads: int, limit: float) -> list[float]:
-    """Times of many small operations, or of so many that they are over ``limit``."""
+def _seconds(numbers: Tensor, threads: int, operations: int, limit: float = math.inf) -> list[float]:
+    """Times of small operations, of as many as are asked for or as come to ``limit``."""
     torch.set_num_threads(threads)
     numbers.add_(1)  # the threads are made here
     times: list[float] = []
     total = 0.0
-    while len(times) < OPERATIONS and total < limit:
+    while len(times) < operations and total < limit:
         started = time.perf_counter()
         numbers.add_(1)
         times.append(time.perf_counter() - started)
