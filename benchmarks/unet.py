@@ -1,4 +1,4 @@
-"""Our U-Net beside diffusers' ``UNet2DModel`` with the same weights: a training step, and 50 steps of DDIM.
+"""Our U-Net beside diffusers' ``UNet2DModel`` with the same weights: a training step, and steps of DDIM.
 
 Equal precision: the same arithmetic on both sides; ours in channels-last order as in Castalia's loop, theirs in torch's
 default order as diffusers' own scripts have it, and once more in channels-last order, which a person would have to
@@ -29,7 +29,7 @@ from castalia.core.precision import Precision, precision_context
 from castalia.interop.diffusers_layout import to_theirs, to_unet2d
 from castalia.media.image.array import ImageArray
 from castalia.models.diffusion.ddpm import DDPMConfig, DDPMOptions
-from castalia.nn.unet import UNet, UNetConfig, small_28
+from castalia.nn.unet import UNet, UNetConfig, ddpm_cifar, small_28
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
@@ -43,7 +43,9 @@ class Case:
         config: of the network.
         channels: of the pictures.
         side: of the pictures.
-        batch: of training.
+        batch: of training; 0 where only sampling is compared.
+        steps: of sampling.
+        samples: at once.
     """
 
     name: str
@@ -51,6 +53,8 @@ class Case:
     channels: int
     side: int
     batch: int
+    steps: int = 50
+    samples: int = 16
 
 
 CASES = (
@@ -62,11 +66,11 @@ CASES = (
         32,
         16,
     ),
+    Case("32-64-64, 28x28 grey", small_28(), 1, 28, 0, samples=1),
+    Case("128-256-256-256, 32x32 colour (Ho et al., CIFAR-10)", ddpm_cifar(), 3, 32, 0, 5),
 )
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
-STEPS = 50
-SAMPLES = 16
 
 
 def pair(case: Case) -> tuple[Model, nn.Module]:
@@ -125,8 +129,8 @@ def their_training(case: Case, precision: Precision, last: bool) -> Run:
 
 def our_sampling(case: Case, precision: Precision) -> Run:
     """DDIM as ``castalia sample`` does it."""
-    model, how = pair(case)[0].eval(), DDPMOptions(sampler="ddim", steps=STEPS, grid="leading")
-    return lambda: api.draw(model, SAMPLES, options=how, precision=precision)
+    model, how = pair(case)[0].eval(), DDPMOptions(sampler="ddim", steps=case.steps, grid="leading")
+    return lambda: api.draw(model, case.samples, options=how, precision=precision)
 
 
 def their_sampling(case: Case, precision: Precision, last: bool) -> Run:
@@ -141,12 +145,12 @@ def their_sampling(case: Case, precision: Precision, last: bool) -> Run:
     if dtype == torch.float32 and not last:
         pipeline = DDIMPipeline(net, scheduler)
         pipeline.set_progress_bar_config(disable=True)
-        return lambda: pipeline(batch_size=SAMPLES, num_inference_steps=STEPS, output_type="np")
+        return lambda: pipeline(batch_size=case.samples, num_inference_steps=case.steps, output_type="np")
 
     def run() -> None:
-        x = torch.randn(SAMPLES, case.channels, case.side, case.side, dtype=dtype)
+        x = torch.randn(case.samples, case.channels, case.side, case.side, dtype=dtype)
         x = x.to(memory_format=torch.channels_last) if last else x
-        scheduler.set_timesteps(STEPS)
+        scheduler.set_timesteps(case.steps)
         with torch.no_grad():
             for t in scheduler.timesteps:
                 x = scheduler.step(net(x, t).sample, t, x).prev_sample
@@ -155,12 +159,12 @@ def their_sampling(case: Case, precision: Precision, last: bool) -> Run:
 
 
 def rows(options: Options) -> Iterator[Row]:
-    """Both sizes, training and sampling, both precisions, both layouts of theirs; and the defaults."""
+    """Each network, training and sampling, both precisions, both layouts of theirs; and the defaults."""
     for case in CASES[:1] if options.quick else CASES:
         for work, target, ours, theirs in (
             (f"training step, batch {case.batch}", 1.1, our_training, their_training),
-            (f"{STEPS} steps of DDIM, {SAMPLES} samples", 1.3, our_sampling, their_sampling),
-        ):
+            (f"{case.steps} steps of DDIM, samples: {case.samples}", 1.3, our_sampling, their_sampling),
+        )[0 if case.batch else 1 :]:
             for precision in PRECISIONS:
                 ceiling = ceilings.convolution(getattr(torch, precision), options.threads)
                 run = ours(case, precision)
@@ -180,7 +184,8 @@ def rows(options: Options) -> Iterator[Row]:
                         ceiling=(f"convolution {precision}", ceiling),
                         profile=shares,
                     )
-        yield from _defaults(case, options)
+        if case.batch:
+            yield from _defaults(case, options)
 
 
 DEFAULT_STEPS = 5
@@ -250,7 +255,7 @@ def _defaults(case: Case, options: Options) -> Iterator[Row]:
         timing = alternate(mine, other, options.rounds)
     yield timing.row(
         "unet",
-        f"{case.name}: {STEPS} steps of DDIM, {SAMPLES} samples, each at its defaults (ours: {chosen})",
+        f"{case.name}: {case.steps} steps of DDIM, samples: {case.samples}, each at its defaults (ours: {chosen})",
         "diffusers",
         target=2.0,
     )

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from castalia.nn import winograd
+
 
 def pointwise(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """Apply a 1x1 convolution.
@@ -18,6 +20,24 @@ def pointwise(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """
     large = x.device.type == "cpu" and _examples(x) * math.prod(x.shape[1:]) > 1 << 17
     return F.conv2d(x, conv.weight, conv.bias, dilation=2 if large else 1)
+
+
+def convolve(conv: nn.Conv2d, x: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Apply a 3x3 convolution with padding 1, with another bias than its own if wanted.
+
+    Without gradients, float32 on a CPU takes the way of fewer multiplications (``winograd.py``) where that is faster.
+    Gradients of it would be slow, and an exported program would have it for every processor.
+    """
+    bias = conv.bias if bias is None else bias
+    if (
+        bias is not None
+        and x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and not (torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling())
+        and winograd.pays(x.shape, len(bias))
+    ):
+        return winograd.convolve(x, conv.weight, bias)
+    return F.conv2d(x, conv.weight, bias, padding=1)
 
 
 def _examples(x: Tensor) -> int:

@@ -30,7 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from castalia.nn.attention import PictureAttention
-from castalia.nn.convolutions import pointwise, up_convolve
+from castalia.nn.convolutions import convolve, pointwise, up_convolve
 from castalia.nn.embeddings import FourierFeatures, sinusoids
 from castalia.nn.groupnorm import GroupNorm
 
@@ -189,15 +189,15 @@ class ResidualBlock(nn.Module):
             assert size is not None
             h, x = F.interpolate(h, size), F.interpolate(x, size)
         if self.modulate:
-            h = self.norm2(self.conv1(h), scale_shift=e)
+            h = self.norm2(convolve(self.conv1, h), scale_shift=e)
         elif e.shape[0] != h.shape[0]:  # the same for all examples, as in sampling: part of the bias
             assert self.conv1.bias is not None
-            h = self.norm2(F.conv2d(h, self.conv1.weight, self.conv1.bias + e[0], padding=1))
+            h = self.norm2(convolve(self.conv1, h, self.conv1.bias + e[0]))
         else:
-            h = self.norm2(self.conv1(h), offset=e)
+            h = self.norm2(convolve(self.conv1, h), offset=e)
         if self.skip is not None:
             x = pointwise(self.skip, x)
-        y = x + self.conv2(self.dropout(h))
+        y = x + convolve(self.conv2, self.dropout(h))
         return y if self.gain == 1 else y * self.gain
 
 
