@@ -1,7 +1,8 @@
 """Pictures from tar shards beside the same pictures in memory: ``python -m benchmarks.streaming``.
 
 Writes PNGs of 28 x 28 (or JPEGs, ``--side``) to shards in a temporary folder; times opening, then batches of 128 in the
-order of training, one process and one thread. The files are in the cache of the operating system, so the disk is not
+order of training, one process and one thread. ``--elsewhere`` lets a step pass as on an accelerator, and reads the next
+batch meanwhile. The files are in the cache of the operating system, so the disk is not
 measured. Memory is the largest that the process has held beyond what it held before.
 """
 
@@ -43,22 +44,29 @@ def write(folder: Path, count: int, side: int, shard: int) -> None:
                     archive.addfile(info, io.BytesIO(data))
 
 
-def measure(folder: Path, size: int, stream: str, batches: int) -> None:
-    """Open, read, and print a line."""
+def measure(folder: Path, size: int, stream: str, batches: int, elsewhere: float) -> None:
+    """Open, read, and print a line for each way; ``elsewhere`` seconds a batch go by as on an accelerator."""
     options = replace(ImageOptions(size=size, channels=3), stream=stream)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = time.perf_counter()
     data = open_images(folder, options)
     opened = time.perf_counter() - started
     order = Order(len(data), BATCH, 0, data.blocks)
-    data.batch(order.ids(0))
-    started = time.perf_counter()
-    for draw in range(1, batches + 1):
-        data.batch(order.ids(draw))
-    rate = BATCH * batches / (time.perf_counter() - started)
-    held = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     what = "in memory" if stream == "never" else "tar shards"
-    print(f"{what:10}  {len(data):,} pictures: opened in {opened:.2f} s, {rate:,.0f} pictures/s, {held:.0f} MiB")
+    for ahead in (False, True) if elsewhere else (False,):
+        data.batch(order.ids(0))
+        started = time.perf_counter()
+        for draw in range(1, batches + 1):
+            data.batch(order.ids(draw))
+            if ahead:
+                data.expect(order.ids(draw + 1))
+            time.sleep(elsewhere)
+        rate = BATCH * batches / (time.perf_counter() - started)
+        held = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+        how = f", {1000 * elsewhere:.0f} ms elsewhere, {'read ahead' if ahead else 'in turn'}" if elsewhere else ""
+        print(
+            f"{what:10}  {len(data):,} pictures: opened in {opened:.2f} s, {rate:,.0f} pictures/s, {held:.0f} MiB{how}"
+        )
 
 
 def main() -> None:
@@ -69,17 +77,19 @@ def main() -> None:
     parser.add_argument("--size", type=int, help="that they are read at; else their own")
     parser.add_argument("--shard", type=int, default=5_000, help="pictures in a shard")
     parser.add_argument("--batches", type=int, default=200)
+    parser.add_argument("--elsewhere", type=float, default=0, help="milliseconds that a step takes on another device")
     parser.add_argument("--here", nargs=2, metavar=("FOLDER", "STREAM"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     size = options.size or options.side
     if options.here:
-        measure(Path(options.here[0]), size, options.here[1], options.batches)
+        measure(Path(options.here[0]), size, options.here[1], options.batches, options.elsewhere / 1000)
         return
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder), options.count, options.side, options.shard)
         for stream in ("auto", "never"):
             here = [sys.executable, "-m", "benchmarks.streaming", "--here", folder, stream]
-            subprocess.run([*here, "--size", str(size), "--batches", str(options.batches)], check=True)
+            here += ["--size", str(size), "--batches", str(options.batches), "--elsewhere", str(options.elsewhere)]
+            subprocess.run(here, check=True)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import torch
 
 from benchmarks import ceilings
 from benchmarks.harness import Options, Row, Run, alternate, gflop, profile
+from benchmarks.loops import bare_vae
 from benchmarks.sides import Side
 from castalia import recipes
 from castalia.catalogue import entry
@@ -51,6 +52,11 @@ def ours(pixels: np.ndarray, training: Training, binarise: Literal["dynamic", "t
             train(recipe(training, binarise), ImageArray(pixels, name="pictures"), Path(folder) / "run", quiet=True)
 
     return run
+
+
+def bare(pixels: np.ndarray, training: Training) -> Run:
+    """The same steps in the loop that a person would write."""
+    return bare_vae(recipe(training, "threshold"), ImageArray(pixels, name="pictures"), training.steps)
 
 
 def theirs(pixels: np.ndarray, epochs: int, batch: int, lr: float, precision: Precision = "float32") -> Run:
@@ -132,6 +138,18 @@ def rows(options: Options) -> Iterator[Row]:
                 profile=profile(ours(pixels, equal, "threshold")),
                 note="a step, of the whole pipeline's time; neither side draws binary pixels or averages weights",
             )
+        if precision == "float32":
+            with (
+                Side(bare, pixels, equal, threads=options.threads, ours=True) as mine,
+                Side(theirs, pixels, epochs, 128, 1e-3, precision, threads=options.threads) as other,
+            ):
+                yield alternate(mine, other, options.rounds).row(
+                    "vae",
+                    "the same steps in a bare loop over our network, for comparison",
+                    "pythae",
+                    per=steps,
+                    note="what is left where nothing is checked, logged, drawn or saved",
+                )
     usual = Training(steps=steps, threads=options.threads)
     with (
         Side(ours, pixels, usual, threads=options.threads, ours=True) as mine,

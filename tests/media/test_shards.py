@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+import threading
+import time
 import tracemalloc
 import zlib
 from dataclasses import replace
@@ -224,6 +226,49 @@ def test_bad_pictures(tmp_path, noise, encode):
     hopeless = write_tar(tmp_path / "b.tar", {"a.png": b"x", "b.png": b"y"})
     with pytest.raises(DataError, match="none of the pictures that were looked at"):
         open_images(hopeless, replace(SMALL, on_bad_file="skip"))
+
+
+def test_what_is_expected_is_read_ahead_and_once(shards, monkeypatch):
+    path = shards((12, 12))
+    data, plain = open_images(path, SMALL), open_images(path, SMALL)
+    assert isinstance(data, ImageShards)
+    read: list[tuple[int, bool]] = []
+    real = data.source.read
+
+    def watched(i: int) -> bytes:
+        read.append((i, threading.current_thread() is threading.main_thread()))
+        return real(i)
+
+    monkeypatch.setattr(data.source, "read", watched)
+    soon, others = np.array([3, 20, 3, 9]), np.array([1, 2])
+    data.expect(soon)
+    assert torch.equal(data.batch(soon).x, plain.batch(soon).x)
+    assert sorted(read) == [(3, False), (3, False), (9, False), (20, False)]
+    assert torch.equal(data.batch(soon).x, plain.batch(soon).x)  # it was taken
+    assert read[4:] == [(3, True), (3, True), (9, True), (20, True)]
+    data.expect(soon)
+    assert torch.equal(data.batch(others).x, plain.batch(others).x)  # it turned out otherwise
+    assert [i for i, here in read if here][4:] == [1, 2]
+    assert torch.equal(data.batch(soon).label, plain.batch(soon).label)
+    assert [i for i, here in read if here][6:] == [3, 3, 9, 20]
+
+
+def test_bad_pictures_that_are_read_ahead(tmp_path, noise, encode):
+    """An error comes where the batch is asked for; neighbours are warned of there."""
+    files = {f"{i:02}.png": encode(noise(6, 6, 3)) for i in range(40)}
+    path = write_tar(tmp_path / "a.tar", {**files, "03.png": files["03.png"][:60]})
+    data, skipping = open_images(path, SMALL), open_images(path, replace(SMALL, on_bad_file="skip"))
+    ids = np.array([5, 3])
+    data.expect(ids)
+    with pytest.raises(DataError, match=r"a.tar/03.png: it is"):
+        data.batch(ids)
+    assert len(data.batch(ids[:1])) == 1
+    skipping.expect(ids)
+    time.sleep(0.2)  # it was met before the batch begins
+    with pytest.warns(UserWarning, match=r"cannot be read: 1 pictures"):
+        skipping.batch(ids)
+    skipping.batch(ids)  # and once is enough
+    assert any("1 pictures (a.tar/03.png)" in note for note in skipping.notes)
 
 
 def test_hostile_tars(tmp_path, noise, encode):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from castalia import api, runs
@@ -19,6 +20,7 @@ from castalia.core.errors import UsageError
 from castalia.core.rng import derive
 from castalia.media.image.array import ImageArray
 from castalia.media.image.shards import ImageShards
+from castalia.training import stage
 from castalia.training.loop import train
 from tests.conformance.test_conformance import equal_runs
 from tests.tools import two_processes
@@ -71,6 +73,34 @@ def test_a_resumed_run_is_equal_bit_for_bit(after: int, folder: Path, whole: run
         train(made, api.training_data(made), tmp_path / "run", quiet=True, callback=stop)
     again = train(made, api.training_data(made), tmp_path / "run", quiet=True, resume=True)
     equal_runs(whole, again)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_reading_ahead_changes_nothing(
+    accumulate: int, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every batch but the first was announced, in one piece or in two, and the run is equal bit for bit."""
+    made = recipe(folder)
+    made = replace(made, training=replace(made.training, accumulate=accumulate))
+    runs_ = []
+    for spare in (0, 1):
+        monkeypatch.setattr(stage, "cores", lambda spare=spare: torch.get_num_threads() + spare)
+        data = api.training_data(made)
+        announced: list[bytes] = []
+        asked: list[bytes] = []
+        expect, batch = data.expect, data.batch
+        monkeypatch.setattr(data, "expect", lambda ids, do=expect, log=announced: (log.append(ids.tobytes()), do(ids)))
+        monkeypatch.setattr(
+            data, "batch", lambda ids, rng=None, do=batch, log=asked: (log.append(ids.tobytes()), do(ids, rng))[1]
+        )
+        runs_.append(train(made, data, tmp_path / str(spare), quiet=True))
+        if spare:
+            n = STEPS * accumulate
+            assert announced[: n - 1] == asked[-(n - 1) :]
+            assert len(announced) == n
+        else:
+            assert not announced
+    equal_runs(*runs_)
 
 
 def test_what_is_held_in_memory_trains_likewise(folder: Path, tmp_path: Path) -> None:

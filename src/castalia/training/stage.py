@@ -17,6 +17,7 @@ from castalia.core.errors import UsageError
 from castalia.core.model import Model, Objective, Optimizer, Progress, Stage, Update
 from castalia.core.precision import Precision, precision_context
 from castalia.core.rng import BatchRng, derive
+from castalia.core.threads import cores
 from castalia.training import optimizers, parallel, sharding
 from castalia.training.parallel import World
 from castalia.training.sharding import Shards
@@ -92,6 +93,9 @@ class ActiveStage:
             )
         self.order = Order(len(data), self.batch_size, derive(training.seed, "stage", stage.name), data.blocks)
         self.draws = sum(o.repeat for o in stage.objectives)
+        # reading beside computing wants a core of its own, see core/threads.py
+        spare = world.device.type != "cpu" or torch.get_num_threads() * world.local_size < cores()
+        self.ahead = spare and data.blocks is not None
         self.model = model
         self.parts: list[Part] = []
         shared: dict[tuple[int, Optimizer], tuple[str, torch.optim.Optimizer]] = {}
@@ -123,11 +127,15 @@ class ActiveStage:
         parts = self.training.accumulate if isinstance(part.objective, Objective) else 1
         total, size = self.batch_size, self.batch_size // parts
         first, rows = self.world.rows(size)
-        for micro in range(parts):
-            start = micro * size + first
+        starts = [micro * size + first for micro in range(parts)]
+        for micro, start in enumerate(starts):
             rng = BatchRng(seed, total=total, start=start, rows=rows, device=self.world.device)
             augment = BatchRng(derive(seed, "augment"), total=total, start=start, rows=rows)
             batch = self.data.batch(ids[start : start + rows], augment).to(self.world.device)
+            if self.ahead:
+                inside = micro + 1 < parts
+                coming, start = (ids, starts[micro + 1]) if inside else (self.order.ids(draw + 1), starts[0])
+                self.data.expect(coming[start : start + rows])
             if self.stage.transform:
                 with self.whole():
                     batch = self.stage.transform(batch)
@@ -219,6 +227,7 @@ class ActiveStage:
 
     def attempt(self) -> None:
         """Forward and backward passes of one step; nothing changes. For measuring speed."""
+        self.ahead = False  # the same batch each time, and nothing beside it
         buffers = list(self.model.buffers())
         kept = [b.clone() for b in buffers]
         context: Precision = "bfloat16" if torch.is_autocast_enabled(self.world.device.type) else "float32"

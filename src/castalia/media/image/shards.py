@@ -14,7 +14,7 @@ import threading
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, final
 
@@ -135,7 +135,10 @@ class ImageShards(Dataset):
         if source.captions:
             self.texts = Lazy(len(source), source.text)
         self._ends = np.cumsum(source.blocks.sizes)
-        self._lock, self._replaced, self._pool = threading.Lock(), set[int](), None
+        self._lock, self._replaced, self._said = threading.Lock(), set[int](), 0
+        self._pool: ThreadPoolExecutor | None = None
+        self._ahead: ThreadPoolExecutor | None = None
+        self._expected: tuple[np.ndarray, Future[tuple[np.ndarray, np.ndarray]]] | None = None
         heads = self._look()
         if not heads:
             raise DataError(f"{where}: none of the pictures that were looked at can be read.")
@@ -175,9 +178,29 @@ class ImageShards(Dataset):
         index = torch.from_numpy(ids)
         if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < len(self):
             raise IndexError(f"{self.name} has no examples {ids.min()} to {ids.max()}")
+        expected, self._expected = self._expected, None
+        if expected is not None and np.array_equal(expected[0], ids):
+            out, used = expected[1].result()
+        else:
+            out, used = self._read(ids)
+        if len(self._replaced) > self._said:
+            self._say()
+        x = torch.from_numpy(out)
+        if self.options.flip and rng is not None:
+            x = mirror(x, rng)
+        label = None if self.labels is None else self.labels.index_select(0, torch.from_numpy(used)).long()
+        return Batch(x, index, label)
+
+    def expect(self, ids: np.ndarray) -> None:
+        """Read and decode ``ids`` in a thread; the next :meth:`batch` takes them if it is of the same."""
+        if self._ahead is None:
+            self._ahead = ThreadPoolExecutor(1, "ahead")
+        self._expected = ids, self._ahead.submit(self._read, ids)
+
+    def _read(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Pictures ``uint8`` (B, C, H, W), and of which example each is."""
         out = np.empty((len(ids), *self.spec.shape), np.uint8)
         used = np.empty(len(ids), np.int64)
-        before = len(self._replaced)
 
         def put(positions: np.ndarray) -> None:
             for k in positions.tolist():
@@ -191,13 +214,7 @@ class ImageShards(Dataset):
             list(self._pool.map(put, np.array_split(order, min(len(ids), 4 * self._threads))))
         else:
             put(order)
-        if len(self._replaced) > before:
-            self._say()
-        x = torch.from_numpy(out)
-        if self.options.flip and rng is not None:
-            x = mirror(x, rng)
-        label = None if self.labels is None else self.labels.index_select(0, torch.from_numpy(used)).long()
-        return Batch(x, index, label)
+        return out, used
 
     def _picture(self, i: int) -> tuple[int, np.ndarray]:
         """Example ``i`` (H, W, C), or the one that takes its place; and which it is."""
@@ -240,9 +257,11 @@ class ImageShards(Dataset):
 
     def _say(self) -> None:
         """Count the pictures that gave way in the notes; warn once, because notes are read before training."""
-        first = not any(note.startswith("Gave way") for note in self.notes)
-        some = ", ".join(self.source.name(i) for i in sorted(self._replaced)[:3])
-        note = f"Gave way to their neighbours because they cannot be read: {len(self._replaced)} pictures ({some})."
+        with self._lock:
+            replaced = sorted(self._replaced)
+        first, self._said = not self._said, len(replaced)
+        some = ", ".join(self.source.name(i) for i in replaced[:3])
+        note = f"Gave way to their neighbours because they cannot be read: {len(replaced)} pictures ({some})."
         self.notes = (*(n for n in self.notes if not n.startswith("Gave way")), note)
         if first:
             warnings.warn(f"{self.name}: {note} Further ones are counted in silence.", stacklevel=3)
