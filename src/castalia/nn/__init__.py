@@ -3,9 +3,10 @@
 residual.py      residual blocks without normalisation
 likelihoods.py   Bernoulli, Gaussian and logistic-mixture likelihoods of 8-bit pictures
 labels.py        class labels: their shares, the null class
-unet.py          the U-Net of diffusion, from the four below
+unet.py          the U-Net of diffusion, from the five below
 attention.py     self-attention over the places of a picture
-convolutions.py  upsampling with a convolution in one, and 1x1 convolutions
+convolutions.py  3x3 and 1x1 convolutions, and enlarging with one, called in the fastest way
+winograd.py      3x3 convolutions with a quarter of the multiplications
 embeddings.py    sinusoidal and Fourier features of times
 groupnorm.py     group normalisation with conditioning and SiLU in one
 """

@@ -1,4 +1,4 @@
-"""Convolutions called in ways that are faster on processors, with the same results up to rounding."""
+"""Convolutions called in the ways that are fastest on processors, with the same results up to rounding."""
 
 from __future__ import annotations
 
