@@ -7,13 +7,13 @@ from itertools import product
 
 from benchmarks.harness import Options, Row, alternate
 from benchmarks.sides import Side
-from benchmarks.unet import CASES, PRECISIONS, STEPS, our_sampling, our_training
+from benchmarks.unet import CASES, PRECISIONS, our_sampling, our_training
 
 
 def rows(options: Options) -> Iterator[Row]:
     """Training steps and samplings of the smaller U-Net, in both precisions."""
     case = CASES[0]
-    work = (("training step", our_training), (f"{STEPS} steps of DDIM", our_sampling))
+    work = (("training step", our_training), (f"{case.steps} steps of DDIM", our_sampling))
     for (what, make), precision in product(work, PRECISIONS):
         with (
             Side(make, case, precision, threads=options.threads, ours=True) as kept,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import time
 from dataclasses import replace
 
@@ -115,12 +116,17 @@ def test_groups_without_extra_peers_run(group: object) -> None:
     assert all(report.line(row) for row in rows)
 
 
-def test_both_sides_of_the_unet_compute_the_same() -> None:
+def test_every_group_is_there() -> None:
+    for group in report.GROUPS:
+        assert callable(importlib.import_module(f"benchmarks.{group}").rows)
+
+
+@pytest.mark.parametrize("case", [unet.CASES[0], unet.CASES[-1]], ids=["small", "wide"])
+def test_both_sides_of_the_unet_compute_the_same(case: unet.Case) -> None:
     import torch
 
-    case = unet.CASES[0]
-    model, net = unet.pair(case)
-    x, t = torch.randn(2, case.channels, case.side, case.side), torch.tensor([3, 700])
+    model, net = (side.eval() for side in unet.pair(case))
+    x, t = torch.randn(4, case.channels, case.side, case.side), torch.tensor([3, 700, 12, 0])
     with torch.no_grad():
         ours, theirs = model.get_submodule("network")(x, t.float()), net(x, t).sample
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)

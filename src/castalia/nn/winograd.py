@@ -1,8 +1,8 @@
 """3x3 convolutions with a quarter of the multiplications.
 
 Paper
-    Lavin & Gray 2016, "Fast Algorithms for Convolutional Neural Networks" (arXiv:1509.09308): section 4.3, F(4x4, 3x3),
-    whose three matrices (eq. 21 to 23) are :data:`INPUT`, :data:`WEIGHT` and :data:`OUTPUT`.
+    Lavin & Gray 2016, "Fast Algorithms for Convolutional Neural Networks" (arXiv:1509.09308): the algorithm called
+    F(4x4, 3x3), whose three matrices (B^T, G, A^T) are :data:`INPUT`, :data:`WEIGHT` and :data:`OUTPUT`.
 
 The picture is cut into tiles of 4x4, each with a frame of one pixel. Transformed tiles and transformed kernels of
 6x6 are multiplied entry by entry, summed over channels: 36 matrix products instead of 9 for each of 16 pixels.
