@@ -67,7 +67,8 @@ def bare_vae(recipe: Recipe, data: ImageArray, steps: int) -> Run:
             optimizer.zero_grad(set_to_none=True)
             loss, _ = model.loss(batch, rng, Progress(step, 10**6))
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
+            if settings.clip:
+                torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
             optimizer.step()
         done[0] += steps
 

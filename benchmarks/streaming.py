@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image
 
 from castalia.core.data import Order
+from castalia.core.threads import cores
 from castalia.media.image.decode import ImageOptions
 from castalia.media.image.sources import open_images
 
@@ -59,7 +60,7 @@ def measure(folder: Path, size: int, stream: str, batches: int, elsewhere: float
         for draw in range(1, batches + 1):
             data.batch(order.ids(draw))
             if ahead:
-                data.expect(order.ids(draw + 1))
+                data.expect(order.ids(draw + 1), max(1, cores() - 1))
             time.sleep(elsewhere)
         rate = BATCH * batches / (time.perf_counter() - started)
         held = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024

@@ -6,8 +6,8 @@ import io
 import json
 import tarfile
 import threading
-import time
 import tracemalloc
+import warnings
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from castalia.core.data import Order
 from castalia.core.errors import DataError, UsageError
 from castalia.core.rng import BatchRng
 from castalia.evaluation.features import Coordinates, see_data
+from castalia.media.image import decode
 from castalia.media.image.array import ImageArray
 from castalia.media.image.decode import ImageOptions
 from castalia.media.image.shards import ImageShards
@@ -241,12 +242,12 @@ def test_what_is_expected_is_read_ahead_and_once(shards, monkeypatch):
 
     monkeypatch.setattr(data.source, "read", watched)
     soon, others = np.array([3, 20, 3, 9]), np.array([1, 2])
-    data.expect(soon)
+    data.expect(soon, 1)
     assert torch.equal(data.batch(soon).x, plain.batch(soon).x)
     assert sorted(read) == [(3, False), (3, False), (9, False), (20, False)]
     assert torch.equal(data.batch(soon).x, plain.batch(soon).x)  # it was taken
     assert read[4:] == [(3, True), (3, True), (9, True), (20, True)]
-    data.expect(soon)
+    data.expect(soon, 1)
     assert torch.equal(data.batch(others).x, plain.batch(others).x)  # it turned out otherwise
     assert [i for i, here in read if here][4:] == [1, 2]
     assert torch.equal(data.batch(soon).label, plain.batch(soon).label)
@@ -259,16 +260,55 @@ def test_bad_pictures_that_are_read_ahead(tmp_path, noise, encode):
     path = write_tar(tmp_path / "a.tar", {**files, "03.png": files["03.png"][:60]})
     data, skipping = open_images(path, SMALL), open_images(path, replace(SMALL, on_bad_file="skip"))
     ids = np.array([5, 3])
-    data.expect(ids)
+    data.expect(ids, 1)
     with pytest.raises(DataError, match=r"a.tar/03.png: it is"):
         data.batch(ids)
     assert len(data.batch(ids[:1])) == 1
-    skipping.expect(ids)
-    time.sleep(0.2)  # it was met before the batch begins
+    skipping.expect(ids, 1)
+    assert skipping._expected is not None
+    skipping._expected[1].result()  # it was met before the batch begins
     with pytest.warns(UserWarning, match=r"cannot be read: 1 pictures"):
         skipping.batch(ids)
     skipping.batch(ids)  # and once is enough
     assert any("1 pictures (a.tar/03.png)" in note for note in skipping.notes)
+
+
+def test_reading_ahead_leaves_warnings_alone(shards, monkeypatch):
+    """Filters belong to the whole process: a thread that changes and restores them takes warnings from the others."""
+    data = open_images(shards((40, 40)), SMALL)
+    data.batch(np.arange(4))
+    before, inside, go_on = list(warnings.filters), threading.Event(), threading.Event()
+    real = decode._check_size
+
+    def waiting(*arguments: object) -> None:
+        inside.set()
+        assert go_on.wait(10)
+        real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(decode, "_check_size", waiting)
+    data.expect(np.arange(3), 1)
+    assert inside.wait(10)
+    during = list(warnings.filters)
+    go_on.set()
+    data.batch(np.arange(3))
+    assert before == during == list(warnings.filters)
+
+
+def test_pictures_are_read_by_as_many_threads_as_are_free(shards, monkeypatch):
+    data = open_images(shards((40,)), SMALL)
+    assert isinstance(data, ImageShards)
+    monkeypatch.setattr(data, "_threads", 4)
+    plain = data.batch(np.arange(40)).x
+    for threads in (1, 2, 9):
+        seen = set[str]()
+        real = data.source.read
+        monkeypatch.setattr(
+            data.source, "read", lambda i, real=real, seen=seen: (seen.add(threading.current_thread().name), real(i))[1]
+        )
+        data.expect(np.arange(40), threads)
+        assert torch.equal(data.batch(np.arange(40)).x, plain)
+        monkeypatch.setattr(data.source, "read", real)
+        assert 1 <= len(seen) <= min(threads, 4)
 
 
 def test_hostile_tars(tmp_path, noise, encode):

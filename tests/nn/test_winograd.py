@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 from castalia.nn import winograd
 from castalia.nn.convolutions import convolve
@@ -117,12 +120,39 @@ def test_it_is_used_without_gradients_in_float32_only(calls: list[torch.Size], m
         convolve(conv, x[:1, :, :8, :8])
         with torch.autocast("cpu", torch.bfloat16):
             convolve(conv, x)
-        convolve(conv.double(), x.double())
-        convolve(conv.bfloat16(), x.bfloat16())
+        convolve(copy.deepcopy(conv).double(), x.double())
+        convolve(copy.deepcopy(conv).bfloat16(), x.bfloat16())
         convolve(nn.Conv2d(128, 128, 3, padding=1, bias=False), x)
+        conv.float()
+        torch.set_float32_matmul_precision("medium")
+        try:
+            torch.testing.assert_close(convolve(conv, x), expected)  # products in bfloat16 would be off by 0.4
+        finally:
+            torch.set_float32_matmul_precision("highest")
         monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-        convolve(conv.float(), x)
+        convolve(conv, x)
     assert len(calls) == 2
+
+
+def test_layers_that_were_changed_are_called_as_they_are(calls: list[torch.Size]):
+    x = torch.randn(8, 128, 16, 16)
+    heard: list[str] = []
+
+    class Wrapped(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            heard.append("forward")
+            return 2 * super().forward(x)
+
+    watched, before = nn.Conv2d(128, 128, 3, padding=1), nn.Conv2d(128, 128, 3, padding=1)
+    watched.register_forward_hook(lambda *_: heard.append("after"))
+    before.register_forward_pre_hook(lambda *_: heard.append("before"))
+    pruned = prune.l1_unstructured(nn.Conv2d(128, 128, 3, padding=1), "weight", 0.5)
+    for layer in (watched, before, pruned, Wrapped(128, 128, 3, padding=1)):
+        for enabled in (True, False):
+            with torch.set_grad_enabled(enabled):
+                torch.testing.assert_close(convolve(layer, x), layer(x))
+    assert heard == ["after"] * 4 + ["before"] * 4 + ["forward"] * 4
+    assert not calls
 
 
 def test_a_network_with_it_is_the_same_network(calls: list[torch.Size]):

@@ -22,6 +22,8 @@ from castalia.media.image.array import ImageArray
 from castalia.media.image.shards import ImageShards
 from castalia.training import stage
 from castalia.training.loop import train
+from castalia.training.parallel import World
+from castalia.training.stage import ActiveStage
 from tests.conformance.test_conformance import equal_runs
 from tests.tools import two_processes
 from tests.training.streamed import STEPS, recipe
@@ -89,7 +91,9 @@ def test_reading_ahead_changes_nothing(
         announced: list[bytes] = []
         asked: list[bytes] = []
         expect, batch = data.expect, data.batch
-        monkeypatch.setattr(data, "expect", lambda ids, do=expect, log=announced: (log.append(ids.tobytes()), do(ids)))
+        monkeypatch.setattr(
+            data, "expect", lambda ids, n, do=expect, log=announced: (log.append(ids.tobytes()), do(ids, n))
+        )
         monkeypatch.setattr(
             data, "batch", lambda ids, rng=None, do=batch, log=asked: (log.append(ids.tobytes()), do(ids, rng))[1]
         )
@@ -101,6 +105,34 @@ def test_reading_ahead_changes_nothing(
         else:
             assert not announced
     equal_runs(*runs_)
+
+
+def test_who_may_read_ahead(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that a person has left free, all but one beside an accelerator; none where the next batch is not known."""
+    made = recipe(folder)
+    data = api.training_data(made)
+    model = train(made, data, tmp_path / "run", quiet=True).model()[0]
+    monkeypatch.setattr(stage, "cores", lambda: torch.get_num_threads() + 3)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    (only,) = model.stages()
+
+    def readers(objectives=only.objectives, device: str = "cpu", local: int = 1, **training: int) -> int:
+        settings = replace(made.training, **{"threads": 1, **training})
+        world = World(0, local, local, torch.device(device))
+        return ActiveStage(replace(only, objectives=objectives), 0, 1, model, data, settings, world).readers
+
+    assert readers() == 3
+    assert readers(threads=0) == 0  # there are fewer than cores because others are busy
+    assert readers(device="meta") == torch.get_num_threads() + 2
+    assert readers(device="meta", threads=0) == torch.get_num_threads() + 2
+    assert readers(tuple(replace(o, every=2) for o in only.objectives)) == 0
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert readers(threads=0) == 3
+    monkeypatch.setattr(stage, "cores", lambda: torch.get_num_threads())
+    assert readers() == 0
+    assert readers(device="meta") == max(1, torch.get_num_threads() - 1)
+    monkeypatch.setattr(data, "blocks", None)
+    assert readers(device="meta") == 0
 
 
 def test_what_is_held_in_memory_trains_likewise(folder: Path, tmp_path: Path) -> None:

@@ -163,8 +163,8 @@ class Dataset(ABC):
     def batch(self, ids: np.ndarray, rng: Rng | None = None) -> Batch:
         """Return the examples ``ids`` (``int64`` (B,)); ``rng`` drives augmentation, None means none."""
 
-    def expect(self, ids: np.ndarray) -> None:  # noqa: B027 - most tables have nothing to begin
-        """Be told what the next batch will probably be of; where that is slow to read, reading may begin."""
+    def expect(self, ids: np.ndarray, threads: int) -> None:  # noqa: B027 - most tables have nothing to begin
+        """Be told what the next batch will probably be of; where that is slow to read, ``threads`` may begin to."""
 
 
 def spread(size: int, most: int) -> np.ndarray:

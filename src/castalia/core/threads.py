@@ -41,12 +41,12 @@ def asked() -> int | None:
 def free_threads(most: int) -> int:
     """How many of ``most`` threads do not have to wait for cores just now: all of them, one less, a half, a quarter...
 
-    Takes a twentieth of a second, more where cores are busy.
+    Takes a twentieth of a second, or two; more where cores are busy.
     """
     before = torch.get_num_threads()
     try:
         numbers = torch.zeros(ELEMENTS * most)
-        alone = statistics.median(_seconds(numbers, 1, 800))  # which does not see when the thread had to pause
+        alone = statistics.median(_seconds(numbers, 1, 800, LOOK))  # which does not see when the thread had to pause
         operations, limit = math.ceil(LOOK / alone), LOOK * SLOWER
         # twice, because anything can be late once
         return next(

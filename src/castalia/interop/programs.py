@@ -212,8 +212,8 @@ def compare(module: nn.Module, inputs: tuple[Tensor, ...], runner: Runner) -> tu
     for batch in BATCHES:
         generator = torch.Generator().manual_seed(derive(0, "parity", batch))
         drawn = tuple(_random_like(t, batch, generator) for t in inputs)
-        with torch.no_grad():
-            expected = _as_tuple(module(*drawn))
+        with torch.enable_grad():  # without, some layers take ways of their own that are not exported
+            expected = tuple(t.detach() for t in _as_tuple(module(*drawn)))
         for ours, theirs in zip(expected, runner(drawn), strict=True):
             if ours.shape != theirs.shape or not bool(torch.isfinite(theirs).all()):
                 return float("inf"), float("inf")

@@ -26,18 +26,22 @@ def convolve(conv: nn.Conv2d, x: Tensor, bias: Tensor | None = None) -> Tensor:
     """Apply a 3x3 convolution with padding 1, with another bias than its own if wanted.
 
     Without gradients, float32 on a CPU takes the way of fewer multiplications (``winograd.py``) where that is faster.
-    Gradients of it would be slow, and an exported program would have it for every processor.
+    Gradients of it would be slow, an exported program would have it for every processor, and products of less
+    precision than float32 would ruin it. A layer that somebody has changed or watches is called as it is.
     """
-    bias = conv.bias if bias is None else bias
+    used = conv.bias if bias is None else bias
     if (
-        bias is not None
+        used is not None
         and x.device.type == "cpu"
         and x.dtype == torch.float32
         and not (torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling())
-        and winograd.pays(x.shape, len(bias))
+        and torch.backends.mkldnn.matmul.fp32_precision in ("none", "ieee")  # pyright: ignore[reportAttributeAccessIssue]
+        and type(conv) is nn.Conv2d
+        and not (conv._forward_hooks or conv._forward_pre_hooks)
+        and winograd.pays(x.shape, len(used))
     ):
-        return winograd.convolve(x, conv.weight, bias)
-    return F.conv2d(x, conv.weight, bias, padding=1)
+        return winograd.convolve(x, conv.weight, used)
+    return conv(x) if bias is None else F.conv2d(x, conv.weight, bias, padding=1)
 
 
 def _examples(x: Tensor) -> int:

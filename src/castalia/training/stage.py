@@ -17,7 +17,7 @@ from castalia.core.errors import UsageError
 from castalia.core.model import Model, Objective, Optimizer, Progress, Stage, Update
 from castalia.core.precision import Precision, precision_context
 from castalia.core.rng import BatchRng, derive
-from castalia.core.threads import cores
+from castalia.core.threads import asked, cores
 from castalia.training import optimizers, parallel, sharding
 from castalia.training.parallel import World
 from castalia.training.sharding import Shards
@@ -93,9 +93,7 @@ class ActiveStage:
             )
         self.order = Order(len(data), self.batch_size, derive(training.seed, "stage", stage.name), data.blocks)
         self.draws = sum(o.repeat for o in stage.objectives)
-        # reading beside computing wants a core of its own, see core/threads.py
-        spare = world.device.type != "cpu" or torch.get_num_threads() * world.local_size < cores()
-        self.ahead = spare and data.blocks is not None
+        self.readers = self._readers()
         self.model = model
         self.parts: list[Part] = []
         shared: dict[tuple[int, Optimizer], tuple[str, torch.optim.Optimizer]] = {}
@@ -118,6 +116,22 @@ class ActiveStage:
             draw += objective.repeat
         self._selected: Part | None = None
 
+    def _readers(self) -> int:
+        """Threads that may read the next batch beside this one: 0 where it is not known or no core is free for them.
+
+        A thread that waits for a core would hold up the others (``core/threads.py``). So beside computing threads,
+        cores count as free where a person has left them free.
+        """
+        objectives = self.stage.objectives
+        alike = self.training.accumulate == 1 or all(isinstance(o, Objective) for o in objectives)
+        if self.data.blocks is None or not alike or any(o.every > 1 for o in objectives):
+            return 0
+        mine = cores() // self.world.local_size
+        if self.world.device.type != "cpu":
+            return max(1, mine - 1)
+        left = asked() is not None or bool(self.training.threads)
+        return max(0, mine - torch.get_num_threads()) if left else 0
+
     def micro_batches(self, part: Part, local: int, repeat: int) -> Iterator[tuple[Batch, BatchRng]]:
         """This process's batches for one update, each with its randomness."""
         draw = local * self.draws + part.first_draw + repeat
@@ -128,14 +142,13 @@ class ActiveStage:
         total, size = self.batch_size, self.batch_size // parts
         first, rows = self.world.rows(size)
         starts = [micro * size + first for micro in range(parts)]
-        for micro, start in enumerate(starts):
+        for micro, start in enumerate(starts, 1):
             rng = BatchRng(seed, total=total, start=start, rows=rows, device=self.world.device)
             augment = BatchRng(derive(seed, "augment"), total=total, start=start, rows=rows)
             batch = self.data.batch(ids[start : start + rows], augment).to(self.world.device)
-            if self.ahead:
-                inside = micro + 1 < parts
-                coming, start = (ids, starts[micro + 1]) if inside else (self.order.ids(draw + 1), starts[0])
-                self.data.expect(coming[start : start + rows])
+            if self.readers:
+                coming, top = (ids, starts[micro]) if micro < parts else (self.order.ids(draw + 1), first)
+                self.data.expect(coming[top : top + rows], self.readers)
             if self.stage.transform:
                 with self.whole():
                     batch = self.stage.transform(batch)
@@ -227,7 +240,7 @@ class ActiveStage:
 
     def attempt(self) -> None:
         """Forward and backward passes of one step; nothing changes. For measuring speed."""
-        self.ahead = False  # the same batch each time, and nothing beside it
+        self.readers = 0  # the same batch each time, and nothing beside it
         buffers = list(self.model.buffers())
         kept = [b.clone() for b in buffers]
         context: Precision = "bfloat16" if torch.is_autocast_enabled(self.world.device.type) else "float32"

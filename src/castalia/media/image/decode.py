@@ -9,6 +9,7 @@ upper 8 bits (Pillow's reader), 16-bit grey is scaled exactly.
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
@@ -138,7 +139,8 @@ def inspect_image(file: BinaryIO, name: str, options: ImageOptions) -> Head:
         DataError: it is not a picture of a known format, or declares too many pixels.
     """
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(file, formats=FORMATS) as image:
+        _hush()
+        with Image.open(file, formats=FORMATS) as image:
             _check_size(image, name, options)
             width, height = image.size
             if _orientation(image) >= 5:
@@ -149,6 +151,18 @@ def inspect_image(file: BinaryIO, name: str, options: ImageOptions) -> Head:
         raise
     except Exception as error:  # Pillow's readers raise nearly every type there is on broken files
         raise DataError(f"{name}: {_explain(error)}.") from error
+
+
+_QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+
+
+def _hush() -> None:
+    """No warnings of Pillow's own about odd files: what cannot be read is an error anyway.
+
+    Not by ``catch_warnings``, which changes and restores the filters of the whole process, also for other threads.
+    """
+    if _QUIET not in warnings.filters:
+        warnings.filterwarnings("ignore", module=_QUIET[3].pattern)
 
 
 def decode_image(data: bytes, name: str, options: ImageOptions, channels: Literal[1, 3, 4] | None = None) -> np.ndarray:
@@ -167,7 +181,8 @@ def decode_image(data: bytes, name: str, options: ImageOptions, channels: Litera
         DataError: it is damaged, truncated, too large, or no picture of a known format.
     """
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        _hush()
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_size(image, name, options)
             turn = _TURNS.get(_orientation(image))
             _draft(image, turn, options)

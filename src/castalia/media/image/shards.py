@@ -136,7 +136,7 @@ class ImageShards(Dataset):
             self.texts = Lazy(len(source), source.text)
         self._ends = np.cumsum(source.blocks.sizes)
         self._lock, self._replaced, self._said = threading.Lock(), set[int](), 0
-        self._pool: ThreadPoolExecutor | None = None
+        self._pools: dict[int, ThreadPoolExecutor] = {}
         self._ahead: ThreadPoolExecutor | None = None
         self._expected: tuple[np.ndarray, Future[tuple[np.ndarray, np.ndarray]]] | None = None
         heads = self._look()
@@ -182,7 +182,9 @@ class ImageShards(Dataset):
         if expected is not None and np.array_equal(expected[0], ids):
             out, used = expected[1].result()
         else:
-            out, used = self._read(ids)
+            if expected is not None:
+                expected[1].cancel()
+            out, used = self._read(ids, self._threads)
         if len(self._replaced) > self._said:
             self._say()
         x = torch.from_numpy(out)
@@ -191,13 +193,15 @@ class ImageShards(Dataset):
         label = None if self.labels is None else self.labels.index_select(0, torch.from_numpy(used)).long()
         return Batch(x, index, label)
 
-    def expect(self, ids: np.ndarray) -> None:
-        """Read and decode ``ids`` in a thread; the next :meth:`batch` takes them if it is of the same."""
+    def expect(self, ids: np.ndarray, threads: int) -> None:
+        """Read and decode ``ids`` beside the caller; the next :meth:`batch` takes them if it is of the same."""
         if self._ahead is None:
             self._ahead = ThreadPoolExecutor(1, "ahead")
-        self._expected = ids, self._ahead.submit(self._read, ids)
+        if self._expected is not None:
+            self._expected[1].cancel()
+        self._expected = ids, self._ahead.submit(self._read, ids, min(threads, self._threads))
 
-    def _read(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _read(self, ids: np.ndarray, threads: int) -> tuple[np.ndarray, np.ndarray]:
         """Pictures ``uint8`` (B, C, H, W), and of which example each is."""
         out = np.empty((len(ids), *self.spec.shape), np.uint8)
         used = np.empty(len(ids), np.int64)
@@ -208,10 +212,10 @@ class ImageShards(Dataset):
                 out[k] = pixels.transpose(2, 0, 1)
 
         order = np.argsort(ids, kind="stable")  # as they lie on the disk
-        if self._threads > 1 and len(ids) > 1:
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(self._threads)
-            list(self._pool.map(put, np.array_split(order, min(len(ids), 4 * self._threads))))
+        if threads > 1 and len(ids) > 1:
+            with self._lock:
+                pool = self._pools.setdefault(threads, ThreadPoolExecutor(threads))  # idle ones have no threads
+            list(pool.map(put, np.array_split(order, min(len(ids), 4 * threads))))
         else:
             put(order)
         return out, used
