@@ -311,6 +311,34 @@ def test_pictures_are_read_by_as_many_threads_as_are_free(shards, monkeypatch):
         assert 1 <= len(seen) <= min(threads, 4)
 
 
+@pytest.mark.parametrize("damaged", ["path", "caption"])
+def test_texts_of_parquet_that_are_no_utf8(tmp_path, noise, encode, damaged):
+    """A path beside the picture is not needed; a caption is, and its row is named."""
+    pa = pytest.importorskip("pyarrow", reason="castalia[parquet] is not installed")
+    import pyarrow.parquet as pq
+
+    def text(data: bytes) -> object:
+        return pa.array([data], pa.binary()).view(pa.string())
+
+    pixels = noise(6, 6, 3)
+    picture = pa.array([encode(pixels)], pa.binary())
+    bad, good = text(b"a\xff.png"), text(b"good")
+    image = pa.StructArray.from_arrays([picture, bad if damaged == "path" else good], ["bytes", "path"])
+    columns = {"image": image, "text": bad if damaged == "caption" else good}
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table(columns), path)
+    data = open_images(path, replace(SMALL, stream="always"))
+    assert torch.equal(data.batch(np.arange(1)).x[0].permute(1, 2, 0), torch.from_numpy(np.asarray(pixels)))
+    if damaged == "path":
+        assert data.texts[0] == "good"
+        assert torch.equal(open_images(path, MEMORY).batch(np.arange(1)).x, data.batch(np.arange(1)).x)
+    else:
+        with pytest.raises(DataError, match=r"a.parquet row 0: 'text' is not valid UTF-8"):
+            _ = data.texts[0]
+        with pytest.raises(DataError, match="'text' cannot be read"):
+            open_images(path, MEMORY)
+
+
 def test_hostile_tars(tmp_path, noise, encode):
     png = encode(noise(6, 6, 3))
     path = tmp_path / "a.tar"

@@ -152,14 +152,19 @@ class ParquetFile:
                         ) from error
                     while len(self.kept) > _KEEP_GROUPS:
                         self.kept.popitem(last=False)
-                value = self.kept[group][row].as_py()
-            if isinstance(value, dict):
-                value = value.get("bytes")
+                value = picture_bytes(self.kept[group][row])
             if value is None:
                 raise DataError(f"{where}: holds no picture bytes (only a path?); embed the files in the Parquet.")
             return io.BytesIO(value)
 
         return opener
+
+
+def picture_bytes(cell: Any) -> bytes | None:
+    """What a cell of a column of pictures holds. A path beside it is not looked at: it may be damaged."""
+    if cell.type.num_fields:  # a struct
+        cell = cell["bytes"] if cell.is_valid else None
+    return None if cell is None else cell.as_py()
 
 
 def _classes(files: list[ParquetFile]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from castalia.core.data import Blocks
 from castalia.core.errors import DataError
-from castalia.media.image.parquet import ParquetFile, is_text, one_line, open_file, parquet_paths
+from castalia.media.image.parquet import ParquetFile, is_text, one_line, open_file, parquet_paths, picture_bytes
 from castalia.media.image.shards import Files, Source, number_labels, window_of
 from castalia.media.splits import hashed_split, names_telling_splits, own_split
 
@@ -178,14 +178,18 @@ class ParquetShards(Source):
     def read(self, i: int) -> bytes:
         """The picture file of example ``i``; empty where there is none."""
         group, row, _ = self._at(i)
-        value = self._column(group, self.parts[self._part[group]].image)[row].as_py()
-        return (value.get("bytes") if isinstance(value, dict) else value) or b""
+        return picture_bytes(self._column(group, self.parts[self._part[group]].image)[row]) or b""
 
     def text(self, i: int) -> str:
         """The caption of example ``i``; empty where it has none."""
         group, row, _ = self._at(i)
         name = self.parts[self._part[group]].text
-        return (self._column(group, name)[row].as_py() or "") if name else ""
+        if not name:
+            return ""
+        try:
+            return self._column(group, name)[row].as_py() or ""
+        except UnicodeDecodeError as error:
+            raise DataError(f"{self.name(i)}: {name!r} is not valid UTF-8; the file is damaged.") from error
 
     def name(self, i: int) -> str:
         """The file and row of example ``i``."""
