@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as report
-from benchmarks import harness, loops, metrics, samplers, unet
+from benchmarks import convolutions, harness, loops, metrics, samplers, unet
 from benchmarks.harness import Options, Row, Timing, alternate, gflop, profile
 from benchmarks.sides import HeldTraining, Side
 from castalia import recipes
@@ -108,7 +108,7 @@ def test_a_side_tells_its_error() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the peers
-@pytest.mark.parametrize("group", [samplers, metrics])
+@pytest.mark.parametrize("group", [convolutions, samplers, metrics])
 def test_groups_without_extra_peers_run(group: object) -> None:
     rows = list(group.rows(QUICK))  # type: ignore[attr-defined]
     assert rows

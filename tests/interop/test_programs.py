@@ -16,6 +16,7 @@ from castalia.core.errors import CastaliaError, MissingExtra, RunError, UsageErr
 from castalia.core.files import disk_error
 from castalia.interop import programs
 from castalia.models.autoencoders.vae import VAE, VAEConfig
+from castalia.nn.convolutions import convolve
 
 CPU = torch.device("cpu")
 CONFIGS = {
@@ -76,6 +77,18 @@ def test_a_full_disk_is_an_error_and_not_the_end_of_the_process(make_run, tmp_pa
         programs.export_torch(make_run(VAEConfig(network="dense", widths=(8,), latent_dims=2)), tmp_path / "out")
     assert "cannot export" not in str(caught.value)
     assert not list(tmp_path.glob("*out*"))
+
+
+def test_what_is_compared_is_what_is_exported():
+    """Without gradients a wide network rounds otherwise, by up to the error that is allowed."""
+    layer = nn.Conv2d(128, 128, 3, padding=1)
+
+    class Wide(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return convolve(layer, x)
+
+    x = (torch.randn(2, 128, 48, 48),)
+    assert programs.compare(Wide(), x, lambda i: (layer(*i).detach(),)) == (0.0, 0.0)
 
 
 def test_compare_measures_errors():
