@@ -3,8 +3,8 @@
     end, text 1, end, text 2, end, ...
 
 A window has ``length`` + 1 tokens. The first is context only, and neighbours share one token, so that every token but
-the very first of all is predicted exactly once. With an ``Rng`` (in training) a window begins at any token, and not only
-at multiples of ``length``.
+the very first of all is predicted exactly once. With an ``Rng`` (in training) a window begins at any token, and not
+only at multiples of ``length``.
 """
 
 from __future__ import annotations

@@ -310,8 +310,8 @@ class _Encoder:
         others = [text[i] for i in np.flatnonzero(~known)]
         if self.unknown == "error":
             raise DataError(
-                f"{name}: holds characters that the vocabulary does not have: {name_characters(others)}. Leave them out "
-                "with unknown=skip, or train with a vocabulary of bytes."
+                f"{name}: holds characters that the vocabulary does not have: {name_characters(others)}. Leave them "
+                "out with unknown=skip, or train with a vocabulary of bytes."
             )
         for c in others:
             self.skipped[c] = self.skipped.get(c, 0) + 1
@@ -321,7 +321,9 @@ class _Encoder:
         if not self.skipped:
             return []
         count = sum(self.skipped.values())
-        return [f"{count:,} characters were left out that the vocabulary does not have: {name_characters(self.skipped)}."]
+        return [
+            f"{count:,} characters were left out that the vocabulary does not have: {name_characters(self.skipped)}."
+        ]
 
 
 def _packed(parts: Iterable[tuple[str, str]], encode: _Encoder) -> Iterator[np.ndarray]:

@@ -22,10 +22,11 @@ from typing import Any, BinaryIO, Literal, cast
 from castalia.core.errors import DataError, MissingExtra, near
 
 TEXT = frozenset({".txt", ".md", ".rst", ".text", ".tex", ".org", ".adoc", ".abc"})
-CODE = frozenset(
-    ".py .pyi .c .h .cc .cpp .cxx .hpp .cu .js .mjs .ts .jsx .tsx .java .kt .go .rs .rb .php .cs .swift .scala .jl .r "
-    ".lua .pl .sh .bash .sql .hs .ml .ex .exs .erl .clj .lisp .el .zig .nim .dart .m .f90 .html .css .scss .vue".split()
-)
+_LANGUAGES = """
+.py .pyi .c .h .cc .cpp .cxx .hpp .cu .js .mjs .ts .jsx .tsx .java .kt .go .rs .rb .php .cs .swift .scala .jl .r .lua
+.pl .sh .bash .sql .hs .ml .ex .exs .erl .clj .lisp .el .zig .nim .dart .m .f90 .html .css .scss .vue
+"""
+CODE = frozenset(_LANGUAGES.split())
 ROWS = frozenset({".jsonl", ".ndjson"})
 PARQUET = ".parquet"
 
@@ -167,7 +168,7 @@ class _Plain(io.RawIOBase):
         self._left = MAX_BYTES
         if path.name.lower().endswith(".gz"):
             self._left = min(MAX_BYTES, MAX_RATIO * found.st_size + (1 << 20))
-            self._file = cast(BinaryIO, gzip.open(self._file, "rb"))
+            self._file = cast(BinaryIO, gzip.open(self._file, "rb"))  # noqa: SIM115 - closed below
 
     def readable(self) -> bool:
         return True

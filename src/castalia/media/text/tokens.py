@@ -338,4 +338,6 @@ def _utf8(text: str) -> bytes:
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise UsageError(f"Character {error.start} of the text is half of a pair (a surrogate), no character.") from error
+        raise UsageError(
+            f"Character {error.start} of the text is half of a pair (a surrogate), no character."
+        ) from error

@@ -92,7 +92,9 @@ class LSTM(Generator[LSTMConfig, TextSpec], Density, Streaming):
         self.config, self.spec = config, spec
         c = config
         self.tokens = nn.Embedding(spec.size, c.embedding)
-        self.cells = nn.LSTM(c.embedding, c.hidden, c.layers, batch_first=True, dropout=c.dropout if c.layers > 1 else 0)
+        self.cells = nn.LSTM(
+            c.embedding, c.hidden, c.layers, batch_first=True, dropout=c.dropout if c.layers > 1 else 0
+        )
         narrow = c.tied and c.embedding != c.hidden
         self.narrow = nn.Linear(c.hidden, c.embedding, bias=False) if narrow else nn.Identity()
         self.head = nn.Linear(c.embedding if c.tied else c.hidden, spec.size)
