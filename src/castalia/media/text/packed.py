@@ -33,14 +33,14 @@ class PackedText(Dataset):
         row: all tokens (N,), ``uint16`` or ``uint32``, in memory or mapped from a file.
     """
 
-    spec: TextSpec
-
     def __init__(
         self, row: np.ndarray, spec: TextSpec, *, name: str, notes: Iterable[str] = (), digest: str | None = None
     ) -> None:
         if len(row) < 2:
             raise DataError(f"{name} holds no text.")
-        self.row, self.spec, self.name, self.notes = row, spec, name, tuple(notes)
+        self.row, self.name, self.notes = row, name, tuple(notes)
+        # Narrower than the base class says, and never set again.
+        self.spec: TextSpec = spec  # pyright: ignore[reportIncompatibleVariableOverride]
         digest = digest or hashlib.sha256(np.ascontiguousarray(row).data).hexdigest()
         whole = json.dumps([to_json(spec), digest], sort_keys=True)
         self.fingerprint = hashlib.blake2b(whole.encode(), digest_size=16).hexdigest()

@@ -197,7 +197,7 @@ def _open(path: Path) -> io.BufferedReader:
 def _parts(path: Path, errors: Errors) -> Iterator[str]:
     """The text of a whole file."""
     decoder = codecs.getincrementaldecoder("utf-8")(errors)
-    done, first = 0, True
+    done, waiting, first = 0, 0, True
     with _open(path) as file:
         while True:
             block = file.read(BLOCK)

@@ -1,8 +1,8 @@
 """Named sets of texts, and a tiny one that is built in.
 
 ``tinyshakespeare`` are plays, as Karpathy's char-rnn made them popular: one text, of which the first nine tenths are
-for training and the last tenth (``test``) is what others call its validation split. ``stdlib`` is what every Python has:
-sources of its standard library with their documentation.
+for training and the last tenth (``test``) is what others call its validation split. ``stdlib`` is what every
+Python has: sources of its standard library with their documentation.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Text as numbers: characters, bytes, or pieces found by byte pair encoding.
 
-The last token of every vocabulary ends a text and has no bytes. It is no part of the tokenizer, so nothing that a person
-writes can become it: ``<|endoftext|>`` in a text is thirteen characters like any others.
+The last token of every vocabulary ends a text and has no bytes. It is no part of the tokenizer, so nothing that a
+person writes can become it: ``<|endoftext|>`` in a text is thirteen characters like any others.
 
 Byte pair encoding is GPT-2's (Radford et al. 2019, section 2.2): bytes, cut at words by GPT-2's pattern, merged in the
 order of the merges. Vocabularies are trained and applied by Hugging Face's ``tokenizers`` (``castalia[text]``).
@@ -338,6 +338,4 @@ def _utf8(text: str) -> bytes:
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise UsageError(
-            f"Character {error.start} of the text is half of a pair (a surrogate), no character."
-        ) from error
+        raise UsageError(f"Character {error.start} of the text is half of a pair (a surrogate).") from error

@@ -3,7 +3,7 @@
 Papers
     Radford, Wu, Child, Luan, Amodei & Sutskever 2019, "Language Models are Unsupervised Multitask Learners":
     section 2 (the task, eq. 1), 2.2 (bytes and their pairs), 2.3 (the network).
-    Radford et al. 2018, "Improving Language Understanding by Generative Pre-Training": section 4.1 (tanh GELU, dropout).
+    Radford et al. 2018, "Improving Language Understanding by Generative Pre-Training": section 4.1 (GELU, dropout).
     Vaswani et al. 2017 (arXiv:1706.03762): attention.
 
     p(x) = prod_t p(x_t | x_1 ... x_{t-1})                                                              (eq. 1)
@@ -106,14 +106,15 @@ class GPT2(Generator[GPT2Config, TextSpec], Density, Streaming, Exportable):
         c = config
         self.tokens = nn.Embedding(spec.size, c.dim)  # also the head
         self.places = nn.Embedding(spec.length, c.dim)
-        self.blocks = nn.ModuleList(CausalBlock(c.dim, c.heads, 4 * c.dim, c.dropout) for _ in range(c.layers))
+        blocks = [CausalBlock(c.dim, c.heads, 4 * c.dim, c.dropout) for _ in range(c.layers)]
+        self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(c.dim, 1e-5)
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, 0, c.init)
             if isinstance(module, nn.Linear):
                 nn.init.zeros_(module.bias)
-        for block in self.blocks:
+        for block in blocks:
             for layer in (block.attention.out, block.down):
                 nn.init.normal_(layer.weight, 0, c.init / math.sqrt(2 * c.layers))
 

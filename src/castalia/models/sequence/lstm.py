@@ -1,7 +1,7 @@
 """LSTM language model.
 
 Papers
-    Hochreiter & Schmidhuber 1997, "Long Short-Term Memory": the cell. Gers, Schmidhuber & Cummins 2000: its forget gate.
+    Hochreiter & Schmidhuber 1997, "Long Short-Term Memory": the cell. Gers et al. 2000: its forget gate.
     Zaremba, Sutskever & Vinyals 2014 (arXiv:1409.2329): several layers, and dropout between them but not through time.
     Press & Wolf 2017 (arXiv:1608.05859): the head is the embedding (``tied``).
 
@@ -12,7 +12,7 @@ What differs, and why
     Windows of training begin with an empty state, at any token; nothing is carried from one to the next, so that they
     can be shuffled. In sampling the state is carried on without end: there is no context that could be full.
     The forget gate's bias starts at 1 (Gers et al.; Jozefowicz et al. 2015), so that nothing is forgotten at first.
-    torch's cell has two biases where one would do, so there are 4 x hidden more numbers per layer than the equations have.
+    torch's cell has two biases where one would do: 4 x hidden more numbers per layer than the equations have.
     ``restarts`` as in GPT-2.
 
 Expected: see ``recipes/lstm.py`` and the system's page.
@@ -111,8 +111,8 @@ class LSTM(Generator[LSTMConfig, TextSpec], Density, Streaming):
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Logits (n, t, size) of the token after each of ``int64`` (n, t), and the state behind the last."""
         drop, training = self.config.dropout, self.training
-        h, state = self.cells(F.dropout(self.tokens(x.clamp(min=0)), drop, training), state)
-        return self.head(self.narrow(F.dropout(h, drop, training))), state
+        h, after = self.cells(F.dropout(self.tokens(x.clamp(min=0)), drop, training), state)
+        return self.head(self.narrow(F.dropout(h, drop, training))), after
 
     # the objective
 

@@ -31,8 +31,8 @@ class WritingOptions(Sampling):
         top_p: only the most likely tokens that together have this probability; 1: all.
         top_p_rule: whether the token that crosses ``top_p`` is kept: ``through`` keeps it (Holtzman et al. 2020, and
             Hugging Face); ``below`` does not, but keeps at least one (OpenAI's GPT-2).
-        repetition: divides positive logits of tokens that are there already, and multiplies negative ones (Keskar et al.
-            2019); 1 leaves them.
+        repetition: divides positive logits of tokens that are there already, and multiplies negative ones (Keskar et
+            al. 2019); 1 leaves them.
         end: whether a text ends where the model says so; else it writes on, into another text.
         stop: a text after which to stop; it is kept. Empty: none.
     """
@@ -222,7 +222,7 @@ def shaped(logits: Tensor, options: WritingOptions, seen: Tensor | None = None) 
 
 
 def choose(logits: Tensor, uniform: Tensor, greedy: bool = False) -> Tensor:
-    """Tokens ``int64`` (n,) from logits (n, size) and numbers (n,) in [0, 1): where the distribution function passes."""
+    """Tokens ``int64`` (n,): where the distribution function of logits (n, size) passes numbers (n,) in [0, 1)."""
     if greedy:
         return logits.argmax(-1)
     mass = torch.softmax(logits.double(), -1)
