@@ -28,7 +28,7 @@ from castalia.core.files import read_json, write_bytes, write_json
 from castalia.core.vocabulary import BYTES
 from castalia.core.weights import load_tensors
 from castalia.interop.target import new_folder
-from castalia.media.text.tokens import END, Pieces, Tokens, read_pieces, tokens_of
+from castalia.media.text.tokens import END, Bytes, Pieces, Tokens, read_pieces, tokens_of
 from castalia.models.sequence.gpt2 import GPT2, GPT2Config
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
@@ -179,9 +179,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     if (path / WEIGHTS).exists():
         return load_tensors(path / WEIGHTS)[0]
     if not (path / INDEX).exists():
-        old = next(
-            (name for name in ("pytorch_model.bin", "pytorch_model.bin.index.json") if (path / name).exists()), ""
-        )
+        old = next((name for name in PICKLES if (path / name).exists()), "")
         hint = (
             f" {old} can run any program when it is loaded, so it is not read: convert it first "
             "(model.save_pretrained(folder, safe_serialization=True) in transformers)."
@@ -276,11 +274,7 @@ def _tokenizer(tokens: Tokens) -> tuple[Any, Pieces | None]:
         from tokenizers import decoders, models, pre_tokenizers
     except ImportError as error:
         raise MissingExtra("Writing a vocabulary for transformers", "text") from error
-    if (
-        tokens.size == 257
-        and not isinstance(tokens, Pieces)
-        and tokens.pieces == [*(bytes([b]) for b in range(256)), b""]
-    ):
+    if isinstance(tokens, Bytes):
         tokens = Pieces(BYTES, ())  # bytes are pieces without merges
     if isinstance(tokens, Pieces):
         made = tokenizers.Tokenizer(models.BPE(vocab=tokens.vocabulary, merges=list(tokens.merges)))

@@ -115,7 +115,7 @@ def open_texts(
     spec = like or replace(found.spec, length=options.length)
     row = np.memmap(packed, token_type(spec.size), mode="r")
     texts = [*source.notes, *notes, *found.notes]
-    return PackedText(row, spec, name=name or source.path.name, notes=texts, digest=found.sha256)
+    return PackedText(row, spec, name=name or source.path.name, notes=texts, digest=found.digest)
 
 
 @dataclass(frozen=True)
@@ -125,13 +125,13 @@ class _Packed:
     Attributes:
         spec: of its windows; the length does not count.
         tokens: how many.
-        sha256: of the file.
+        digest: SHA-256 of the file.
         notes: what a person should know.
     """
 
     spec: TextSpec
     tokens: int
-    sha256: str
+    digest: str
     notes: tuple[str, ...]
 
 
@@ -145,7 +145,7 @@ def _cached(packed: Path, about: Path) -> _Packed | None:
         tokens_of(found.spec)
         size = packed.stat().st_size
         whole = size == found.tokens * np.dtype(token_type(found.spec.size)).itemsize
-        return found if whole and (size > VERIFIED or sha256(packed) == found.sha256) else None
+        return found if whole and (size > VERIFIED or sha256(packed) == found.digest) else None
     except (RunError, UsageError, OSError):
         return None  # it is made again
 

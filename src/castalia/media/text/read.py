@@ -161,14 +161,15 @@ class _Plain(io.RawIOBase):
         except OSError as error:
             raise DataError(f"{path}: cannot be opened ({error.strerror}).") from error
         found = os.fstat(fd)
-        self._file: BinaryIO = open(fd, "rb", buffering=0)  # noqa: SIM115 - closed below
+        self._file: BinaryIO
+        self._file = self._plain = open(fd, "rb", buffering=0)  # noqa: SIM115 - closed below
         if not stat.S_ISREG(found.st_mode):
-            self._file.close()
+            self._plain.close()
             raise DataError(f"{path} is not a plain file.")
         self._left = MAX_BYTES
         if path.name.lower().endswith(".gz"):
             self._left = min(MAX_BYTES, MAX_RATIO * found.st_size + (1 << 20))
-            self._file = cast(BinaryIO, gzip.open(self._file, "rb"))  # noqa: SIM115 - closed below
+            self._file = cast(BinaryIO, gzip.open(self._plain, "rb"))  # noqa: SIM115 - closed below
 
     def readable(self) -> bool:
         return True
@@ -187,6 +188,7 @@ class _Plain(io.RawIOBase):
     def close(self) -> None:
         if not self.closed:
             self._file.close()
+            self._plain.close()
         super().close()
 
 

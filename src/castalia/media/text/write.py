@@ -34,7 +34,7 @@ def write_texts(
         path = folder / f"{number:04d}.txt"
         replace_file(path, text.encode("utf-8", "replace"))
         if recipe is not None:
-            whole = json.dumps({**recipe, "number": number}, indent=2)
+            whole = json.dumps({**recipe, "index": number}, indent=2)
             replace_file(path.with_suffix(".json"), (whole + "\n").encode())
         paths.append(path)
     return paths
