@@ -53,7 +53,7 @@ from castalia.core.model import (
     Watch,
 )
 from castalia.core.rng import Rng, SampleRng
-from castalia.models.sequence.writing import Anew, Reader, Writing, WritingOptions, advance, begin, write
+from castalia.models.sequence.writing import Anew, Reader, Writing, WritingOptions, advance, begin, full, write
 from castalia.nn.causal import Cache, CausalBlock
 
 
@@ -144,7 +144,7 @@ class GPT2(Generator[GPT2Config, TextSpec], Density, Streaming, Exportable):
         if self.config.restarts:
             anew = rng.uniform("restart") < self.config.restarts
             x = torch.cat([torch.where(anew, self.spec.end, x[:, 0])[:, None], x[:, 1:]], 1)
-        nats = F.cross_entropy(self(x).float().flatten(0, 1), target.flatten(), ignore_index=-1)
+        nats = F.cross_entropy(full(self(x)).flatten(0, 1), target.flatten(), ignore_index=-1)
         return nats, {"nats_per_token": nats.detach()}
 
     # what it can do
@@ -185,7 +185,7 @@ class GPT2(Generator[GPT2Config, TextSpec], Density, Streaming, Exportable):
         for at in range(0, batch.x.shape[1] - 1, length):
             window = batch.x[:, at : at + length + 1]
             target = window[:, 1:]
-            scores = F.cross_entropy(self(window[:, :-1]).float().mT, target, ignore_index=-1, reduction="none")
+            scores = F.cross_entropy(full(self(window[:, :-1])).mT, target, ignore_index=-1, reduction="none")
             nats -= scores.double().sum(1)
         return Likelihood(nats, "exact", f"all tokens but the first, in windows of {length}", "none")
 

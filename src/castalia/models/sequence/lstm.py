@@ -45,7 +45,7 @@ from castalia.core.model import (
     Watch,
 )
 from castalia.core.rng import Rng, SampleRng
-from castalia.models.sequence.writing import Anew, Writing, WritingOptions, advance, begin, write
+from castalia.models.sequence.writing import Anew, Writing, WritingOptions, advance, begin, full, write
 
 State = tuple[Tensor, Tensor]
 """h and c, each (layers, n, hidden)."""
@@ -126,7 +126,7 @@ class LSTM(Generator[LSTMConfig, TextSpec], Density, Streaming):
             anew = rng.uniform("restart") < self.config.restarts
             x = torch.cat([torch.where(anew, self.spec.end, x[:, 0])[:, None], x[:, 1:]], 1)
         logits, _ = self(x)
-        nats = F.cross_entropy(logits.float().flatten(0, 1), target.flatten(), ignore_index=-1)
+        nats = F.cross_entropy(full(logits).flatten(0, 1), target.flatten(), ignore_index=-1)
         return nats, {"nats_per_token": nats.detach()}
 
     # what it can do
@@ -162,7 +162,7 @@ class LSTM(Generator[LSTMConfig, TextSpec], Density, Streaming):
         for at in range(0, batch.x.shape[1] - 1, AT_ONCE):
             window = batch.x[:, at : at + AT_ONCE + 1]
             logits, state = self(window[:, :-1], state)
-            scores = F.cross_entropy(logits.float().mT, window[:, 1:], ignore_index=-1, reduction="none")
+            scores = F.cross_entropy(full(logits).mT, window[:, 1:], ignore_index=-1, reduction="none")
             nats -= scores.double().sum(1)
         return Likelihood(nats, "exact", "all tokens but the first, each window from an empty state", "none")
 
@@ -184,4 +184,4 @@ class _Carried:
         else:
             _, self.state = model.cells(x, self.state)
         assert self.state is not None
-        return model.head(model.narrow(self.state[0][-1])).float()
+        return full(model.head(model.narrow(self.state[0][-1])))

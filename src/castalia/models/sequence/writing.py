@@ -173,7 +173,7 @@ def _stop(state: Writing, piece: Tensor) -> None:
     stop, pieces = state.options.stop.encode("utf-8", "surrogatepass"), pieces_of(state.spec)
     for row, token in enumerate(piece.tolist()):
         if token >= 0:
-            text = state.tails[row] + pieces[token]
+            text = state.tails[row] + pieces[token] if token != state.spec.end else b""
             state.done[row] |= stop in text
             state.tails[row] = text[-len(stop) :]
 
@@ -219,6 +219,11 @@ def shaped(logits: Tensor, options: WritingOptions, seen: Tensor | None = None) 
         out[..., 0] = False
         x = x.masked_fill(torch.zeros_like(out).scatter(-1, places, out), float("-inf"))
     return x
+
+
+def full(logits: Tensor) -> Tensor:
+    """Logits in at least ``float32``, in which probabilities are computed."""
+    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def choose(logits: Tensor, uniform: Tensor, greedy: bool = False) -> Tensor:
