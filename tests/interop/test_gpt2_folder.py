@@ -166,8 +166,8 @@ def test_their_tokenizer_is_ours(tmp_path: Path, spec: TextSpec, kind: str) -> N
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"activation_function": "gelu"}, "activation_function is gelu; Castalia's GPT-2 has gelu_new"),
-        ({"model_type": "gpt_neo"}, "model_type is gpt_neo"),
+        ({"activation_function": "gelu"}, "activation_function is 'gelu'; Castalia's GPT-2 has 'gelu_new'"),
+        ({"model_type": "gpt_neo"}, "model_type is 'gpt_neo'"),
         ({"layer_norm_epsilon": 1e-6}, "layer_norm_epsilon"),
         ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx"),
         ({"tie_word_embeddings": False}, "tie_word_embeddings"),

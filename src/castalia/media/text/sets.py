@@ -2,7 +2,7 @@
 
 ``tinyshakespeare`` are plays, as Karpathy's char-rnn made them popular: one text, of which the first nine tenths are
 for training and the last tenth (``test``) is what others call its validation split. ``stdlib`` is what every
-Python has: sources of its standard library with their documentation.
+Python has: sources of its standard library with their documentation. ``counting`` is for tests.
 """
 
 from __future__ import annotations
@@ -39,6 +39,13 @@ SETS: Mapping[str, NamedData] = {
         {"train": 1, "test": 1},
         {},
     ),
+    "counting": NamedData(
+        "texts that count to eight from somewhere below 90, by characters: for tests; built in",
+        "none needed: computed",
+        (),
+        {"train": 81, "test": 9},
+        {},
+    ),
 }
 
 LIBRARY_BYTES, LIBRARY_FILE = 8 << 20, 256 << 10
@@ -57,12 +64,12 @@ def open_set(
     Raises:
         DataError: its files are missing, wrong or damaged.
     """
+    if name == "counting":
+        return _counting(options, split, like)
     if name == "stdlib":
         source = _library()
-        data = open_texts(source.path, options, split, like, progress, name, source)
-    else:
-        data = open_texts(_plays(progress), options, split, like, progress, name)
-    return data
+        return open_texts(source.path, options, split, like, progress, name, source)
+    return open_texts(_plays(progress), options, split, like, progress, name)
 
 
 def _plays(progress: Progress | None) -> Path:
@@ -103,10 +110,17 @@ def _is_utf8(path: Path) -> bool:
 
 
 COUNTED = "0123456789 "
-"""The characters of :func:`tiny`."""
+"""The characters of ``counting``."""
+
+
+def _counting(options: TextOptions, split: str, like: TextSpec | None) -> PackedText:
+    """Texts such as ``17 18 19 20 21 22 23 24``, one for every number below 90; a tenth of them is for testing."""
+    texts = [" ".join(map(str, range(n, n + 8))) for n in range(90)]
+    chosen = [text for n, text in enumerate(texts) if split == "all" or (n * 7 % 10 == 0) == (split == "test")]
+    spec = like or TextSpec("chars", len(COUNTED) + 1, options.length, alphabet=COUNTED)
+    return pack([chosen[i * 29 % len(chosen)] for i in range(len(chosen))], spec, name="counting")
 
 
 def tiny() -> PackedText:
-    """Counting: texts such as ``17 18 19 20 21 22 23 24``, 60 of them. What comes next can be learned exactly."""
-    texts = [" ".join(str(start * 3 % 89 + i) for i in range(8)) for start in range(60)]
-    return pack(texts, TextSpec("chars", len(COUNTED) + 1, 32, alphabet=COUNTED), name="counting")
+    """``counting`` in windows of 32 characters: what comes next can be learned almost exactly."""
+    return _counting(TextOptions(tokens="chars", length=32), "all", None)
