@@ -126,7 +126,9 @@ def test_another_source_is_read_with_the_vocabulary_of_a_run(tmp_path: Path) -> 
     (tmp_path / "a.txt").write_text("abc")
     (tmp_path / "b.txt").write_text("cabx\u00e9")
     like = open_texts(tmp_path / "a.txt", CHARS, None).spec
-    with pytest.raises(DataError, match=r"b\.txt: .* does not have: 'x' \(U\+0078\), '\u00e9' \(U\+00E9\).*unknown=skip"):
+    with pytest.raises(
+        DataError, match=r"b\.txt: .* does not have: 'x' \(U\+0078\), '\u00e9' \(U\+00E9\).*unknown=skip"
+    ):
         open_texts(tmp_path / "b.txt", CHARS, None, like)
     data = open_texts(tmp_path / "b.txt", TextOptions(unknown="skip"), None, like)
     assert data.spec == like

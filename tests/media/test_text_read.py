@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from castalia.core.errors import DataError
 from castalia.media.text import read
@@ -144,9 +146,33 @@ def test_nothing_to_read(tmp_path: Path) -> None:
         find_files(tmp_path / "a.png")
 
 
+@given(
+    st.binary(max_size=300), st.sampled_from(["a.txt", "a.jsonl", "a.txt.gz", "a.jsonl.gz", "a.parquet"]), st.booleans()
+)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_a_file_holds_the_answer_is_a_text_or_a_plain_error(
+    tmp_path: Path, data: bytes, name: str, packed: bool
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(data) if packed and name.endswith(".gz") else data)
+    try:
+        found = texts(path)
+    except DataError as error:
+        assert str(path) in str(error)
+    else:
+        assert all(isinstance(text, str) for text in found.values())
+
+
 @pytest.mark.parametrize(
     ("name", "what"),
-    [("a.txt", "text"), ("A.PY", "text"), ("a.jsonl.gz", "rows"), ("a.parquet", "parquet"), ("a.parquet.gz", None), ("gz", None)],
+    [
+        ("a.txt", "text"),
+        ("A.PY", "text"),
+        ("a.jsonl.gz", "rows"),
+        ("a.parquet", "parquet"),
+        ("a.parquet.gz", None),
+        ("gz", None),
+    ],
 )
 def test_kinds(name: str, what: str | None) -> None:
     assert kind(Path(name)) == what

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +82,7 @@ def test_characters_that_are_not_there_are_named() -> None:
 
 def test_half_of_a_pair_is_no_text(learned: Pieces) -> None:
     for tokens in (Bytes(), learned):
-        with pytest.raises(UsageError, match="Character 1 .*surrogate"):
+        with pytest.raises(UsageError, match=r"Character 1 .*surrogate"):
             tokens.encode("a\ud800")
 
 
@@ -95,7 +96,7 @@ def reference(tokens: Pieces, text: str) -> list[int]:
     for word in regex.findall(pattern, text):
         parts = [spelling[b] for b in word.encode()]
         while len(parts) > 1:
-            pairs = [(rank.get((a, b), len(rank)), i) for i, (a, b) in enumerate(zip(parts, parts[1:], strict=False))]
+            pairs = [(rank.get((a, b), len(rank)), i) for i, (a, b) in enumerate(pairwise(parts))]
             best, i = min(pairs)
             if best == len(rank):
                 break
@@ -196,7 +197,7 @@ def test_other_bad_vocabularies(tmp_path: Path, learned: Pieces) -> None:
         read_pieces(tmp_path / "nothing")
     huggingface(tmp_path, learned, "two files")
     (tmp_path / "merges.txt").write_text("#version\nt h\na b c\n", encoding="utf-8")
-    with pytest.raises(DataError, match="merges.txt, line 3: 'a b c' is not a pair"):
+    with pytest.raises(DataError, match=r"merges\.txt, line 3: 'a b c' is not a pair"):
         read_pieces(tmp_path)
     (tmp_path / "merges.txt").write_text("q zz\n", encoding="utf-8")
     with pytest.raises(DataError, match="the merge of 'q' and 'zz' is not in the vocabulary"):

@@ -11,7 +11,9 @@ from castalia.training.muon import Muon, hidden_matrices, orthogonal
 
 def network() -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Embedding(7, 6), nn.Linear(6, 12), nn.GELU(), nn.Linear(12, 6), nn.Linear(6, 6), nn.LayerNorm(6))
+    return nn.Sequential(
+        nn.Embedding(7, 6), nn.Linear(6, 12), nn.GELU(), nn.Linear(12, 6), nn.Linear(6, 6), nn.LayerNorm(6)
+    )
 
 
 def test_it_moves_as_torchs_two_do() -> None:
@@ -46,10 +48,10 @@ def test_singular_values_come_near_one() -> None:
     u, _, v = torch.linalg.svd(x, full_matrices=False)
     y = orthogonal(x).float()
     values = torch.linalg.svdvals(y)
-    assert 0.6 < values.min()
+    assert values.min() > 0.6
     assert values.max() < 1.3
-    aligned = torch.diagonal(u.mT @ y @ v.mT, dim1=1, dim2=2)
-    torch.testing.assert_close(aligned, values.sort(1, descending=True).values.gather(1, aligned.argsort(1, True).argsort(1)), atol=0.03, rtol=0)
+    inner = u.mT @ y @ v.mT  # diagonal where the singular vectors are the same
+    torch.testing.assert_close(inner, torch.diag_embed(inner.diagonal(dim1=1, dim2=2)), atol=0.05, rtol=0)
 
 
 def test_tied_heads_are_embeddings_and_vectors_are_refused() -> None:

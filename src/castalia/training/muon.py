@@ -21,7 +21,7 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 MOMENTUM = 0.95
 
 
-def hidden_matrices(module: nn.Module) -> list[nn.Parameter]:
+def hidden_matrices(module: nn.Module) -> list[Tensor]:
     """The weights of linear layers that are no embedding's as well."""
     others = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
     found = {id(m.weight): m.weight for m in module.modules() if isinstance(m, nn.Linear)}
@@ -65,8 +65,10 @@ class Muon(torch.optim.Optimizer):
             state = self.state[p]
             if not state:
                 state["momentum_buffer"] = torch.zeros_like(p)
-            momentum = state["momentum_buffer"].lerp_(p.grad, 1 - MOMENTUM)
-            shapes.setdefault(p.shape, []).append((p, torch.lerp(p.grad, momentum, MOMENTUM)))  # Nesterov's
+            gradient = p.grad
+            assert gradient is not None
+            momentum = state["momentum_buffer"].lerp_(gradient, 1 - MOMENTUM)
+            shapes.setdefault(p.shape, []).append((p, torch.lerp(gradient, momentum, MOMENTUM)))  # Nesterov's
         for shape, pairs in shapes.items():
             updates = orthogonal(torch.stack([update for _, update in pairs]))
             rate = group["lr"] * math.sqrt(max(1.0, shape[0] / shape[1]))

@@ -34,7 +34,9 @@ def test_equations_one_by_one(tied: bool) -> None:
     x = torch.tensor([[3, 1, 4, 1, 5]])
     inputs = model.tokens.weight[x[0]]
     for layer in range(2):
-        w, u, b, b2 = (model.cells.get_parameter(f"{n}_l{layer}") for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+        w, u, b, b2 = (
+            model.cells.get_parameter(f"{n}_l{layer}") for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        )
         h, c, outputs = torch.zeros(5).double(), torch.zeros(5).double(), []
         for token in inputs:
             i, f, g, o = (w @ token + b + u @ h + b2).split(5)

@@ -84,6 +84,9 @@ class GPT2Config(Config):
             raise ValueError("dropout and restarts are shares, init must not be negative")
 
 
+LOGITS = 1 << 26
+"""Numbers held at once while measuring; bounds the memory."""
+
 SIZES: Mapping[str, GPT2Config] = {
     "small": GPT2Config(12, 12, 768),
     "medium": GPT2Config(24, 16, 1024),
@@ -182,11 +185,12 @@ class GPT2(Generator[GPT2Config, TextSpec], Density, Streaming, Exportable):
     def log_likelihood(self, batch: Batch, *, rng: SampleRng, samples: int = 1) -> Likelihood:
         """Nats of every token but the first, given those before it in its window of ``length`` + 1 tokens."""
         length, nats = self.spec.length, torch.zeros(len(batch.x), dtype=torch.float64, device=batch.x.device)
-        for at in range(0, batch.x.shape[1] - 1, length):
-            window = batch.x[:, at : at + length + 1]
-            target = window[:, 1:]
-            scores = F.cross_entropy(full(self(window[:, :-1])).mT, target, ignore_index=-1, reduction="none")
-            nats -= scores.double().sum(1)
+        for rows in torch.arange(len(batch.x)).split(max(1, LOGITS // (length * self.spec.size))):
+            for at in range(0, batch.x.shape[1] - 1, length):
+                window = batch.x[rows, at : at + length + 1]
+                logits = full(self(window[:, :-1])).mT
+                scores = F.cross_entropy(logits, window[:, 1:], ignore_index=-1, reduction="none")
+                nats[rows] -= scores.double().sum(1)
         return Likelihood(nats, "exact", f"all tokens but the first, in windows of {length}", "none")
 
     def export_calls(self) -> Mapping[str, tuple[nn.Module, tuple[Tensor, ...]]]:

@@ -50,8 +50,8 @@ from castalia.models.sequence.writing import Anew, Writing, WritingOptions, adva
 State = tuple[Tensor, Tensor]
 """h and c, each (layers, n, hidden)."""
 
-AT_ONCE = 512
-"""Tokens per row whose logits are held at a time while measuring."""
+AT_ONCE, LOGITS = 512, 1 << 26
+"""Tokens per row, and numbers of all rows, that are held at a time while measuring."""
 
 
 @dataclass(frozen=True)
@@ -158,12 +158,13 @@ class LSTM(Generator[LSTMConfig, TextSpec], Density, Streaming):
     def log_likelihood(self, batch: Batch, *, rng: SampleRng, samples: int = 1) -> Likelihood:
         """Nats of every token but the first, given all before it in its window."""
         nats = torch.zeros(len(batch.x), dtype=torch.float64, device=batch.x.device)
-        state: State | None = None
-        for at in range(0, batch.x.shape[1] - 1, AT_ONCE):
-            window = batch.x[:, at : at + AT_ONCE + 1]
-            logits, state = self(window[:, :-1], state)
-            scores = F.cross_entropy(full(logits).mT, window[:, 1:], ignore_index=-1, reduction="none")
-            nats -= scores.double().sum(1)
+        for rows in torch.arange(len(batch.x)).split(max(1, LOGITS // (AT_ONCE * self.spec.size))):
+            state: State | None = None
+            for at in range(0, batch.x.shape[1] - 1, AT_ONCE):
+                window = batch.x[rows, at : at + AT_ONCE + 1]
+                logits, state = self(window[:, :-1], state)
+                scores = F.cross_entropy(full(logits).mT, window[:, 1:], ignore_index=-1, reduction="none")
+                nats[rows] -= scores.double().sum(1)
         return Likelihood(nats, "exact", "all tokens but the first, each window from an empty state", "none")
 
 
