@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -161,6 +162,9 @@ def test_their_tokenizer_is_ours(tmp_path: Path, spec: TextSpec, kind: str) -> N
     assert tokenizer(text)["input_ids"] == ids
     assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text
     assert tokenizer.convert_tokens_to_ids(END) == spec.end == tokenizer.eos_token_id
+    back = read_gpt2(path).spec
+    assert np.array_equal(tokens_of(back).encode(text), ids)
+    assert kind == "bytes" or back == spec  # bytes come back as pieces without merges
 
 
 @pytest.mark.parametrize(

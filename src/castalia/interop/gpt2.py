@@ -165,6 +165,9 @@ def read_gpt2(path: Path) -> Received:
 
 
 def _spec(path: Path, size: int, length: int) -> TextSpec:
+    alphabet = _alphabet(path / "tokenizer.json")
+    if alphabet is not None and len(alphabet) + 1 == size:
+        return TextSpec("chars", size, length, alphabet=alphabet)
     try:
         pieces = read_pieces(path)
     except DataError as error:
@@ -172,6 +175,21 @@ def _spec(path: Path, size: int, length: int) -> TextSpec:
     if pieces.size != size:
         raise RunError(f"{path}: its vocabulary has {pieces.size:,} tokens, but its weights have {size:,}.")
     return TextSpec("bpe", size, length, vocabulary=assets.keep(pieces.data(), "vocabulary.json"))
+
+
+def _alphabet(path: Path) -> str | None:
+    """The characters of a vocabulary that :func:`write_vocabulary` made of an alphabet; None for any other."""
+    try:
+        model = read_json(path, 16 << 20)["model"] if path.is_file() else {}
+        if model.get("type") != "WordLevel":
+            return None
+        pieces = sorted(model["vocab"], key=model["vocab"].__getitem__)
+        numbered = [model["vocab"][piece] for piece in pieces] == list(range(len(pieces)))
+    except (RunError, KeyError, TypeError, AttributeError):
+        return None
+    letters = "".join(pieces[:-1])
+    single = len(letters) == len(pieces) - 1 == len(set(letters))
+    return letters if numbered and single and pieces[-1] == END else None
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:

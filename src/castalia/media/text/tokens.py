@@ -28,7 +28,7 @@ from castalia.core.vocabulary import BYTES, read_vocabulary
 END = "<|endoftext|>"
 """How the end of a text is shown, and what it is called in GPT-2's vocabulary."""
 
-PIECE = 1 << 20
+PIECE = 1 << 18
 """Characters that are encoded at once; bounds the memory."""
 
 LARGEST_VOCABULARY = 1 << 22
