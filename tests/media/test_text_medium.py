@@ -108,6 +108,9 @@ def test_what_is_recognised(tmp_path: Path) -> None:
     assert not ROOM.reads(tmp_path)  # a folder of pictures, with something written beside them
     (tmp_path / "d.png").unlink()
     assert ROOM.reads(tmp_path)
+    for i in range(5):
+        (tmp_path / f"train-images-{i}").write_bytes(b"")
+    assert not ROOM.reads(tmp_path)  # something else, with something written beside it
     (tmp_path / "empty").mkdir()
     assert not ROOM.reads(tmp_path / "empty")
 

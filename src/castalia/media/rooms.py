@@ -11,6 +11,7 @@ from castalia.core.errors import UsageError, near
 from castalia.media.base import Medium
 
 ROOMS: Mapping[str, str] = {
+    "text": "text.medium:TextMedium",
     "image": "image.medium:ImageMedium",
     "points": "points.medium:PointsMedium",
 }

@@ -32,7 +32,7 @@ LOOKED_AT = 400
 LARGEST_PROMPT = 16 << 20
 
 _OTHER_NAMES = """
-.png .jpg .jpeg .webp .gif .bmp .tif .tiff .npy .npz .csv .tsv .tar .wav .flac .mp3 .ogg .mid .midi .mp4
+.zip .png .jpg .jpeg .webp .gif .bmp .tif .tiff .npy .npz .csv .tsv .tar .wav .flac .mp3 .ogg .mid .midi .mp4
 """
 _OTHERS = frozenset(_OTHER_NAMES.split())
 
@@ -48,18 +48,18 @@ class TextMedium(Medium):
     reading: ClassVar[str] = "text files, source code, .jsonl, Parquet with a column of texts (also .gz), or a folder"
 
     def reads(self, path: Path) -> bool:
-        """Told by names: a file of text; a folder that has texts, and nothing of another medium."""
+        """Told by names: a file of text; a folder that has as many texts as other files, and none of another medium."""
         if path.is_file():
             return _is_text(path)
-        found = False
+        texts = others = 0
         for _, (folder, folders, names) in zip(range(LOOKED_AT), os.walk(path), strict=False):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
-            for name in sorted(names)[:LOOKED_AT]:
-                suffix = os.path.splitext(name)[1].lower()
-                if suffix in _OTHERS:
+            for name in [name for name in sorted(names) if not name.startswith(".")][:LOOKED_AT]:
+                if os.path.splitext(name)[1].lower() in _OTHERS:
                     return False
-                found = found or (not name.startswith(".") and _is_text(Path(folder, name)))
-        return found
+                found = _is_text(Path(folder, name))
+                texts, others = texts + found, others + (not found)
+        return 0 < texts >= others
 
     def open(
         self,
