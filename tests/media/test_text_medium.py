@@ -117,10 +117,10 @@ def test_what_is_recognised(tmp_path: Path) -> None:
 
 def test_the_tiny_set_counts() -> None:
     data = tiny()
-    assert 50 <= len(data) <= 80
+    assert 20 <= len(data) <= 40
     parts = [ROOM.open_named("counting", TextOptions(tokens="chars", length=32), split) for split in ("train", "test")]
     ends = [int((part.row == part.spec.end).sum()) - 1 for part in parts]  # type: ignore[attr-defined]
-    assert ends == [81, 9]
+    assert ends == [270, 30]
     whole = tokens_of(data.spec).decode(data.row.astype(np.int64), "|")
     for text in filter(None, whole.split("|")):
         numbers = list(map(int, text.split(" ")))
