@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from castalia.media.sets import cache_folder
 from castalia.media.text import packing
 from castalia.media.text.packed import PackedText, pack
 from castalia.media.text.packing import TextOptions, open_texts
-from castalia.media.text.tokens import tokens_of
+from castalia.media.text.tokens import tokens_of, train_pieces
 
 CHARS = TextOptions(tokens="chars", length=8)
 
@@ -120,6 +121,23 @@ def test_a_vocabulary_is_learned_from_the_training_part(tmp_path: Path) -> None:
     assert b"abab" in pieces
     assert not any(b"zy" in piece for piece in pieces)
     assert decoded(test) == "|" + "zyzy " * 100
+
+
+def test_the_vocabulary_of_somebody_else(tmp_path: Path) -> None:
+    pytest.importorskip("tokenizers")
+    pieces = train_pieces(["the cat sat on the mat"] * 5, 265)
+    (tmp_path / "vocab.json").write_text(json.dumps(pieces.vocabulary))
+    (tmp_path / "merges.txt").write_text("".join(f"{a} {b}\n" for a, b in pieces.merges))
+    (tmp_path / "a.txt").write_text("the cat <|endoftext|>")
+    options = TextOptions(tokens="gpt2", vocabulary_path=str(tmp_path / "vocab.json"), length=8)
+    data = open_texts(tmp_path / "a.txt", options, None)
+    assert data.spec.size == pieces.size
+    assert data.row[1:-1].tolist() == pieces.encode("the cat <|endoftext|>").tolist()
+    assert data.spec.end not in data.row[1:-1]
+    other = train_pieces(["<|endoftext|>"] * 5, 265)
+    (tmp_path / "vocab.json").write_text(json.dumps(other.vocabulary))
+    (tmp_path / "merges.txt").write_text("".join(f"{a} {b}\n" for a, b in other.merges))
+    assert open_texts(tmp_path / "a.txt", options, None).spec.vocabulary != data.spec.vocabulary
 
 
 def test_another_source_is_read_with_the_vocabulary_of_a_run(tmp_path: Path) -> None:

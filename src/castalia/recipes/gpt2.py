@@ -1,8 +1,8 @@
 """Recipes of GPT-2.
 
 An ``expected`` limit is one that the recipe was seen to meet with the commands on the system's page. The paper says
-nothing of its optimizer; the recipes of its sizes have the numbers that are usual for them (table 2.1 of GPT-3, nanoGPT).
-The small ones are trained with Muon, which comes much further in the same time (see the page).
+nothing of its optimizer; the recipes of its sizes have the numbers that are usual for them (table 2.1 of GPT-3,
+nanoGPT). The small ones are trained with Muon, which comes much further in the same time (see the page).
 """
 
 from __future__ import annotations
