@@ -208,6 +208,18 @@ def test_other_bad_vocabularies(tmp_path: Path, learned: Pieces) -> None:
     (tmp_path / "tokenizer.json").write_text('{"model": {"type": "Unigram"}}', encoding="utf-8")
     with pytest.raises(DataError, match="not byte pair encoding"):
         read_pieces(tmp_path / "tokenizer.json")
+    path = huggingface(tmp_path, learned, "pairs")
+    good = json.loads(path.read_text(encoding="utf-8"))
+    split = {"type": "Sequence", "pretokenizers": [{"type": "Split"}, {"type": "ByteLevel", "use_regex": False}]}
+    for change, said in (
+        ({"pre_tokenizer": split}, "pre_tokenizer.type is 'Sequence'"),
+        ({"normalizer": {"type": "NFC"}}, "normalizer is"),
+        ({"pre_tokenizer": {**good["pre_tokenizer"], "add_prefix_space": True}}, "add_prefix_space is 'True'"),
+        ({"model": {**good["model"], "ignore_merges": True}}, "ignore_merges is 'True'"),
+    ):
+        path.write_text(json.dumps({**good, **change}), encoding="utf-8")
+        with pytest.raises(DataError, match=said):
+            read_pieces(path)
     (tmp_path / "tokenizer.json").write_text("[]", encoding="utf-8")
     with pytest.raises(DataError, match=r"tokenizer\.json: not a vocabulary"):
         read_pieces(tmp_path / "tokenizer.json")

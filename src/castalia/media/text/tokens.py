@@ -243,8 +243,8 @@ def read_pieces(path: Path) -> Pieces:
             merges = _merges(path.with_name("merges.txt"))
         else:
             model = data["model"]
-            if model.get("type", "BPE") != "BPE" or "ByteLevel" not in json.dumps(data.get("pre_tokenizer")):
-                raise DataError(f"{path}: not byte pair encoding over bytes, as GPT-2's is.")
+            if (other := _other(data)) is not None:
+                raise DataError(f"{path}: not byte pair encoding over bytes as GPT-2's is ({other}).")
             added = {token["content"]: token["id"] for token in data.get("added_tokens") or ()}
             data = {**model["vocab"], **({END: added[END]} if END in added else {})}
             merges = [_pair(merge, str(path)) for merge in model["merges"]]
@@ -253,6 +253,24 @@ def read_pieces(path: Path) -> Pieces:
         raise DataError(str(error)) from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{path}: not a vocabulary of byte pair encoding ({type(error).__name__}: {error}).") from error
+
+
+def _other(data: dict[str, Any]) -> str | None:
+    """What a ``tokenizer.json`` does otherwise than GPT-2: such a one would quietly give other tokens."""
+    model, cut_by = data["model"], data.get("pre_tokenizer") or {}
+    plain: dict[str, tuple[Any, Any, Any]] = {
+        "model.type": (model.get("type", "BPE"), "BPE", "BPE"),
+        "model.dropout": (model.get("dropout"), None, 0.0),
+        "model.ignore_merges": (model.get("ignore_merges"), None, False),
+        "model.byte_fallback": (model.get("byte_fallback"), None, False),
+        "model.continuing_subword_prefix": (model.get("continuing_subword_prefix"), None, ""),
+        "model.end_of_word_suffix": (model.get("end_of_word_suffix"), None, ""),
+        "normalizer": (data.get("normalizer"), None, None),
+        "pre_tokenizer.type": (cut_by.get("type"), "ByteLevel", "ByteLevel"),
+        "pre_tokenizer.use_regex": (cut_by.get("use_regex", True), True, True),
+        "pre_tokenizer.add_prefix_space": (cut_by.get("add_prefix_space", False), False, False),
+    }
+    return next((f"{name} is {str(v)[:60]!r}" for name, (v, *good) in plain.items() if v not in good), None)
 
 
 def _merges(path: Path) -> list[tuple[str, str]]:
