@@ -42,7 +42,7 @@ def shakespeare() -> Recipe:
         config=GPT2Config(layers=4, heads=4, dim=128, dropout=0.0, restarts=0.02),
         data=Data("tinyshakespeare", medium="text", options=TextOptions(tokens="chars", length=128)),
         training=Training(
-            steps=1_000,
+            steps=940,
             batch_size=16,
             lr=0.02,
             optimizer=MUON,
