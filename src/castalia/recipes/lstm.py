@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from castalia.configuration import Data, Recipe, Schedule, Training
+from castalia.configuration import Data, Expected, Recipe, Schedule, Training
 from castalia.core.model import Optimizer
 from castalia.media.text.packing import TextOptions
 from castalia.models.sequence.lstm import LSTMConfig
@@ -44,8 +44,10 @@ def shakespeare() -> Recipe:
             schedule=Schedule("cosine", warmup=50, end=0.0),
             clip=1.0,
             ema_half_life=0.0,
+            precision="bfloat16",
             threads=1,
         ),
+        expected=(Expected("nats_per_token", 1.63, "none for this size", 3),),
     )
 
 
@@ -56,7 +58,7 @@ def text() -> Recipe:
         base,
         config=LSTMConfig(embedding=64, hidden=512, layers=2, dropout=0.1),
         data=Data("texts", medium="text", options=TextOptions(tokens="bytes", length=128)),
-        training=replace(base.training, steps=6_000, lr=3e-3, threads=0),
+        training=replace(base.training, steps=6_000, lr=3e-3, precision="auto", threads=0),
         expected=(),
     )
 
