@@ -22,7 +22,7 @@ def tiny() -> Recipe:
     """Counting, seconds: for tests."""
     return Recipe(
         model="gpt2",
-        config=GPT2Config(layers=2, heads=2, dim=32, dropout=0.0),
+        config=GPT2Config(layers=2, heads=2, dim=32, dropout=0.0, restarts=0.5),
         data=Data("counting", medium="text", options=TextOptions(tokens="chars", length=32)),
         training=Training(
             steps=400,

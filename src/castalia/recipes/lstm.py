@@ -18,7 +18,7 @@ def tiny() -> Recipe:
     """Counting, seconds: for tests."""
     return Recipe(
         model="lstm",
-        config=LSTMConfig(embedding=16, hidden=64),
+        config=LSTMConfig(embedding=16, hidden=64, restarts=0.5),
         data=Data("counting", medium="text", options=TextOptions(tokens="chars", length=32)),
         training=Training(
             steps=400,
