@@ -260,6 +260,4 @@ TOYS: dict[str, type[Toy]] = {
 
 def entries() -> dict[str, Entry]:
     """Catalogue entries of the toys."""
-    return {
-        name: Entry(name, name, "toys", ("image",), "none", (), (lambda cls=cls: cls)) for name, cls in TOYS.items()
-    }
+    return {name: Entry(name, name, "toys", ("image",), "none", (), cls) for name, cls in TOYS.items()}
