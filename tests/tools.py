@@ -35,8 +35,8 @@ class Table(Dataset):
 
 
 def small_recipe(model: str, **training: object) -> Recipe:
-    """The demo recipe of a model, short and in float32."""
-    base = recipes.recipe(recipes.DEMOS[model])
+    """The tiny recipe of a model, short and in float32."""
+    base = recipes.tiny(model)
     settings = {
         "precision": "float32",
         "steps": 12,

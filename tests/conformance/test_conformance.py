@@ -77,7 +77,7 @@ def test_declares_what_it_can_do(name: str) -> None:
     assert sys.modules[cls.__module__].__doc__
 
 
-@pytest.mark.parametrize("name", sorted(recipes.RECIPES))
+@pytest.mark.parametrize("name", recipes.names())
 def test_recipe_survives_json(name: str) -> None:
     recipe = recipes.recipe(name)
     assert recipe_from_json(json.loads(json.dumps(to_json(recipe)))) == recipe
