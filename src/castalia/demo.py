@@ -1,7 +1,7 @@
 """The demo: every system of the catalogue on built-in data, and one page to look at.
 
 The time is shared by the systems, so that it stays a few minutes however many there are. What a system shows
-follows from its capabilities; a system needs only a demo recipe to appear.
+follows from its capabilities; every system of the catalogue appears, with its demo recipe.
 """
 
 from __future__ import annotations

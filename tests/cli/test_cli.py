@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from castalia import api, checkpoints, listing
+from castalia import api, checkpoints, listing, recipes
 from castalia.catalogue import CATALOGUE
 from castalia.cli.main import main
 from castalia.cli.parser import make_parser
 from castalia.media.image.write import read_recipe
 from tests.conformance.test_conformance import equal_runs
-from tests.tools import MODELS
+from tests.tools import FAMILIES, MODELS
 
 SMALL = ["--steps", "30", "--seed", "1", "--precision", "float32", "--set", "training.batch_size=16"]
 
@@ -246,10 +246,21 @@ def test_a_folder_with_broken_files(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert any("2" in note and "broken.jpg" in note for note in report["notes"])
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_kill_at_random_moments(name: str, tmp_path: Path) -> None:
     """kill -9 and SIGTERM at random moments: the end is bit for bit that of an uninterrupted run."""
-    arguments = ["train", name, "--data", "digits", "--precision", "float32", "--seed", "3", "--steps", "120"]
+    arguments = [
+        "train",
+        name,
+        "--recipe",
+        recipes.of(name).tiny,
+        "--precision",
+        "float32",
+        "--seed",
+        "3",
+        "--steps",
+        "240",
+    ]
     arguments += ["--set", "training.batch_size=32", "--set", "training.checkpoint_every=17"]
     arguments += ["--set", "training.log_every=11", "--set", "training.threads=1"]
     straight = tmp_path / "straight"

@@ -97,8 +97,8 @@ def tiny() -> Recipe:
     base = dcgan_digits()
     return replace(
         base,
-        config=replace(base.config, widths=(16, 16), critic_widths=(16, 16), latent_dims=8),
-        training=replace(base.training, schedule=Schedule("linear", warmup=0, end=0.0), ema_half_life=100),
+        config=replace(base.config, widths=(16, 16), critic_widths=(16, 16), latent_dims=8, weights="he"),
+        training=replace(base.training, ema_half_life=100),
     )
 
 
