@@ -25,13 +25,14 @@ SUITE = "tests/conformance/"
 
 LONG = (
     "tests/torture/test_kills.py",
+    "tests/test_docs.py",
     "tests/training/test_sharding.py",
+    "tests/test_benchmarks.py",
     "tests/cli/test_cli.py",
     TOGETHER,
-    "tests/test_docs.py",
-    "tests/test_benchmarks.py",
 )
-"""Groups that take longest. They go first, so that no worker is left alone with one of them at the end."""
+"""Groups that take longest. They go first, so that no worker is left alone with one of them at the end; those that start
+processes of their own, which measure how long the others take to end, next to those that do not."""
 
 
 def group_of(nodeid: str) -> str:
