@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, final
+from typing import final
 
 import numpy as np
 import torch
@@ -44,7 +44,6 @@ class Encoded(Dataset):
     ) -> None:
         self.spec, self.name, self.fingerprint = spec, f"{data.name}, encoded", data.fingerprint
         self.labels, self.size, self.files = data.labels, len(data), data.files
-        self._files: list[IO[bytes]] = []
         self._columns: dict[str, Tensor] = {}
         for start in range(0, self.size, ROWS):
             ids = np.arange(start, min(start + ROWS, self.size), dtype=np.int64)
@@ -60,10 +59,9 @@ class Encoded(Dataset):
         shape = (self.size, *first.shape[1:])
         if not first.numel():
             return torch.empty(shape, dtype=first.dtype)
-        file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - as long as the data set
-        file.truncate(self.size * first[0].numel() * first.element_size())
-        self._files.append(file)
-        kept = np.memmap(file, dtype=np.uint8, mode="r+")
+        with tempfile.TemporaryFile(dir=folder) as file:  # the map keeps it for as long as it is needed
+            file.truncate(self.size * first[0].numel() * first.element_size())
+            kept = np.memmap(file, dtype=np.uint8, mode="r+")
         return torch.from_numpy(kept).view(first.dtype).view(shape)
 
     def __len__(self) -> int:

@@ -14,8 +14,8 @@ ROOMS: dict[str, str | type[Medium]] = {
     "image": "image.medium:ImageMedium",
     "points": "points.medium:PointsMedium",
 }
-"""Module and class below ``castalia.media``, by the medium's name (or the class itself, of a guest). The first that reads
-a path gets it."""
+"""Module and class below ``castalia.media``, by the medium's name (or the class itself, of a guest). The first that
+reads a path gets it."""
 
 
 @cache
