@@ -112,7 +112,7 @@ CATALOGUE: dict[str, Entry] = {
             "GPT-2",
             "sequence.gpt2:GPT2",
             media=("text",),
-            paper="Radford, Wu, Child, Luan, Amodei & Sutskever 2019, Language Models are Unsupervised Multitask Learners",
+            paper="Radford et al. 2019, Language Models are Unsupervised Multitask Learners",
             capabilities=("Generator", "Density", "Streaming", "Exportable"),
         ),
         Entry(
