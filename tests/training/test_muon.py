@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from castalia.training import muon
 from castalia.training.muon import Muon, hidden_matrices, orthogonal
 
 
@@ -16,7 +17,8 @@ def network() -> nn.Module:
     )
 
 
-def test_it_moves_as_torchs_two_do() -> None:
+def test_it_moves_as_torchs_two_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(muon, "SMALL", 0)  # torch's products are in bfloat16 always
     a, b = network(), network()
     matrices = hidden_matrices(a)
     assert len(matrices) == 3
@@ -43,7 +45,9 @@ def test_it_moves_as_torchs_two_do() -> None:
         torch.testing.assert_close(p, q, atol=2e-3 if p.ndim == 2 and name != "0.weight" else 1e-5, rtol=0)
 
 
-def test_singular_values_come_near_one() -> None:
+@pytest.mark.parametrize("small", [0, 1 << 14])
+def test_singular_values_come_near_one(small: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(muon, "SMALL", small)
     x = torch.randn(3, 20, 8, generator=torch.Generator().manual_seed(0))
     u, _, v = torch.linalg.svd(x, full_matrices=False)
     y = orthogonal(x).float()

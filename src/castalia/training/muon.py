@@ -2,8 +2,8 @@
 
 The momentum of a matrix is brought near the closest orthogonal matrix, by five steps of a polynomial, before it is
 added: all directions move by about the same. What is no matrix of a hidden layer (embeddings, biases, gains) moves by
-AdamW. Products are in bfloat16, as in the original. Numbers agree with ``torch.optim.Muon`` and ``torch.optim.AdamW``,
-of which this is one optimizer instead of two, with matrices of one shape multiplied together.
+AdamW. Products of large matrices are in bfloat16, as in the original. Numbers agree with ``torch.optim.Muon`` and
+``torch.optim.AdamW``, of which this is one optimizer instead of two, with matrices of one shape multiplied together.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of x + x^3 + x^5: what brings singular values from (0, 1] near 1 in five steps."""
 
 MOMENTUM = 0.95
+
+SMALL = 1 << 14
+"""Numbers of a matrix below which products are in float32: that takes hardly longer, and rounds less."""
 
 
 def hidden_matrices(module: nn.Module) -> list[Tensor]:
@@ -92,9 +95,9 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(x: Tensor, steps: int = 5) -> Tensor:
-    """Matrices (k, n, m) with the singular vectors of ``x`` and singular values near 1, ``bfloat16``."""
+    """Matrices (k, n, m) with the singular vectors of ``x`` and singular values near 1."""
     tall = x.shape[1] > x.shape[2]
-    y = x.bfloat16()
+    y = x if x.shape[1] * x.shape[2] < SMALL else x.bfloat16()
     y = y.mT if tall else y
     y = y / y.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     a, b, c = COEFFICIENTS
