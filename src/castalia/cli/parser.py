@@ -294,9 +294,9 @@ def make_parser() -> Parser:
     p.add_argument("run", help="a run folder")
     p.add_argument(
         "--format",
-        choices=["folder", "torch", "onnx", "diffusers"],
+        choices=["folder", "torch", "onnx", "diffusers", "transformers"],
         default="folder",
-        help="folder: for a model hub; diffusers: a pipeline of that library",
+        help="folder: for a model hub; diffusers, transformers: for these libraries",
     )
     p.add_argument(
         "--label", metavar="CLASS", help="diffusers: the class that its pipelines, which take none, will draw"
@@ -306,7 +306,9 @@ def make_parser() -> Parser:
     p.add_argument("--to-hub", metavar="OWNER/NAME", help="upload a folder to the Hugging Face hub instead (private)")
 
     p = verb("import", "Make a run from an exported folder.")
-    p.add_argument("source", help="an exported folder, one of diffusers, or hf://owner/name@revision")
+    p.add_argument(
+        "source", help="an exported folder, one of diffusers or (GPT-2) transformers, or hf://owner/name@revision"
+    )
     p.add_argument("--out", type=_path, required=True, help="run folder to make")
 
     p = verb("demo", "Train systems on built-in data and write a page to look at: one of each family, or those named.")

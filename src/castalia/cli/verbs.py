@@ -312,6 +312,10 @@ def export(options: Namespace) -> int:
     out = Path(options.out)
     if options.format == "folder":
         folder.export_folder(opened, out)
+    elif options.format == "transformers":
+        from castalia.interop.gpt2_runs import export_gpt2
+
+        export_gpt2(opened, out)
     elif options.format == "diffusers":
         from castalia.core.data import LabelSpec
         from castalia.interop.diffusers_runs import export_diffusers
@@ -333,6 +337,7 @@ def import_(options: Namespace) -> int:
     """Make a run from an exported folder."""
     from castalia.interop import folder, hub
     from castalia.interop.diffusers import looks_like_diffusers
+    from castalia.interop.gpt2 import looks_like_gpt2
 
     out = Path(options.out)
     if options.source.startswith("hf://"):
@@ -341,6 +346,10 @@ def import_(options: Namespace) -> int:
         from castalia.interop.diffusers_runs import import_diffusers
 
         made = import_diffusers(Path(options.source), out)
+    elif looks_like_gpt2(Path(options.source)):
+        from castalia.interop.gpt2_runs import import_gpt2
+
+        made = import_gpt2(Path(options.source), out)
     else:
         made = folder.import_folder(Path(options.source), out)
     print(f"Imported {made.recipe.model} as {made.path}/")
