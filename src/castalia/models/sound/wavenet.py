@@ -1,0 +1,456 @@
+"""WaveNet: sound, one sample after another.
+
+Papers
+    van den Oord et al. 2016, "WaveNet: A Generative Model for Raw Audio" (arXiv:1609.03499): eq. 1 (the chain rule),
+    section 2.1 (dilated causal convolutions), 2.2 (mu-law and softmax), eq. 2 (the gate), 2.4 and figure 4 (residual and
+    skip connections), eq. 3 (a label inside the gates).
+    Paine et al. 2016, "Fast Wavenet Generation Algorithm" (arXiv:1611.09482): ``queues.py``.
+    Mixture output: Salimans et al. 2017 (arXiv:1701.05517), as in Parallel WaveNet (arXiv:1711.10433).
+
+Equations
+    p(x) = prod_t p(x_t | x_1, ..., x_{t-1}), and in each layer
+    z = tanh(W_f * x + V_f h) . sigmoid(W_g * x + V_g h),    x' = x + W_r z,    skip += W_s z,
+    where * is a causal convolution with a dilation of 1, 2, 4, ..., and h is the label.
+
+What differs, and why
+    The 1x1 convolutions to the skip connections are one matrix over all layers, which is the same sum in fewer passes.
+    Before the first sample the layers' inputs are zero, not the sound: there is no beginning to invent, and queues that
+    begin empty give the same numbers.
+    The last bias starts at the codes' frequencies, so that training starts from the model of independent samples.
+
+Expected: see ``recipes/wavenet.py`` and the system's page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from castalia.core.data import AudioSpec, Batch, Dataset, LabelSpec, Spec, some_of
+from castalia.core.errors import UsageError
+from castalia.core.model import (
+    Config,
+    Density,
+    Exportable,
+    Generator,
+    Given,
+    Likelihood,
+    Logs,
+    Model,
+    Objective,
+    Preview,
+    Progress,
+    Sampling,
+    Stage,
+    Streaming,
+    Watch,
+)
+from castalia.core.rng import Rng, SampleRng
+from castalia.models.sound.queues import Packed, Queues
+from castalia.nn.labels import Labels
+from castalia.nn.samples import MuLaw, sample_distribution
+
+PIECE = 1000
+"""Samples per address of randomness, and per piece of a stream."""
+
+AT_ONCE = 1 << 17
+"""Samples that are measured at once; bounds the memory."""
+
+LOOKED_AT = 500
+"""Clips looked at, evenly spaced in the data, for the frequencies of values."""
+
+
+@dataclass(frozen=True)
+class WaveNetConfig(Config):
+    """Configuration of a WaveNet.
+
+    Attributes:
+        blocks: how often the dilations 1, 2, 4, ... begin anew.
+        layers: layers of a block.
+        kernel: taps of a dilated convolution.
+        channels: of the residual path; a gate has twice as many.
+        skip: channels of the skip connections and of the layer after them.
+        output: ``softmax`` over 256 mu-law codes, or ``mixture`` of logistics over 16-bit values.
+        mixtures: logistics of the mixture.
+        conditional: whether labels are used, where the data have them.
+    """
+
+    blocks: int = 2
+    layers: int = 6
+    kernel: int = 3
+    channels: int = 32
+    skip: int = 64
+    output: Literal["softmax", "mixture"] = "softmax"
+    mixtures: int = 10
+    conditional: bool = True
+
+    def __post_init__(self) -> None:
+        if min(self.blocks, self.layers, self.channels, self.skip, self.mixtures) < 1 or self.kernel < 2:
+            raise ValueError("blocks, layers, channels, skip and mixtures must be positive, kernel at least 2")
+        if self.layers > 16:
+            raise ValueError("layers is at most 16: the last dilation is 2 ** (layers - 1); give more blocks")
+
+    @property
+    def dilations(self) -> tuple[int, ...]:
+        """Of all layers, in order."""
+        return tuple(2**i for _ in range(self.blocks) for i in range(self.layers))
+
+    @property
+    def field(self) -> int:
+        """How many samples before it a sample depends on."""
+        return 2 + (self.kernel - 1) * sum(self.dilations)
+
+
+@dataclass(frozen=True)
+class WaveNetSampling(Sampling):
+    """How to sample.
+
+    Attributes:
+        length: of the sound, a prompt included: a whole number is samples, a number with a point is seconds; None is
+            the length of a training crop.
+    """
+
+    length: int | float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.length is not None and (isinstance(self.length, bool) or not 0 < self.length < 1e9):
+            raise ValueError("length must be positive: samples, or seconds where it has a point (1.0)")
+
+    def samples(self, spec: AudioSpec) -> int:
+        """How many samples that is."""
+        if self.length is None:
+            return spec.length
+        return self.length if isinstance(self.length, int) else max(1, round(self.length * spec.rate))
+
+
+class Layer(nn.Module):
+    """A gated residual layer (figure 4, the dashed box)."""
+
+    def __init__(self, channels: int, kernel: int, dilation: int) -> None:
+        super().__init__()
+        self.past = dilation * (kernel - 1)
+        self.dilated = nn.Conv1d(channels, 2 * channels, kernel, dilation=dilation)
+        self.residual = nn.Conv1d(channels, channels, 1)
+
+    def forward(self, x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The next layer's input and the gated values, each (B, R, T), from ``x`` and (B, 2R, 1)."""
+        pre = self.dilated(F.pad(x, (self.past, 0)))
+        if condition is not None:
+            pre = pre + condition.to(pre.dtype)
+        f, g = pre.chunk(2, dim=1)
+        z = torch.tanh(f) * torch.sigmoid(g)
+        return x + self.residual(z), z
+
+
+class Network(nn.Module):
+    """Outputs for every sample from all before it.
+
+    Args:
+        config: its shape.
+        maps: outputs per sample.
+        classes: number of labels; 0 for none.
+    """
+
+    def __init__(self, config: WaveNetConfig, maps: int, classes: int) -> None:
+        super().__init__()
+        r, self.codes = config.channels, config.output == "softmax"
+        # the causal convolution in front of the layers has two taps; on one-hot codes it is two tables
+        self.now, self.before = (nn.Embedding(maps, r) if self.codes else nn.Linear(1, r, False) for _ in range(2))
+        self.layers = nn.ModuleList(Layer(r, config.kernel, dilation) for dilation in config.dilations)
+        self.label = nn.Embedding(classes, len(self.layers) * 2 * r) if classes else None
+        self.skip = nn.Conv1d(len(self.layers) * r, config.skip, 1)
+        self.hidden = nn.Conv1d(config.skip, config.skip, 1)
+        self.out = nn.Conv1d(config.skip, maps, 1)
+        for table in (self.now, self.before):
+            nn.init.normal_(table.weight, std=0.5)
+        if self.label is not None:
+            nn.init.zeros_(self.label.weight)
+        with torch.no_grad():
+            self.out.weight.mul_(0.1)
+
+    def forward(self, values: Tensor, label: Tensor | None = None) -> Tensor:
+        """Outputs (B, maps, T + 1), the one at t for sample t given samples before it, from (B, T) and labels (B,)."""
+        return self.outputs(self.states(values, label)[1])
+
+    def states(self, values: Tensor, label: Tensor | None) -> tuple[list[Tensor], list[Tensor]]:
+        """Each layer's input and gated values, (B, R, T + 1)."""
+        now, before = (f(values if self.codes else values[..., None]) for f in (self.now, self.before))  # (B, T, R)
+        x = (F.pad(now, (0, 0, 1, 0)) + F.pad(before, (0, 0, 2, 0))[:, :-1]).transpose(1, 2)
+        conditions = self.conditions(label)
+        inputs, gated = [], []
+        for i, layer in enumerate(self.layers):
+            inputs.append(x)
+            x, z = layer(x, None if conditions is None else conditions[:, i])
+            gated.append(z)
+        return inputs, gated
+
+    def conditions(self, label: Tensor | None) -> Tensor | None:
+        """What a label adds before the gates, (B, L, 2R, 1) (eq. 3)."""
+        if self.label is None or label is None:
+            return None
+        return self.label(label).unflatten(1, (len(self.layers), -1, 1))
+
+    def outputs(self, gated: list[Tensor]) -> Tensor:
+        """From all layers' gated values to (B, maps, T)."""
+        return self.out(F.relu(self.hidden(F.relu(self.skip(torch.cat(gated, dim=1))))))
+
+
+@dataclass
+class Stream:
+    """Where sampling stands. Going on uses up the state.
+
+    Attributes:
+        queues: what the steps need.
+        last: the newest value of each stream and the one before, (n,) each; None before the first.
+        label: (n,), or None.
+        options: how to sample.
+        rng: one stream per example.
+        done: samples that are made, a prompt included.
+        first: the prompt, (n, 1, T), until it has been given out.
+    """
+
+    queues: Queues
+    last: tuple[np.ndarray | None, np.ndarray | None]
+    label: Tensor | None
+    options: WaveNetSampling
+    rng: SampleRng
+    done: int
+    first: Tensor | None
+
+
+class WaveNet(Generator[WaveNetConfig, AudioSpec], Density, Streaming, Exportable):
+    """p(x_t | everything before) by a stack of dilated causal convolutions."""
+
+    Config = WaveNetConfig
+    SampleOptions: ClassVar[type[Sampling]] = WaveNetSampling
+    shard_units = (Layer,)
+
+    def __init__(self, config: WaveNetConfig, spec: AudioSpec) -> None:
+        super().__init__()
+        if spec.channels != 1:
+            raise UsageError("WaveNet makes mono; set data.options.channels=1 to mix stereo down.")
+        self.config, self.spec = config, spec
+        self.classes = len(spec.classes) if config.conditional else 0
+        self.labels = Labels(self.classes)
+        self.values = sample_distribution(config.output, config.mixtures)
+        self.network = Network(config, self.values.maps, self.classes)
+
+    @torch.no_grad()
+    def initialise(self, data: Dataset, rng: Rng, parents: Mapping[str, Model]) -> None:
+        """Set the last bias to how often values occur (in 500 clips at most); count the labels."""
+        self.labels.fit(data)
+        parts = []
+        for ids in np.array_split(some_of(data, LOOKED_AT), 20):
+            if len(ids):
+                batch = data.batch(ids)
+                parts.append(self.values.values(batch.x[:, 0])[counted(batch, 0)])
+        self.network.out.bias.copy_(self.values.base(torch.cat(parts)))
+
+    # the objective
+
+    def stages(self) -> tuple[Stage, ...]:
+        return (Stage("train", (Objective("wavenet", self.network, self.loss),)),)
+
+    def loss(self, batch: Batch, rng: Rng, progress: Progress) -> tuple[Tensor, Logs]:
+        """Nats per sample, over those that have all that they depend on (at least the second half) before them."""
+        values = self.values.values(batch.x[:, 0])
+        outputs = self.network(values[:, :-1], self.labels.of(batch))
+        mask = counted(batch, self.config.field)
+        nats = -self.values.log_prob(outputs.transpose(1, 2)[mask].T, values[mask])
+        loss = nats.sum() / mask.sum().clamp(min=1)
+        return loss, {"bits_per_sample": loss.detach() / np.log(2)}
+
+    # what it can do
+
+    def accepts(self) -> Mapping[str, Spec]:
+        """A label where it is conditional; a prompt: the beginning of the sound."""
+        return {**({"label": LabelSpec(self.spec.classes)} if self.classes else {}), "prompt": self.spec}
+
+    def draw(self, n: int, given: Given, rng: SampleRng, options: WaveNetSampling, watch: Watch | None) -> Batch:
+        """Sound of the length asked for, by :meth:`start` and :meth:`advance`."""
+        state = self.start(n, given, rng, options)
+        total, pieces = options.samples(self.spec), []
+        while state.done < total or state.first is not None:
+            piece, state = self.advance(state)
+            pieces.append(piece)
+            if watch is not None:
+                so_far = list(pieces)
+                watch(Preview(state.done, total, lambda p=so_far: Batch.of(torch.cat(p, dim=2), state.label)))
+        return Batch.of(torch.cat(pieces, dim=2), state.label)
+
+    def cost(self, options: WaveNetSampling) -> int:
+        """Its samples, and what is kept of it in the queues."""
+        reach = self.config.dilations[-1] if self.config.blocks == 1 else max(self.config.dilations)
+        kept = len(self.config.dilations) * self.config.channels * (reach * (self.config.kernel - 1) + 128)
+        return options.samples(self.spec) + kept
+
+    @torch.no_grad()
+    def start(self, n: int, given: Given, rng: SampleRng, options: WaveNetSampling) -> Stream:
+        """Empty queues, or those after the prompt.
+
+        Raises:
+            UsageError: the prompt is longer than the sound that is asked for.
+        """
+        label = self._label(given, rng)
+        prompt = given.get("prompt")
+        queues = Queues(self._packed(), n, self._condition(label, n))
+        if prompt is None or not prompt.shape[-1]:
+            return Stream(queues, (None, None), label, options, rng, 0, None)
+        total, length = options.samples(self.spec), prompt.shape[-1]
+        if length > total:
+            raise UsageError(f"The prompt has {length} samples, and the whole shall have {total}; set length higher.")
+        values = self.values.values(prompt[:, 0])
+        # everything is kept that a later step can reach, and nothing before it is computed
+        recent = values[:, -(self.config.field + queues.packed.ring) :]
+        inputs, _ = self.network.states(recent, label)
+        queues.fill(torch.stack([x[:, :, :-1].transpose(1, 2) for x in inputs], dim=1).float().cpu().numpy())
+        last, older = values[:, -1].cpu().numpy(), values[:, -2].cpu().numpy() if length > 1 else None
+        return Stream(queues, (last, older), label, options, rng, length, self.values.sound(values)[:, None])
+
+    @torch.no_grad()
+    def advance(self, state: Stream) -> tuple[Tensor, Stream]:
+        """The prompt, then up to 1,000 samples: (n, 1, T).
+
+        Raises:
+            StopIteration: the sound has the length asked for.
+        """
+        total = state.options.samples(self.spec)
+        if state.first is None and state.done >= total:
+            raise StopIteration
+        if state.first is not None:
+            piece, state.first = state.first, None
+            return piece, state
+        steps = min(PIECE - state.done % PIECE, total - state.done)
+        noise = self._noise(state.rng, state.done // PIECE)
+        queues, (now, before) = state.queues, state.last
+        made = np.empty((queues.n, steps), np.int64 if isinstance(self.values, MuLaw) else np.float32)
+        tables, draw, temperature = (queues.packed.now, queues.packed.before), self.values.draw, state.options.temperature
+        for i in range(steps):
+            outputs = queues.look(self._entered(tables[0], now, queues.n), self._entered(tables[1], before, queues.n))
+            before, now = now, draw(outputs, noise[(state.done + i) % PIECE], temperature)
+            made[:, i] = now
+        state.last, state.done = (now, before), state.done + steps
+        return self.values.sound(torch.from_numpy(made)).to(self.device)[:, None], state
+
+    @torch.no_grad()
+    def naive(self, n: int, given: Given, rng: SampleRng, options: WaveNetSampling) -> Batch:
+        """The same by computing the whole receptive field anew for every sample."""
+        label, total = self._label(given, rng), options.samples(self.spec)
+        empty = torch.zeros(n, 1, 0, device=self.device)
+        values = self.values.values(given.get("prompt", empty)[:, 0])
+        while (done := values.shape[1]) < total:
+            outputs = self.network(values[:, -self.config.field :], label)[:, :, -1].float().cpu().numpy()
+            noise = self._noise(rng, done // PIECE)[done % PIECE]
+            drawn = torch.from_numpy(self.values.draw(outputs, noise, options.temperature)).to(values)
+            values = torch.cat([values, drawn[:, None]], dim=1)
+        return Batch.of(self.values.sound(values)[:, None], label)
+
+    @torch.no_grad()
+    def log_likelihood(self, batch: Batch, *, rng: SampleRng, samples: int = 1) -> Likelihood:
+        """Exact; long clips are measured in stretches, each with all the samples that it depends on before it."""
+        values, label = self.values.values(batch.x[:, 0]), self.labels.of(batch)
+        mask, field = counted(batch, 0), self.config.field
+        nats = torch.zeros(len(batch), dtype=torch.float64, device=values.device)
+        step = max(1024, AT_ONCE // len(batch))
+        for begin in range(0, values.shape[1], step):
+            end, context = min(begin + step, values.shape[1]), min(begin, field)
+            outputs = self.network(values[:, begin - context : end - 1], label)[:, :, context:]
+            found = self.values.log_prob(outputs, values[:, begin:end]).double()
+            nats += torch.where(mask[:, begin:end], found, 0).sum(1)
+        return Likelihood(nats, "exact", "chain rule", self.values.preprocessing)
+
+    def export_calls(self) -> Mapping[str, tuple[nn.Module, tuple[Tensor, ...]]]:
+        """The network: values (codes, or samples of a mixture) and labels to outputs for every sample and the next."""
+        x = torch.zeros(2, 1, 64, device=self.device)
+        label = (torch.zeros(2, dtype=torch.int64, device=self.device),) if self.classes else ()
+        return {"network": (self.network, (self.values.values(x[:, 0]), *label))}
+
+    # inside
+
+    def _label(self, given: Given, rng: SampleRng) -> Tensor | None:
+        label = given["label"] if "label" in given else self.labels.drawn(rng)
+        return None if label is None else label.to(self.device)
+
+    def _noise(self, rng: SampleRng, piece: int) -> np.ndarray:
+        """Uniform numbers (PIECE, n, draws) of a stretch of samples; the same however far it is used."""
+        drawn = rng.at("piece", piece).uniform("sample", PIECE, self.values.draws)
+        return drawn.transpose(0, 1).contiguous().cpu().numpy()
+
+    def _entered(self, table: np.ndarray, values: np.ndarray | None, n: int) -> np.ndarray:
+        """The first row's part (n, 3R) that comes from a value, by the table for the newest or the one before."""
+        if values is None:
+            return np.zeros((n, table.shape[1]), np.float32)
+        if not self.network.codes:
+            return values[:, None] * table
+        if n == 1:  # a slice is found in a tenth of the time
+            code = values.item()
+            return table[code : code + 1]
+        return table[values]
+
+    def _condition(self, label: Tensor | None, n: int) -> np.ndarray:
+        """What the labels add before the gates, ``float32`` (n, L, 2R), g halved."""
+        r, found = self.config.channels, self.network.conditions(label)
+        if found is None:
+            return np.zeros((n, len(self.config.dilations), 2 * r), np.float32)
+        condition = found.squeeze(3).float().cpu().numpy()
+        condition[:, :, r:] *= 0.5
+        return condition
+
+    def _packed(self) -> Packed:
+        return pack(self.network, self.config)
+
+
+def counted(batch: Batch, field: int) -> Tensor:
+    """Which samples of a batch (B, T) count: no padding; in a crop from inside a clip, none without its past.
+
+    Where the past would take more than half of a crop, half of it is enough.
+    """
+    length = batch.extra.get("length", torch.full((len(batch),), batch.x.shape[-1], device=batch.x.device))
+    start = batch.extra.get("start", torch.zeros_like(length))
+    t = torch.arange(batch.x.shape[-1], device=batch.x.device)
+    needed = torch.where(start > 0, torch.clamp(length // 2, max=field), 0)
+    return (t < length[:, None]) & (t >= needed[:, None])
+
+
+def pack(network: Network, config: WaveNetConfig) -> Packed:
+    """Put a network's weights together as the steps of :class:`Queues` use them."""
+    r, count = config.channels, len(config.dilations)
+    half = np.concatenate([np.ones(r), np.full(r, 0.5)])  # sigmoid(g) = (1 + tanh(g / 2)) / 2
+
+    def numbers(parameter: Tensor) -> np.ndarray:
+        return parameter.detach().double().cpu().numpy()
+
+    layers = [layer for layer in network.layers if isinstance(layer, Layer)]
+    dilated = [numbers(layer.dilated.weight).transpose(2, 1, 0) * half for layer in layers]  # (kernel, R, 2R)
+    offset, through, bias = np.zeros((count, r)), np.zeros((max(count - 1, 0), 3 * r, 3 * r)), np.zeros((count, 2 * r))
+    for l, layer in enumerate(layers):
+        bias[l] = numbers(layer.dilated.bias) * half + offset[l] @ dilated[l][-1]  # type: ignore[arg-type]
+        if l + 1 < count:
+            residual = numbers(layer.residual.weight)[:, :, 0].T
+            offset[l + 1] = offset[l] + numbers(layer.residual.bias)  # type: ignore[arg-type]
+            following = np.concatenate([np.eye(r), residual / 2, residual / 2])  # of [x, tanh f, tanh f tanh(g/2)]
+            through[l] = np.concatenate([following, following @ dilated[l + 1][-1]], axis=1)
+    fronts = [numbers(front.weight) if network.codes else numbers(front.weight).T for front in (network.now, network.before)]
+    now, before = (np.concatenate([front, front @ dilated[0][-1]], axis=1) for front in fronts)
+    skip = numbers(network.skip.weight)[:, :, 0].T / 2  # of tanh f + tanh f tanh(g/2)
+    hidden = numbers(network.hidden.weight)[:, :, 0].T
+    head = [_with_bias(skip, network.skip.bias), _with_bias(hidden, network.hidden.bias)]
+    last = np.concatenate([numbers(network.out.weight)[:, :, 0].T, numbers(network.out.bias)[None]])  # type: ignore[arg-type]
+    taps = np.stack([weights[-2::-1] for weights in dilated])
+    single = [np.ascontiguousarray(a, np.float32) for a in (now, before, through, taps, offset, bias, *head, last)]
+    return Packed(*single[:6], (single[6], single[7], single[8]), config.dilations)
+
+
+def _with_bias(weight: np.ndarray, bias: Tensor | None) -> np.ndarray:
+    """(in + 1, out + 1): the last input is 1 and carries the bias, and the last output is 1 again."""
+    assert bias is not None
+    whole = np.zeros((weight.shape[0] + 1, weight.shape[1] + 1))
+    whole[:-1, :-1], whole[-1, :-1], whole[-1, -1] = weight, bias.detach().double().cpu().numpy(), 1
+    return whole
