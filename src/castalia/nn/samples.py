@@ -81,13 +81,19 @@ class MuLaw(SampleDistribution):
     def draw(self, outputs: np.ndarray, uniform: np.ndarray, temperature: float) -> np.ndarray:
         if temperature == 0:
             return outputs.argmax(1)
-        outputs = outputs if temperature == 1 else outputs / temperature
-        if len(outputs) == 1:  # the same in fewer calls, for a single stream
-            row = outputs[0]
-            mass = np.add.accumulate(np.exp(row - row[row.argmax()]))
-            return np.array([min(int(mass.searchsorted(uniform[0, 0] * mass[-1], "right")), self.maps - 1)])
+        outputs = outputs if temperature == 1 else outputs / np.float32(temperature)
         mass = np.exp(outputs - outputs.max(1, keepdims=True)).cumsum(1)
         return np.minimum((mass <= uniform[:, :1] * mass[:, -1:]).sum(1), self.maps - 1)
+
+    def draw_one(self, outputs: np.ndarray, uniform: float, temperature: float) -> int:
+        """:meth:`draw` for a single stream, from outputs (256,), in fewer and faster calls."""
+        best = int(outputs.argmax())
+        if temperature == 0:
+            return best
+        if temperature != 1:
+            outputs = outputs / np.float32(temperature)
+        mass = np.add.accumulate(np.exp(outputs - outputs[best]))
+        return min(int(mass.searchsorted(np.float32(uniform) * mass[-1], "right")), self.maps - 1)
 
     def base(self, values: Tensor) -> Tensor:
         counts = torch.bincount(values.flatten(), minlength=self.maps) + 1.0
@@ -119,8 +125,8 @@ class Logistics(SampleDistribution):
         above, below = F.logsigmoid(upper), F.logsigmoid(-lower)
         inside = above + below + torch.log(-torch.expm1(-inverse / LEVELS))
         # the outermost bins reach to infinity
-        last = (LEVELS - 1.5) / LEVELS
-        bins = torch.where(value < -last, above, torch.where(value > last, below, inside))
+        first, last = (0.5 - LEVELS) / LEVELS, (LEVELS - 1.5) / LEVELS
+        bins = torch.where(value < first, above, torch.where(value > last, below, inside))
         return torch.logsumexp(bins + torch.log_softmax(weights, dim=-2), dim=-2)
 
     def draw(self, outputs: np.ndarray, uniform: np.ndarray, temperature: float) -> np.ndarray:

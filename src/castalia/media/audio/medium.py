@@ -18,7 +18,7 @@ from castalia.media.audio.clips import lengths_of
 from castalia.media.audio.decode import AudioOptions
 from castalia.media.audio.draw import audio_image, spectrogram
 from castalia.media.audio.read import is_audio, open_audio, read_clip, typed
-from castalia.media.audio.sets import SETS, open_set, tiny_vowels
+from castalia.media.audio.sets import SETS, open_set, vowels
 from castalia.media.audio.write import save_audio
 from castalia.media.base import Medium, Rate
 from castalia.media.sets import NamedData, Progress
@@ -61,7 +61,7 @@ class AudioMedium(Medium):
         return open_set(name, options, split, like, progress)
 
     def tiny(self) -> Dataset:
-        return tiny_vowels()
+        return vowels()
 
     def read(self, text: str, spec: AudioSpec) -> Tensor:
         return typed(text)

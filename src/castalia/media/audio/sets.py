@@ -8,12 +8,14 @@ from dataclasses import replace
 import numpy as np
 
 from castalia.core.data import AudioSpec, Spec
+from castalia.core.rng import derive
 from castalia.media.audio.clips import AudioClips, to_int16
 from castalia.media.audio.decode import AudioOptions
 from castalia.media.audio.read import open_audio
 from castalia.media.sets import DataFile, NamedData, Progress, find
 
 DIGITS = "free-spoken-digits"
+TINY = "vowels"
 BY_WORD, BY_SPEAKER = "{label}_*", "*_{label}_*"
 """Patterns for the names of the spoken digits, ``digit_speaker_take``."""
 
@@ -34,11 +36,20 @@ SETS: Mapping[str, NamedData] = {
         {"all": (DataFile("flac.zip", "b382a55d8439975c980d9354b48daef40c6939c8258f044960471ad0144a5a3e"),)},
         "the folder recordings of https://github.com/Jakobovski/free-spoken-digit-dataset can be opened by its path",
     ),
+    TINY: NamedData(
+        "sung vowels a, i, u of about a tenth of a second at many pitches, 8 kHz",
+        "none needed: computed",
+        (1,),
+        {"train": 48, "test": 16},
+        {},
+    ),
 }
 
 
 def open_set(name: str, options: AudioOptions, split: str, like: Spec | None, progress: Progress | None) -> AudioClips:
     """Open a named set; its files' names tell the classes unless the options say otherwise."""
+    if name == TINY:
+        return vowels(split)
     entry = SETS[name]
     path = find(name, entry, entry.files["all"][0], progress)
     if options.labels == "folders":
@@ -46,19 +57,18 @@ def open_set(name: str, options: AudioOptions, split: str, like: Spec | None, pr
     return open_audio(path, options, split=split, like=like, name=name, progress=progress)
 
 
-def tiny_vowels() -> AudioClips:
-    """48 sung vowels of about a tenth of a second at 8 kHz, made by a formula: a, i and u at many pitches."""
-    rate, rng = 8000, np.random.Generator(np.random.Philox(7))
+def vowels(split: str = "train") -> AudioClips:
+    """Sung vowels of about a tenth of a second at 8 kHz, made by a formula: a, i and u at many pitches."""
+    rate, rng = 8000, np.random.Generator(np.random.Philox(derive(7, split)))
     pieces, labels = [], []
-    for i in range(48):
+    for i in range(SETS[TINY].counts[split]):
         label = i % len(VOWELS)
-        length = int(rng.integers(600, 1000))
-        pitch = rng.uniform(95, 230)
+        length, pitch = int(rng.integers(600, 1000)), float(rng.uniform(95, 230))
         pieces.append(vowel(list(VOWELS.values())[label], pitch, length, rate, rng))
         labels.append(label)
     ends = np.cumsum([len(piece) for piece in pieces])
     spec = AudioSpec(rate, 1, 512, tuple(VOWELS))
-    return AudioClips(np.concatenate(pieces)[:, None], ends, spec, name="vowels", labels=np.array(labels))
+    return AudioClips(np.concatenate(pieces)[:, None], ends, spec, name=TINY, labels=np.array(labels))
 
 
 def vowel(

@@ -71,8 +71,8 @@ class Queues:
         self.ahead = np.zeros((layers, AHEAD, n, two), np.float32)
         self.gated = np.ones((n, layers * r + 1), np.float32)  # the last one stays 1: it carries a bias
         first, second, last = packed.head
-        # a zero of the same type is a quarter of a microsecond to compare with, a plain 0 two
-        self.hidden = [(np.zeros((n, m.shape[1]), np.float32), np.float32(0) * m[:1]) for m in (first, second)]
+        # compared with an array, because a plain 0 has to be converted every time
+        self.hidden = [(np.zeros((n, m.shape[1]), np.float32), np.zeros(m.shape[1], np.float32)) for m in (first, second)]
         self.outputs = np.zeros((n, last.shape[1]), np.float32)
         constant = packed.bias + condition  # (n, L, 2R)
         self._flat = self.kept.reshape(layers, packed.ring * n, r)
@@ -128,8 +128,8 @@ class Queues:
         add(self._f, self._fg, self._gated)
         first, second, last = self.packed.head
         (one, zero), (two, nil) = self.hidden
-        np.maximum(dot(self.gated, first, one), zero, one)
-        np.maximum(dot(one, second, two), nil, two)
+        np.maximum(dot(self.gated, first, one), zero, out=one)
+        np.maximum(dot(one, second, two), nil, out=two)
         dot(two, last, self.outputs)
         self.step += 1
         return self.outputs

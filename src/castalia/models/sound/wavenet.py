@@ -16,7 +16,10 @@ What differs, and why
     The 1x1 convolutions to the skip connections are one matrix over all layers, which is the same sum in fewer passes.
     Before the first sample the layers' inputs are zero, not the sound: there is no beginning to invent, and queues that
     begin empty give the same numbers.
-    The last bias starts at the codes' frequencies, so that training starts from the model of independent samples.
+    The last bias starts at the frequencies of values, so that training starts from the model of independent samples.
+    The tables of the first convolution and the rows of the last start as random waves over the codes, so that neighbours
+    among the 256 codes begin alike; from independent numbers their order has to be learnt first, which takes longer than
+    all the rest of a short training (measured on the system's page).
 
 Expected: see ``recipes/wavenet.py`` and the system's page.
 """
@@ -59,6 +62,9 @@ from castalia.nn.samples import MuLaw, sample_distribution
 PIECE = 1000
 """Samples per address of randomness, and per piece of a stream."""
 
+NOTHING = 256
+"""The code that stands before the first sample."""
+
 AT_ONCE = 1 << 17
 """Samples that are measured at once; bounds the memory."""
 
@@ -81,8 +87,8 @@ class WaveNetConfig(Config):
         conditional: whether labels are used, where the data have them.
     """
 
-    blocks: int = 2
-    layers: int = 6
+    blocks: int = 1
+    layers: int = 10
     kernel: int = 3
     channels: int = 32
     skip: int = 64
@@ -133,11 +139,11 @@ class WaveNetSampling(Sampling):
 class Layer(nn.Module):
     """A gated residual layer (figure 4, the dashed box)."""
 
-    def __init__(self, channels: int, kernel: int, dilation: int) -> None:
+    def __init__(self, channels: int, kernel: int, dilation: int, last: bool) -> None:
         super().__init__()
         self.past = dilation * (kernel - 1)
         self.dilated = nn.Conv1d(channels, 2 * channels, kernel, dilation=dilation)
-        self.residual = nn.Conv1d(channels, channels, 1)
+        self.residual = None if last else nn.Conv1d(channels, channels, 1)  # nobody reads on after the last layer
 
     def forward(self, x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
         """The next layer's input and the gated values, each (B, R, T), from ``x`` and (B, 2R, 1)."""
@@ -146,7 +152,7 @@ class Layer(nn.Module):
             pre = pre + condition.to(pre.dtype)
         f, g = pre.chunk(2, dim=1)
         z = torch.tanh(f) * torch.sigmoid(g)
-        return x + self.residual(z), z
+        return x if self.residual is None else x + self.residual(z), z
 
 
 class Network(nn.Module):
@@ -163,17 +169,23 @@ class Network(nn.Module):
         r, self.codes = config.channels, config.output == "softmax"
         # the causal convolution in front of the layers has two taps; on one-hot codes it is two tables
         self.now, self.before = (nn.Embedding(maps, r) if self.codes else nn.Linear(1, r, False) for _ in range(2))
-        self.layers = nn.ModuleList(Layer(r, config.kernel, dilation) for dilation in config.dilations)
-        self.label = nn.Embedding(classes, len(self.layers) * 2 * r) if classes else None
-        self.skip = nn.Conv1d(len(self.layers) * r, config.skip, 1)
+        count = len(config.dilations)
+        self.layers = nn.ModuleList(
+            Layer(r, config.kernel, dilation, i + 1 == count) for i, dilation in enumerate(config.dilations)
+        )
+        self.label = nn.Embedding(classes, count * 2 * r) if classes else None
+        self.skip = nn.Conv1d(count * r, config.skip, 1)
         self.hidden = nn.Conv1d(config.skip, config.skip, 1)
         self.out = nn.Conv1d(config.skip, maps, 1)
-        for table in (self.now, self.before):
-            nn.init.normal_(table.weight, std=0.5)
-        if self.label is not None:
-            nn.init.zeros_(self.label.weight)
         with torch.no_grad():
-            self.out.weight.mul_(0.1)
+            if self.codes:
+                for table in (self.now, self.before):
+                    table.weight.copy_(waves(maps, r, 3.0, 0.7))
+                self.out.weight.copy_(waves(maps, config.skip, 8.0, 0.4 * config.skip**-0.5)[..., None])
+            else:
+                self.out.weight.mul_(0.1)
+            if self.label is not None:
+                self.label.weight.zero_()
 
     def forward(self, values: Tensor, label: Tensor | None = None) -> Tensor:
         """Outputs (B, maps, T + 1), the one at t for sample t given samples before it, from (B, T) and labels (B,)."""
@@ -208,7 +220,7 @@ class Stream:
 
     Attributes:
         queues: what the steps need.
-        last: the newest value of each stream and the one before, (n,) each; None before the first.
+        last: the newest value of each stream and the one before, (n,) each.
         label: (n,), or None.
         options: how to sample.
         rng: one stream per example.
@@ -217,7 +229,7 @@ class Stream:
     """
 
     queues: Queues
-    last: tuple[np.ndarray | None, np.ndarray | None]
+    last: tuple[np.ndarray, np.ndarray]
     label: Tensor | None
     options: WaveNetSampling
     rng: SampleRng
@@ -287,8 +299,8 @@ class WaveNet(Generator[WaveNetConfig, AudioSpec], Density, Streaming, Exportabl
 
     def cost(self, options: WaveNetSampling) -> int:
         """Its samples, and what is kept of it in the queues."""
-        reach = self.config.dilations[-1] if self.config.blocks == 1 else max(self.config.dilations)
-        kept = len(self.config.dilations) * self.config.channels * (reach * (self.config.kernel - 1) + 128)
+        c = self.config
+        kept = len(c.dilations) * c.channels * (max(c.dilations) * (c.kernel - 1) + 128)
         return options.samples(self.spec) + kept
 
     @torch.no_grad()
@@ -301,8 +313,9 @@ class WaveNet(Generator[WaveNetConfig, AudioSpec], Density, Streaming, Exportabl
         label = self._label(given, rng)
         prompt = given.get("prompt")
         queues = Queues(self._packed(), n, self._condition(label, n))
+        nothing = np.full(n, NOTHING) if self.network.codes else np.zeros(n, np.float32)
         if prompt is None or not prompt.shape[-1]:
-            return Stream(queues, (None, None), label, options, rng, 0, None)
+            return Stream(queues, (nothing, nothing), label, options, rng, 0, None)
         total, length = options.samples(self.spec), prompt.shape[-1]
         if length > total:
             raise UsageError(f"The prompt has {length} samples, and the whole shall have {total}; set length higher.")
@@ -311,7 +324,7 @@ class WaveNet(Generator[WaveNetConfig, AudioSpec], Density, Streaming, Exportabl
         recent = values[:, -(self.config.field + queues.packed.ring) :]
         inputs, _ = self.network.states(recent, label)
         queues.fill(torch.stack([x[:, :, :-1].transpose(1, 2) for x in inputs], dim=1).float().cpu().numpy())
-        last, older = values[:, -1].cpu().numpy(), values[:, -2].cpu().numpy() if length > 1 else None
+        last, older = values[:, -1].cpu().numpy(), values[:, -2].cpu().numpy() if length > 1 else nothing
         return Stream(queues, (last, older), label, options, rng, length, self.values.sound(values)[:, None])
 
     @torch.no_grad()
@@ -328,16 +341,40 @@ class WaveNet(Generator[WaveNetConfig, AudioSpec], Density, Streaming, Exportabl
             piece, state.first = state.first, None
             return piece, state
         steps = min(PIECE - state.done % PIECE, total - state.done)
-        noise = self._noise(state.rng, state.done // PIECE)
-        queues, (now, before) = state.queues, state.last
-        made = np.empty((queues.n, steps), np.int64 if isinstance(self.values, MuLaw) else np.float32)
-        tables, draw, temperature = (queues.packed.now, queues.packed.before), self.values.draw, state.options.temperature
-        for i in range(steps):
-            outputs = queues.look(self._entered(tables[0], now, queues.n), self._entered(tables[1], before, queues.n))
-            before, now = now, draw(outputs, noise[(state.done + i) % PIECE], temperature)
-            made[:, i] = now
-        state.last, state.done = (now, before), state.done + steps
+        first = state.done % PIECE
+        noise = self._noise(state.rng, state.done // PIECE)[first : first + steps]
+        made = (self._steps_of_one if state.queues.n == 1 and self.network.codes else self._steps)(state, noise)
+        state.done += steps
         return self.values.sound(torch.from_numpy(made)).to(self.device)[:, None], state
+
+    def _steps(self, state: Stream, noise: np.ndarray) -> np.ndarray:
+        """The next values (n, T), by noise (T, n, draws)."""
+        look, draw, codes = state.queues.look, self.values.draw, self.network.codes
+        newest, older = state.queues.packed.now, state.queues.packed.before
+        (now, before), temperature = state.last, state.options.temperature
+        made = np.empty((state.queues.n, len(noise)), now.dtype)
+        for i, uniform in enumerate(noise):
+            if codes:
+                outputs = look(newest[now], older[before])
+            else:
+                outputs = look(now[:, None] * newest, before[:, None] * older)
+            before, now = now, draw(outputs, uniform, temperature)
+            made[:, i] = now
+        state.last = now, before
+        return made
+
+    def _steps_of_one(self, state: Stream, noise: np.ndarray) -> np.ndarray:
+        """The same for a single stream of codes, with plain numbers: a tenth faster."""
+        look, (now, before), temperature = state.queues.look, (int(v[0]) for v in state.last), state.options.temperature
+        newest, older = state.queues.packed.now, state.queues.packed.before
+        assert isinstance(self.values, MuLaw)
+        draw, made = self.values.draw_one, []
+        for uniform in noise[:, 0, 0].tolist():
+            outputs = look(newest[now : now + 1], older[before : before + 1])
+            before, now = now, draw(outputs[0], uniform, temperature)
+            made.append(now)
+        state.last = np.array([now]), np.array([before])
+        return np.array([made])
 
     @torch.no_grad()
     def naive(self, n: int, given: Given, rng: SampleRng, options: WaveNetSampling) -> Batch:
@@ -383,23 +420,12 @@ class WaveNet(Generator[WaveNetConfig, AudioSpec], Density, Streaming, Exportabl
         drawn = rng.at("piece", piece).uniform("sample", PIECE, self.values.draws)
         return drawn.transpose(0, 1).contiguous().cpu().numpy()
 
-    def _entered(self, table: np.ndarray, values: np.ndarray | None, n: int) -> np.ndarray:
-        """The first row's part (n, 3R) that comes from a value, by the table for the newest or the one before."""
-        if values is None:
-            return np.zeros((n, table.shape[1]), np.float32)
-        if not self.network.codes:
-            return values[:, None] * table
-        if n == 1:  # a slice is found in a tenth of the time
-            code = values.item()
-            return table[code : code + 1]
-        return table[values]
-
     def _condition(self, label: Tensor | None, n: int) -> np.ndarray:
         """What the labels add before the gates, ``float32`` (n, L, 2R), g halved."""
         r, found = self.config.channels, self.network.conditions(label)
         if found is None:
             return np.zeros((n, len(self.config.dilations), 2 * r), np.float32)
-        condition = found.squeeze(3).float().cpu().numpy()
+        condition = found.detach().squeeze(3).float().cpu().numpy().copy()
         condition[:, :, r:] *= 0.5
         return condition
 
@@ -419,6 +445,12 @@ def counted(batch: Batch, field: int) -> Tensor:
     return (t < length[:, None]) & (t >= needed[:, None])
 
 
+def waves(codes: int, channels: int, fastest: float, height: float) -> Tensor:
+    """Random cosines over the codes, ``float32`` (codes, channels), of up to ``fastest`` half periods."""
+    speed, phase = fastest * torch.rand(channels), 2 * np.pi * torch.rand(channels)
+    return height * torch.cos(np.pi * speed * torch.linspace(-1, 1, codes)[:, None] + phase)
+
+
 def pack(network: Network, config: WaveNetConfig) -> Packed:
     """Put a network's weights together as the steps of :class:`Queues` use them."""
     r, count = config.channels, len(config.dilations)
@@ -432,12 +464,15 @@ def pack(network: Network, config: WaveNetConfig) -> Packed:
     offset, through, bias = np.zeros((count, r)), np.zeros((max(count - 1, 0), 3 * r, 3 * r)), np.zeros((count, 2 * r))
     for l, layer in enumerate(layers):
         bias[l] = numbers(layer.dilated.bias) * half + offset[l] @ dilated[l][-1]  # type: ignore[arg-type]
-        if l + 1 < count:
+        if layer.residual is not None:
             residual = numbers(layer.residual.weight)[:, :, 0].T
             offset[l + 1] = offset[l] + numbers(layer.residual.bias)  # type: ignore[arg-type]
             following = np.concatenate([np.eye(r), residual / 2, residual / 2])  # of [x, tanh f, tanh f tanh(g/2)]
             through[l] = np.concatenate([following, following @ dilated[l + 1][-1]], axis=1)
-    fronts = [numbers(front.weight) if network.codes else numbers(front.weight).T for front in (network.now, network.before)]
+    fronts = [numbers(front.weight) for front in (network.now, network.before)]
+    fronts = fronts if network.codes else [front.T for front in fronts]
+    if network.codes:  # the row of NOTHING, which stands before the first sample
+        fronts = [np.concatenate([front, np.zeros((1, r))]) for front in fronts]
     now, before = (np.concatenate([front, front @ dilated[0][-1]], axis=1) for front in fronts)
     skip = numbers(network.skip.weight)[:, :, 0].T / 2  # of tanh f + tanh f tanh(g/2)
     hidden = numbers(network.hidden.weight)[:, :, 0].T
