@@ -93,7 +93,7 @@ def curve(folder: Path, data: PointsArray, seed: int) -> list[dict[str, Any]]:
 def measure(model: Model, data: PointsArray, seed: int) -> Coverage:
     """Coverage of 2,500 samples."""
     assert data.modes is not None
-    return coverage(api.draw(model, SAMPLES, seed=seed), data.modes, data.mode_std)
+    return coverage(api.draw(model, SAMPLES, seed=seed).x, data.modes, data.mode_std)
 
 
 def one(system: str, where: str, seed: int, minutes: float, folder: Path) -> dict[str, Any]:

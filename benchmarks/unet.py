@@ -130,7 +130,7 @@ def their_training(case: Case, precision: Precision, last: bool) -> Run:
 def our_sampling(case: Case, precision: Precision) -> Run:
     """DDIM as ``castalia sample`` does it."""
     model, how = pair(case)[0].eval(), DDPMOptions(sampler="ddim", steps=case.steps, grid="leading")
-    return lambda: api.draw(model, case.samples, options=how, precision=precision)
+    return lambda: api.draw(model, case.samples, options=how, precision=precision).x
 
 
 def their_sampling(case: Case, precision: Precision, last: bool) -> Run:

@@ -29,7 +29,7 @@ def main() -> None:
     run = castalia.train(
         "vae", options.data, options.out / "run", size=options.size, steps=options.steps, on_bad_file="skip"
     )
-    castalia.save_pictures(castalia.sample(run, 16, seed=7), options.out / "samples")
+    castalia.save(castalia.sample(run, 16, seed=7), run, options.out / "samples")
 
     model, _ = run.model()
     assert isinstance(model, Inference)

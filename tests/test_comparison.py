@@ -13,6 +13,7 @@ from castalia import api, comparison
 from castalia.cli.main import main
 from castalia.core.errors import UsageError
 from castalia.evaluation.report import Page
+from castalia.media.image.decode import ImageOptions
 from castalia.runs import Run
 from castalia.training.loop import train
 from tests.tools import small_recipe
@@ -78,7 +79,7 @@ def test_one_name_for_each_run(runs: list[Run], tmp_path: Path) -> None:
 
 def test_runs_of_different_shapes_are_refused(runs: list[Run], tmp_path: Path) -> None:
     recipe = small_recipe("vae", steps=1)
-    recipe = replace(recipe, data=replace(recipe.data, image=replace(recipe.data.image, size=12)))
+    recipe = replace(recipe, data=replace(recipe.data, options=ImageOptions(size=12)))
     large = train(recipe, api.training_data(recipe), tmp_path / "large", quiet=True)
     with pytest.raises(UsageError, match="8x8"):
         comparison.compare([runs[0].path, large.path], drawn=20)

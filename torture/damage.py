@@ -270,7 +270,7 @@ def draw(made: Run) -> Tensor:
     """Two samples."""
     model, _ = made.model(torch.device("cpu"))
     with torch.no_grad():
-        return model.sample(2, rng=SampleRng(5, range(2)))
+        return model.sample(2, rng=SampleRng(5, range(2))).x
 
 
 def rewrite(path: Path, data: bytes) -> None:

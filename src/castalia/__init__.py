@@ -3,7 +3,7 @@
     import castalia
 
     run = castalia.train("vae", "digits", "runs/digits", steps=300)
-    pictures = castalia.sample(run, 16, seed=7)
+    pictures = castalia.sample(run, 16, seed=7).x
 
 Names are imported when they are first used, so ``import castalia`` costs nothing.
 """
@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from castalia.version import __version__
 
 if TYPE_CHECKING:
-    from castalia.api import evaluate, load, open_data, sample, save_pictures, train
+    from castalia.api import evaluate, load, open_data, sample, save, train
 
-__all__ = ["__version__", "evaluate", "load", "open_data", "sample", "save_pictures", "train"]
+__all__ = ["__version__", "evaluate", "load", "open_data", "sample", "save", "train"]
 
 
 def __getattr__(name: str) -> Any:

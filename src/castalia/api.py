@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,15 +13,16 @@ from torch import Tensor
 
 from castalia import recipes, runs
 from castalia.catalogue import entry
-from castalia.configuration import MEDIA, Recipe, medium_of
+from castalia.configuration import Data, Recipe, override_data
 from castalia.core.config import override, to_json
-from castalia.core.data import Dataset
+from castalia.core.data import Batch, Dataset, LabelSpec, ScalarSpec, Spec, join
 from castalia.core.errors import UsageError, near
-from castalia.core.model import Config, Inference, Latents, Model, Watch
+from castalia.core.model import Config, Generator, Given, Inference, Latents, Model, Sampling, Watch, check_field
 from castalia.core.precision import Precision, precision_context
 from castalia.core.rng import SampleRng
-from castalia.media.image.decode import ImageOptions
+from castalia.media.named import medium_for
 from castalia.media.named import open_data as _open_data
+from castalia.media.rooms import medium_of, room
 from castalia.runs import Run
 
 if TYPE_CHECKING:
@@ -33,12 +34,19 @@ __all__ = [
     "make_recipe",
     "open_data",
     "sample",
-    "save_pictures",
+    "save",
     "train",
     "training_data",
 ]
 
 SAMPLES_AT_ONCE = 256
+"""Examples drawn at once, at most."""
+
+NUMBERS_AT_ONCE = SAMPLES_AT_ONCE * 3 * 64 * 64
+"""Numbers drawn at once, at most: of examples that are larger than a colour picture of 64 pixels, fewer."""
+
+Wish = Tensor | int | float | str
+"""What may be given: a tensor for each example, or one number or text (``@FILE``) for all."""
 
 
 def make_recipe(
@@ -76,28 +84,36 @@ def make_recipe(
     if recipe is None:
         if model is None:
             raise UsageError("Say which model to train, or give a --recipe. See: castalia models")
-        entry(model)
         if data is None:
             raise UsageError("Say what to train on with --data: a folder, a file or a named set. See: castalia data")
+        medium = medium_for(data, entry(model).media)
         made = recipes.default(model, data)
     else:
         made = recipes.recipe(recipe)
         if model is not None and entry(model).name != made.model:
             raise UsageError(f"The recipe {recipe!r} is for {made.model!r}, not for {model!r}.")
-    if data is not None:
-        made = replace(made, data=replace(made.data, source=data))
+        medium = medium_for(data, (made.data.medium, *entry(made.model).media)) if data is not None else None
+    if data is not None and medium is not None:
+        able = entry(made.model).media
+        if medium.name not in able:
+            raise UsageError(f"{data} is of the medium {medium.name!r}; {made.model} makes only {', '.join(able)}.")
+        same = medium.name == made.data.medium
+        source = replace(made.data, source=data) if same else Data(data, made.data.split, medium.name)
+        made = replace(made, data=source)
     if start is not None:
         made = replace(made, parents=(*made.parents, ("start", start)))
     changes: list[str] = []
-    for name, value in (
-        ("data.image.size", size),
-        ("training.steps", steps),
-        ("training.minutes", minutes),
-        ("training.seed", seed),
-        ("training.precision", precision),
-        ("data.image.on_bad_file", on_bad_file),
+    for option, name, value in (
+        ("--size", "data.options.size", size),
+        ("--steps", "training.steps", steps),
+        ("--minutes", "training.minutes", minutes),
+        ("--seed", "training.seed", seed),
+        ("--precision", "training.precision", precision),
+        ("--on-bad-file", "data.options.on_bad_file", on_bad_file),
     ):
         if value is not None:
+            if name.startswith("data.options.") and not hasattr(made.data.options, name[13:]):
+                raise UsageError(f"{option} is for other media; {made.data.source} holds {made.data.medium}.")
             changes.append(f"{name}={value}")
     config = override(made.config, [s[7:] for s in settings if s.startswith("config.")], "config")
     rest = replace(made, config=config)
@@ -108,25 +124,34 @@ def make_recipe(
         raise UsageError(f"--set {unknown[0]}: names start with config., data. or training.")
     return replace(
         rest,
-        data=override(rest.data, data_changes, "data"),
+        data=override_data(rest.data, data_changes),
         training=override(rest.training, training_changes, "training"),
     )
 
 
-def open_data(source: str, *, split: str | None = None, image: ImageOptions | None = None) -> Dataset:
-    """Open a named set; a folder, a zip, IDX, Parquet or NumPy file of pictures; or a CSV, TSV or NumPy file of points.
+def open_data(
+    source: str, *, split: str | None = None, options: Config | None = None, like: Run | Spec | None = None
+) -> Dataset:
+    """Open a named set, or a path of pictures, points or whatever else some medium reads.
 
     Args:
         source: the name or path.
         split: ``train``, ``test``, ...; a path without splits of its own is cut into nine tenths and one tenth.
             None: the training split, or everything where a path has none; ``all``: likewise.
-        image: how to decode pictures; points ignore it.
+        options: how to read files, an instance of the medium's options; None is the default, or how ``like`` was read.
+        like: read it as the training data of this run (or shape) were: the same size, rate, vocabulary.
 
     Raises:
         DataError: it cannot be read; the text names the file and what is wrong.
         UsageError: there is no such set or path.
     """
-    return _open_data(source, image or ImageOptions(), None if split == "all" else split)
+    split = None if split == "all" else split
+    if isinstance(like, Run):
+        data = like.recipe.data
+        options = data.options if options is None else options
+        return _open_data(source, options, split, medium=room(data.medium), like=like.spec)
+    medium = None if like is None else medium_of(like)
+    return _open_data(source, options, split, medium=medium, like=like)
 
 
 def training_data(recipe: Recipe) -> Dataset:
@@ -135,11 +160,14 @@ def training_data(recipe: Recipe) -> Dataset:
     Raises:
         UsageError: the data is of a medium that the recipe's model does not make.
     """
-    data = open_data(recipe.data.source, split=recipe.data.split, image=recipe.data.image)
-    medium, made = medium_of(data.spec).name, entry(recipe.model).media
-    if medium not in made:
-        raise UsageError(f"{data.name} is of the medium {medium!r}; {recipe.model} makes only {', '.join(made)}.")
-    return data
+    data, made = recipe.data, entry(recipe.model).media
+    medium = medium_for(data.source, (data.medium,))
+    if medium.name not in made:
+        raise UsageError(
+            f"{data.source} is of the medium {medium.name!r}; {recipe.model} makes only {', '.join(made)}."
+        )
+    options = data.options if medium.name == data.medium else None
+    return _open_data(data.source, options, None if data.split == "all" else data.split, medium=medium)
 
 
 def train(
@@ -180,15 +208,17 @@ def sample(
     n: int,
     *,
     seed: int = 0,
-    temperature: float = 1.0,
+    temperature: float | None = None,
     start: int = 0,
     prior: Literal["trained", "fitted"] = "trained",
+    given: Mapping[str, Wish] | None = None,
     label: int | str | None = None,
-    options: Config | Sequence[str] | None = None,
+    prompt: str | None = None,
+    options: Sampling | Sequence[str] | None = None,
     precision: Precision | Literal["auto"] = "auto",
     watch: Watch | None = None,
-) -> Tensor:
-    """Draw ``n`` examples in natural units (for pictures ``uint8`` (n, C, H, W)).
+) -> Batch:
+    """Draw ``n`` examples; ``x`` of the result is in natural units (for pictures ``uint8`` (n, C, H, W)).
 
     Example number i depends on (seed, i) only: asking for more, or for others, does not change it.
 
@@ -196,68 +226,112 @@ def sample(
         run: the run, or its folder.
         n: how many.
         seed: another seed gives other examples.
-        temperature: 1 samples the model; less stays closer to its modes.
+        temperature: 1 samples the model; less stays closer to its modes. None leaves it to the options.
         start: number of the first example.
         prior: ``fitted`` draws latents where the encoder puts the training data (a Gaussian mixture fitted now, see
             :mod:`castalia.creative.priors`), which avoids the holes of the trained prior; for models with latents.
-        label: the class to draw, by number or name, from a conditional model; None lets the model choose.
+        given: what is asked for, by the names that the model accepts.
+        label: short for ``given={"label": ...}``: the class to draw, by number or name.
+        prompt: short for ``given={"prompt": ...}``: the beginning.
         options: how to sample, an instance of the model's ``SampleOptions`` or texts ``name=value``.
         precision: of the networks; ``auto`` is that of the run's training. The arithmetic around them is float32.
         watch: told of every step, for models that sample in steps.
 
     Raises:
-        UsageError: the model has no such class or option.
+        UsageError: the model has no such class or option, accepts no such thing, or makes nothing at all.
     """
     run = load(run) if not isinstance(run, Run) else run
-    model, _ = run.model()
+    model = generator(run)
     mixture = fitted_prior(run, model) if prior == "fitted" else None
-    chosen = options if options is None or isinstance(options, Config) else sample_options(model, options)
+    short = {"label": label, "prompt": prompt}
     return draw(
         model,
         n,
         seed=seed,
-        temperature=temperature,
         start=start,
         mixture=mixture,
-        label=label,
-        options=chosen,
+        given={**(given or {}), **{name: value for name, value in short.items() if value is not None}},
+        options=sampling_options(model, options, temperature),
         precision=run.precision(model.device, precision),
         watch=watch,
     )
 
 
-def sample_options(model: Model, settings: Sequence[str]) -> Config:
-    """The model's sampling options with ``name=value`` texts applied.
+def generator(run: Run) -> Generator:
+    """The run's model.
+
+    Raises:
+        UsageError: it makes nothing.
+    """
+    model, _ = run.model()
+    if not isinstance(model, Generator):
+        raise UsageError(f"{run.path} holds a {run.recipe.model}, which makes nothing that could be sampled.")
+    return model
+
+
+def sampling_options(
+    model: Generator, settings: Sampling | Sequence[str] | None, temperature: float | None = None
+) -> Sampling:
+    """The model's sampling options with ``name=value`` texts, and a temperature, applied.
 
     Raises:
         UsageError: it has no such option (near matches are listed), or the value is of another type.
     """
-    return override(model.SampleOptions(), settings, "sampling options")
+    if temperature is not None and not (math.isfinite(temperature) and temperature >= 0):
+        raise UsageError(f"The temperature must be a finite number from 0 up, not {temperature}.")
+    base = settings if isinstance(settings, Sampling) else model.SampleOptions()
+    texts = [] if settings is None or isinstance(settings, Sampling) else list(settings)
+    return override(
+        base, [*texts, *([] if temperature is None else [f"temperature={temperature}"])], "sampling options"
+    )
 
 
-def label_of(model: Model, label: int | str | None) -> int | None:
-    """The number of a class given by name or number; None stays None.
+def given_of(model: Generator, wishes: Mapping[str, Wish], n: int) -> dict[str, Tensor]:
+    """What a person wishes for ``n`` examples as tensors on the model's device.
 
     Raises:
-        UsageError: the model is not conditional, or has no such class.
+        UsageError: the model accepts no such thing (near matches are listed), or it cannot be read.
     """
-    if label is None:
-        return None
-    if not model.classes:
-        raise UsageError("This model is not conditional: it was trained without labels, and takes no class.")
-    names: tuple[str, ...] = getattr(model.spec, "classes", ())
-    if label in names:
-        return names.index(str(label))
+    known = model.accepts()
+    found: dict[str, Tensor] = {}
+    for name, wish in wishes.items():
+        if name not in known:
+            if name == "label":
+                raise UsageError("This model is not conditional: it was trained without labels, and takes no class.")
+            what = f"It takes {', '.join(known)}. {near(name, known)}" if known else "It takes nothing."
+            raise UsageError(f"This model cannot be given {name!r}. {what}")
+        spec = known[name]
+        if not isinstance(wish, Tensor):
+            x = _read(name, wish, spec)
+            wish = x[None].expand(n, *x.shape).contiguous()
+            check_field(name, wish, spec, n)
+        found[name] = wish.to(model.device)
+    return found
+
+
+def _read(name: str, wish: int | float | str, spec: Spec) -> Tensor:
+    if isinstance(spec, LabelSpec):
+        return torch.tensor(class_number(wish, spec.classes))
+    if isinstance(spec, ScalarSpec):
+        try:
+            return torch.tensor(float(wish))
+        except ValueError as error:
+            raise UsageError(f"{name}={wish}: a number is expected{f' ({spec.unit})' if spec.unit else ''}.") from error
+    return medium_of(spec).given(str(wish), spec)
+
+
+def class_number(label: int | float | str, names: tuple[str, ...]) -> int:
+    """The number of a class given by name or number. A name wins over a number.
+
+    Raises:
+        UsageError: there is no such class.
+    """
     text = str(label)
-    if not (text.isdecimal() and int(text) < model.classes):
-        raise UsageError(f"There is no class {label!r} among the {model.classes} of this model. {near(text, names)}")
+    if text in names:
+        return names.index(text)
+    if not (text.isdecimal() and int(text) < len(names)):
+        raise UsageError(f"There is no class {label!r} among the {len(names)} of this model. {near(text, names)}")
     return int(text)
-
-
-def condition_of(model: Model, label: int | str | None, n: int) -> Tensor | None:
-    """Labels ``int64`` (n,) on the model's device that all name one class; None stays None."""
-    number = label_of(model, label)
-    return None if number is None else torch.full((n,), number, dtype=torch.int64, device=model.device)
 
 
 def fitted_prior(run: Run, model: Model) -> LatentMixture:
@@ -270,51 +344,58 @@ def fitted_prior(run: Run, model: Model) -> LatentMixture:
 
     if not isinstance(model, Inference):
         raise UsageError(f"{run.recipe.model} does not encode examples, so no prior can be fitted to their latents.")
-    return fit_mixture(model, open_data(run.recipe.data.source, split="train", image=run_image_options(run)))
+    return fit_mixture(model, open_data(run.recipe.data.source, split="train", like=run))
+
+
+def at_once(model: Generator, options: Sampling) -> int:
+    """How many examples to draw at once."""
+    return max(1, min(SAMPLES_AT_ONCE, NUMBERS_AT_ONCE // max(1, model.cost(options))))
 
 
 def draw(
-    model: Model,
+    model: Generator,
     n: int,
     *,
     seed: int = 0,
-    temperature: float = 1.0,
     start: int = 0,
     mixture: LatentMixture | None = None,
-    label: int | str | None = None,
-    options: Config | None = None,
+    given: Mapping[str, Wish] | None = None,
+    options: Sampling | None = None,
     precision: Precision = "float32",
     watch: Watch | None = None,
-) -> Tensor:
+) -> Batch:
     """:func:`sample` for a model, and a fitted prior, that are there already."""
     if n < 1 or start < 0:
         raise UsageError(f"The number of samples must be at least 1 and the first number at least 0, not {n}, {start}.")
-    if not math.isfinite(temperature) or temperature < 0:
-        raise UsageError(f"The temperature must be a number from 0 up, not {temperature}.")
-    parts = []
-    for first in range(start, start + n, SAMPLES_AT_ONCE):
-        ids = range(first, min(first + SAMPLES_AT_ONCE, start + n))
+    options = sampling_options(model, options)
+    wanted = given_of(model, given or {}, n)
+    parts: list[Batch] = []
+    rows = at_once(model, options)
+    for first in range(0, n, rows):
+        ids = range(start + first, start + min(first + rows, n))
         rng = SampleRng(seed, ids, model.device)
-        condition = condition_of(model, label, len(ids))
+        mine: Given = {name: value[first : first + rows] for name, value in wanted.items()}
         with torch.no_grad(), precision_context(precision, model.device):
             if mixture is not None and isinstance(model, Latents):
-                parts.append(model.decode(mixture.sample(rng, temperature).to(model.device), condition).cpu())
+                z = mixture.sample(rng, options.temperature).to(model.device)
+                parts.append(model.decode(z, mine).cpu())
             else:
-                drawn = model.sample(
-                    len(ids), condition, rng=rng, temperature=temperature, options=options, watch=watch
-                )
-                parts.append(drawn.cpu())
-    return torch.cat(parts)
+                parts.append(model.sample(len(ids), mine, rng=rng, options=options, watch=watch).cpu())
+    return join(parts, model.spec)
 
 
-def save_pictures(pictures: Tensor, folder: str | Path) -> list[Path]:
-    """Write samples and one overview, ``grid.png``, into a folder; return the paths.
+def save(examples: Batch, spec: Run | Spec, folder: str | Path) -> list[Path]:
+    """Write examples as files of their medium and one overview, ``grid.png``, into a folder; return the paths.
 
-    Pictures, ``uint8`` (n, C, H, W), become ``0000.png`` ...; points, ``float32`` (n, D), the rows of ``points.csv``.
+    Args:
+        examples: in natural units.
+        spec: their shape, or the run that made them.
+        folder: where to write; made when missing.
     """
-    medium = MEDIA["points" if pictures.is_floating_point() else "image"]
-    paths = medium.write(pictures, Path(folder))
-    medium.draw(pictures, Path(folder) / "grid.png")
+    spec = spec.spec if isinstance(spec, Run) else spec
+    medium = medium_of(spec)
+    paths = medium.write(examples, spec, Path(folder))
+    medium.draw(examples, spec, Path(folder) / "grid.png")
     return [*paths, Path(folder) / "grid.png"]
 
 
@@ -341,21 +422,19 @@ def evaluate(run: Run | str | Path, data: str | None = None, *, split: str = "te
     from castalia.evaluation import evaluate as measuring
 
     run = load(run) if not isinstance(run, Run) else run
-    image = run_image_options(run)
-    held_out = open_data(data or run.recipe.data.source, split=split, image=image)
+    held_out = open_data(data or run.recipe.data.source, split=split, like=run)
     seen = None
     if options.get("baselines") or options.get("drawn"):
-        seen = open_data(run.recipe.data.source, split=run.recipe.data.split, image=image)
-    chosen = options.pop("options", None)
-    if not isinstance(chosen, Config):
-        chosen = sample_options(run.model()[0], chosen or ())
+        seen = open_data(run.recipe.data.source, split=run.recipe.data.split, like=run)
+    model, chosen = run.model()[0], options.pop("options", None)
+    chosen = sampling_options(model, chosen) if isinstance(model, Generator) else None
     own, inception = options.pop("features", None), options.pop("inception", None)
     if own or inception:
         from castalia.evaluation.user_features import UserFeatures
 
         options["space"] = UserFeatures(Path(inception or own), inception=bool(inception))
     options["options"] = chosen
-    options["precision"] = run.precision(run.model()[0].device, options.get("precision", "auto"))
+    options["precision"] = run.precision(model.device, options.get("precision", "auto"))
     started = time.perf_counter()
     metrics = measuring.evaluate(run, held_out, split=split, train=seen, **options)
     seconds = time.perf_counter() - started
@@ -371,19 +450,6 @@ def evaluate(run: Run | str | Path, data: str | None = None, *, split: str = "te
     return measuring.record(run, metrics, context)
 
 
-def run_image_options(run: Run) -> ImageOptions:
-    """Decode pictures as the run's training did, to exactly the size and channels of its spec.
-
-    For a run of another medium these are the options of its recipe, which nothing looks at.
-    """
-    from castalia.core.data import ImageSpec
-
-    if not isinstance(run.spec, ImageSpec):
-        return run.recipe.data.image
-    size = (run.spec.height, run.spec.width)
-    return replace(run.recipe.data.image, size=size, channels=run.spec.channels, flip=False)
-
-
 def config_json(run: Run) -> dict[str, Any]:
     """The run's model configuration as JSON-able data, for the recipe stored with each picture."""
-    return to_json(run.recipe.config)
+    return to_json(run.config)

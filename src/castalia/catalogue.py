@@ -78,7 +78,7 @@ CATALOGUE: dict[str, Entry] = {
             media=("image",),
             paper="Kingma & Welling 2014 (arXiv:1312.6114); Rezende et al. 2014 (arXiv:1401.4082); "
             "importance weighting: Burda et al. 2016 (arXiv:1509.00519)",
-            capabilities=("Density", "Latents", "Inference", "Exportable"),
+            capabilities=("Generator", "Density", "Latents", "Inference", "Exportable"),
             load=_vae,
         ),
         Entry(
@@ -88,7 +88,7 @@ CATALOGUE: dict[str, Entry] = {
             media=("image", "points"),
             paper="Goodfellow et al. 2014 (arXiv:1406.2661); DCGAN: Radford et al. 2016 (arXiv:1511.06434); classes: "
             "Mirza & Osindero 2014 (arXiv:1411.1784), Miyato & Koyama 2018 (arXiv:1802.05637)",
-            capabilities=("Latents", "Exportable"),
+            capabilities=("Generator", "Latents", "Exportable"),
             load=_gan,
         ),
         Entry(
@@ -97,7 +97,7 @@ CATALOGUE: dict[str, Entry] = {
             family="adversarial",
             media=("image", "points"),
             paper="Arjovsky et al. 2017 (arXiv:1701.07875); gradient penalty: Gulrajani et al. 2017 (arXiv:1704.00028)",
-            capabilities=("Latents", "Exportable"),
+            capabilities=("Generator", "Latents", "Exportable"),
             load=_wgan,
         ),
         Entry(
@@ -107,7 +107,7 @@ CATALOGUE: dict[str, Entry] = {
             media=("image", "points"),
             paper="Sohl-Dickstein et al. 2015 (arXiv:1503.03585); Ho et al. 2020 (arXiv:2006.11239); Song et al. 2021 "
             "(arXiv:2010.02502); Nichol & Dhariwal 2021 (arXiv:2102.09672)",
-            capabilities=("Density", "Latents", "Refinement", "Exportable"),
+            capabilities=("Generator", "Density", "Latents", "Refinement", "Exportable"),
             load=_ddpm,
         ),
         Entry(
@@ -116,7 +116,7 @@ CATALOGUE: dict[str, Entry] = {
             family="diffusion",
             media=("image", "points"),
             paper="Karras et al. 2022 (arXiv:2206.00364); likelihood: Song et al. 2021 (arXiv:2011.13456)",
-            capabilities=("Density", "Latents", "Refinement", "Exportable"),
+            capabilities=("Generator", "Density", "Latents", "Refinement", "Exportable"),
             load=_edm,
         ),
     )

@@ -20,9 +20,9 @@ from castalia import api, checkpoints
 from castalia.catalogue import CATALOGUE
 from castalia.configuration import medium_of
 from castalia.core.config import to_json
-from castalia.core.data import Dataset, ImageSpec
+from castalia.core.data import Batch, Dataset, ImageSpec
 from castalia.core.errors import UsageError
-from castalia.core.model import Config, Model
+from castalia.core.model import Generator, Sampling
 from castalia.core.precision import Precision
 from castalia.evaluation.distances import frechet
 from castalia.evaluation.drawn import Measured
@@ -117,9 +117,8 @@ def compare(
         raise UsageError("Name at least one run to compare.")
     runs = [api.load(path) for path in paths]
     source = data or runs[0].recipe.data.source
-    image = api.run_image_options(runs[0])
-    real_data = api.open_data(source, split=split, image=image)
-    train = api.open_data(source, split="train", image=image)
+    real_data = api.open_data(source, split=split, like=runs[0])
+    train = api.open_data(source, split="train", like=runs[0])
     for run in runs:
         check_fits(run, real_data)
     space = feature_space(train, show=show)
@@ -141,10 +140,10 @@ def compare(
             progress=show,
             keep=measured.append,
         )
-        model, weights = run.model()
+        model, weights = api.generator(run), run.model()[1]
         medium = medium_of(run.spec)
         precision = run.precision(model.device)
-        picture = png_bytes(medium.picture(api.draw(model, medium.shown, seed=seed, precision=precision)))
+        picture = png_bytes(medium.picture(api.draw(model, medium.shown, seed=seed, precision=precision), run.spec))
         plotter = _Plotter(space, real, seed, precision, name, show)
         steps = plotter.by_steps(model) if plots else []
         training = plotter.by_training(run) if plots else []
@@ -158,7 +157,7 @@ def _nearest(measured: Measured, train: Dataset) -> bytes:
     found = (measured.nearest_features or measured.nearest).ids[:NEIGHBOURS]
     samples = measured.drawn.x[: len(found)]
     neighbours = train.batch(found.numpy()).x
-    return png_bytes(medium_of(train.spec).picture(torch.cat([samples, neighbours]), len(found)))
+    return png_bytes(medium_of(train.spec).picture(Batch.of(torch.cat([samples, neighbours])), train.spec, len(found)))
 
 
 class _Plotter:
@@ -171,15 +170,15 @@ class _Plotter:
         self.seed = seed
         self.precision: Precision = precision
 
-    def point(self, model: Model, options: Config, note: int, x: float | None = None) -> Point:
+    def point(self, model: Generator, options: Sampling, note: int, x: float | None = None) -> Point:
         """Draw and measure; without ``x`` it is the seconds that a sample took."""
         started = time.perf_counter()
         drawn = api.draw(model, len(self.real), seed=self.seed, options=options, precision=self.precision)
         seconds = (time.perf_counter() - started) / len(self.real)
-        distance = frechet(see_all(self.space, drawn).features, self.real).value
+        distance = frechet(see_all(self.space, drawn.x).features, self.real).value
         return Point(seconds if x is None else x, distance, note)
 
-    def by_steps(self, model: Model) -> list[Point]:
+    def by_steps(self, model: Generator) -> list[Point]:
         """Models whose options have a field ``steps`` are tried with up to 50, or with as many as is usual for them."""
         usual = model.SampleOptions()
         if not any(f.name == "steps" for f in fields(usual)):
@@ -192,7 +191,7 @@ class _Plotter:
         return points
 
     @staticmethod
-    def steps_of(options: Config) -> int:
+    def steps_of(options: Sampling) -> int:
         """The default number of steps."""
         return int(to_json(options)["steps"])
 
@@ -202,6 +201,7 @@ class _Plotter:
         for found in checkpoints.intact(run.checkpoints):
             self.say(f"checkpoint {found.step:,}")
             model, _ = run.model(at=found)
+            assert isinstance(model, Generator)
             minutes = float(found.state().get("seconds", 0.0)) / 60
             points.append(self.point(model, model.SampleOptions(), found.step, x=minutes))
         return points
@@ -246,7 +246,7 @@ def report(sides: Sequence[Side]) -> dict[str, Any]:
 def held_out(sides: Sequence[Side], data: str | None, split: str) -> Dataset:
     """The examples that the runs were measured on."""
     run = sides[0].run
-    return api.open_data(data or run.recipe.data.source, split=split, image=api.run_image_options(run))
+    return api.open_data(data or run.recipe.data.source, split=split, like=run)
 
 
 def page(sides: Sequence[Side], real: Dataset | None = None) -> Page:
@@ -260,8 +260,8 @@ def page(sides: Sequence[Side], real: Dataset | None = None) -> Page:
     )
     if real is not None:
         medium = medium_of(real.spec)
-        some = real.batch(np.arange(min(medium.shown, len(real)))).x
-        made.heading("Held-out examples").png(png_bytes(medium.picture(some)), context["data"])
+        some = real.batch(np.arange(min(medium.shown, len(real))))
+        made.heading("Held-out examples").png(png_bytes(medium.picture(some, real.spec)), context["data"])
     made.heading("Samples")
     for side in sides:
         entry = CATALOGUE[side.run.recipe.model]

@@ -5,28 +5,18 @@ Recipes are plain functions in :mod:`castalia.recipes`; a variant calls the base
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from castalia.catalogue import entry
-from castalia.core.config import from_json, to_json
-from castalia.core.data import Spec
+from castalia.core.config import from_json, override, to_json
+from castalia.core.data import LabelSpec, ScalarSpec, Spec
 from castalia.core.errors import RunError, UsageError
 from castalia.core.model import Config, Optimizer
-from castalia.media.base import Medium
-from castalia.media.image.decode import ImageOptions
-from castalia.media.image.medium import ImageMedium
-from castalia.media.points.medium import PointsMedium
+from castalia.media.rooms import ROOMS, medium_of, room
 
-SCHEMA_VERSION = 1
-
-MEDIA: dict[str, Medium] = {"image": ImageMedium(), "points": PointsMedium()}
-
-
-def medium_of(spec: Spec) -> Medium:
-    """The medium whose examples ``spec`` describes."""
-    return next(medium for medium in MEDIA.values() if type(spec) is medium.spec)
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -52,12 +42,37 @@ class Schedule:
 
 
 @dataclass(frozen=True)
+class Budget:
+    """What a recipe says of one stage; 0 says nothing.
+
+    Attributes:
+        share: of the run's steps (or minutes), relative to the other stages' shares.
+        steps: how many of its own, beside what the others share.
+        batch_size: examples per draw, over all processes.
+        lr: peak learning rate where an objective names none.
+    """
+
+    share: float = 0.0
+    steps: int = 0
+    batch_size: int = 0
+    lr: float = 0.0
+
+    def __post_init__(self) -> None:
+        if min(self.share, self.steps, self.batch_size, self.lr) < 0:
+            raise ValueError("share, steps, batch_size and lr must not be negative")
+        if self.share and self.steps:
+            raise ValueError("a stage has a share or steps of its own, not both")
+
+
+@dataclass(frozen=True)
 class Training:
     """How a run is trained.
 
     Attributes:
         steps: steps of all stages together.
         minutes: instead of ``steps``: measure the speed, then plan as many steps as fit. 0 means use ``steps``.
+        stages: budgets of single stages, by name: what is not 0 there holds instead of what the model or this section
+            says.
         batch_size: examples per draw, over all processes.
         lr: peak learning rate where an objective names none.
         optimizer: the optimizer where an objective names none.
@@ -80,6 +95,7 @@ class Training:
 
     steps: int = 10_000
     minutes: float = 0.0
+    stages: dict[str, Budget] = field(default_factory=dict)
     batch_size: int = 128
     lr: float = 1e-3
     optimizer: Optimizer = field(default_factory=Optimizer)
@@ -120,12 +136,21 @@ class Data:
         source: a named set or a path.
         split: which part trains. A path without splits of its own keeps a tenth of its examples, chosen by a hash
             of their names, as ``test``; ``all`` trains on that tenth too, and leaves nothing to measure on.
-        image: how picture files are decoded.
+        medium: what they are.
+        options: how files are read, an instance of the medium's own options; None is the default one.
     """
 
     source: str
     split: str = "train"
-    image: ImageOptions = field(default_factory=ImageOptions)
+    medium: str = "image"
+    options: Any = None
+
+    def __post_init__(self) -> None:
+        kind = room(self.medium).options
+        if self.options is None:
+            object.__setattr__(self, "options", kind())
+        if type(self.options) is not kind:
+            raise ValueError(f"the options of {self.medium} are {kind.__name__}, not {type(self.options).__name__}")
 
 
 @dataclass(frozen=True)
@@ -156,7 +181,8 @@ class Recipe:
         training: how it is trained.
         expected: the results to expect; empty where nobody measured.
         parents: run folders of finished runs that the model starts from, by role. The weights of the role ``start``
-            (a run of the same network) are copied before the first step; other roles are for the model to use.
+            (a run of the same network, or of the network below this one's adapters) are copied before the first step;
+            other roles are for the model to use.
     """
 
     model: str
@@ -165,6 +191,10 @@ class Recipe:
     training: Training = field(default_factory=Training)
     expected: tuple[Expected, ...] = ()
     parents: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        if len({role for role, _ in self.parents}) < len(self.parents):
+            raise ValueError("each parent has a role of its own")
 
 
 def recipe_from_json(data: Any, where: str = "recipe") -> Recipe:
@@ -177,27 +207,79 @@ def recipe_from_json(data: Any, where: str = "recipe") -> Recipe:
         raise UsageError(f"{where}: expected an object with a field 'model'.")
     config_class = entry(data["model"]).load().Config
     config = from_json(config_class, data.get("config", {}), f"{where}.config")
-    rest = from_json(_Rest, {k: v for k, v in data.items() if k not in ("model", "config")}, where)
-    return Recipe(data["model"], config, rest.data, rest.training, rest.expected, rest.parents)
+    source = data_from_json(data.get("data"), f"{where}.data")
+    rest = from_json(_Rest, {k: v for k, v in data.items() if k not in ("model", "config", "data")}, where)
+    try:
+        return Recipe(data["model"], config, source, rest.training, rest.expected, rest.parents)
+    except ValueError as error:
+        raise UsageError(f"{where}: {error}.") from error
+
+
+def data_from_json(data: Any, where: str = "data") -> Data:
+    """Read a recipe's data section; the class of its ``options`` is that of its medium."""
+    if not isinstance(data, Mapping):
+        raise UsageError(f"{where}: expected an object with a field 'source'.")
+    rest = dict(data)
+    if "image" in rest and "options" not in rest:  # written before there were other media with options
+        image = rest.pop("image")
+        rest |= {"medium": rest.get("medium", "image"), "options": image}
+    options = rest.pop("options", None)
+    plain = from_json(_Source, rest, where)
+    kind = room(plain.medium).options
+    known = kind() if options is None else from_json(kind, options, f"{where}.options")
+    return Data(plain.source, plain.split, plain.medium, known)
+
+
+def override_data(data: Data, assignments: Sequence[str]) -> Data:
+    """``data`` with ``name=value`` texts applied; those of its options begin with ``options.``."""
+    own = [text[8:] for text in assignments if text.startswith("options.")]
+    rest = [text for text in assignments if not text.startswith("options.")]
+    plain = override(_Source(data.source, data.split, data.medium), rest, "data")
+    options = override(data.options, own, "data.options")
+    if plain.medium != data.medium:
+        raise UsageError("data.medium follows from the source; it cannot be set.")
+    return Data(plain.source, plain.split, plain.medium, options)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The fields of a data section whose types do not depend on the medium."""
+
+    source: str
+    split: str = "train"
+    medium: str = "image"
 
 
 @dataclass(frozen=True)
 class _Rest:
     """The fields of a recipe whose types do not depend on the model."""
 
-    data: Data
     training: Training = field(default_factory=Training)
     expected: tuple[Expected, ...] = ()
     parents: tuple[tuple[str, str], ...] = ()
 
 
+SIDES: Mapping[str, type[Spec]] = {"label": LabelSpec, "number": ScalarSpec}
+"""Specs of what stands beside examples and is no medium."""
+
+
 def spec_to_json(spec: Spec) -> dict[str, Any]:
-    """A spec with the name of its medium."""
-    return {"medium": medium_of(spec).name, **to_json(spec)}
+    """A spec with the name of its kind, and so its columns."""
+    side = next((name for name, kind in SIDES.items() if type(spec) is kind), None)
+    data = {"medium": side or medium_of(spec).name, **to_json(replace(spec, columns=()))}
+    del data["columns"]
+    return {**data, "columns": {name: spec_to_json(s) for name, s in spec.columns}} if spec.columns else data
 
 
 def spec_from_json(data: Any, where: str = "spec") -> Spec:
     """The inverse of :func:`spec_to_json`."""
-    if not isinstance(data, Mapping) or not isinstance(data.get("medium"), str) or data["medium"] not in MEDIA:
-        raise RunError(f"{where}: expected an object whose 'medium' is one of {', '.join(MEDIA)}.")
-    return from_json(MEDIA[data["medium"]].spec, {k: v for k, v in data.items() if k != "medium"}, where)
+    name = data.get("medium") if isinstance(data, Mapping) else None
+    if not isinstance(name, str) or name not in (*ROOMS, *SIDES):
+        raise RunError(f"{where}: expected an object whose 'medium' is one of {', '.join((*ROOMS, *SIDES))}.")
+    kind = SIDES[name] if name in SIDES else room(name).spec
+    columns = data.get("columns", {})
+    if not isinstance(columns, Mapping) or len(columns) > 1000:
+        raise RunError(f"{where}.columns: expected an object of specs by name.")
+    beside = tuple((str(key), spec_from_json(value, f"{where}.columns.{key}")) for key, value in columns.items())
+    spec = from_json(kind, {k: v for k, v in data.items() if k not in ("medium", "columns")}, where)
+    return replace(spec, columns=beside)

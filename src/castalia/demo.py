@@ -17,8 +17,8 @@ from torch import Tensor
 
 from castalia import api, recipes
 from castalia.catalogue import CATALOGUE, Entry
-from castalia.core.data import Dataset
-from castalia.core.model import Density, Inference, Latents, Model, Preview, Refinement
+from castalia.core.data import Batch, Dataset, LabelSpec
+from castalia.core.model import Density, Generator, Inference, Latents, Preview, Refinement
 from castalia.core.rng import SampleRng
 from castalia.creative import latents, maps
 from castalia.evaluation.report import Page
@@ -69,7 +69,7 @@ def _system(page: Page, entry: Entry, out: Path, minutes: float) -> dict[str, An
     run_folder = _fresh(out, entry.name)
     data, held_out = (
         api.training_data(recipe),
-        api.open_data(recipe.data.source, split="test", image=recipe.data.image),
+        api.open_data(recipe.data.source, split="test", options=recipe.data.options),
     )
     started = time.monotonic()
     run = train(recipe, data, run_folder)
@@ -81,10 +81,10 @@ def _system(page: Page, entry: Entry, out: Path, minutes: float) -> dict[str, An
         f"castalia train {entry.name} --recipe {name} --minutes {recipe.training.minutes:.2g} --out runs/{entry.name}"
     )
     page.png(_grid(data.batch(np.arange(32)).x, 16), "Examples of the data")
-    page.png(_grid(api.sample(run, 64, seed=1), 16), "Samples: new digits that nobody wrote")
+    page.png(_grid(api.sample(run, 64, seed=1).x, 16), "Samples: new digits that nobody wrote")
     page.code(f"castalia sample runs/{entry.name} -n 64 --seed 1 --out out/")
-    model, _ = run.model()
-    if model.classes:
+    model = api.generator(run)
+    if "label" in model.accepts():
         _classes(page, model, entry.name)
     _steps(page, model)
     if isinstance(model, Inference):
@@ -119,14 +119,16 @@ def _latents(page: Page, model: Inference, data: Dataset, held_out: Dataset, nam
     page.code(f"castalia edit map runs/{name} --out map.png")
 
 
-def _classes(page: Page, model: Model, name: str) -> None:
+def _classes(page: Page, model: Generator, name: str) -> None:
     """A row of every class."""
-    rows = [api.draw(model, 8, seed=2, label=label) for label in range(min(model.classes, 10))]
+    wanted = model.accepts()["label"]
+    assert isinstance(wanted, LabelSpec)
+    rows = [api.draw(model, 8, seed=2, given={"label": label}).x for label in range(min(len(wanted.classes), 10))]
     page.png(_grid(torch.stack(rows, 1).flatten(0, 1), len(rows)), "Asked for: one column for each class")
     page.code(f"castalia sample runs/{name} -n 8 --label 3 --out threes/")
 
 
-def _steps(page: Page, model: Model) -> None:
+def _steps(page: Page, model: Generator) -> None:
     """What a sampler with steps sees on its way."""
     seen: list[Preview] = []
     frames: list[Tensor] = []
@@ -134,7 +136,7 @@ def _steps(page: Page, model: Model) -> None:
     def watch(preview: Preview) -> None:
         seen.append(preview)
         if (preview.step - 1) % max(1, preview.steps // 11) == 0 or preview.step == preview.steps:
-            frames.append(preview.examples())
+            frames.append(preview.examples().x)
 
     api.draw(model, 4, seed=3, watch=watch)
     if frames:
@@ -146,7 +148,7 @@ def _steps(page: Page, model: Model) -> None:
 
 def _walk(page: Page, model: Latents, name: str) -> None:
     """Walks between random latents, for models that decode only."""
-    label = 3 if isinstance(model, Model) and model.classes > 3 else None
+    label = 3 if isinstance(model, Generator) and "label" in model.accepts() else None
     rows = [latents.random_walk(model, 2, 12, SampleRng(seed, range(2)), loop=False, label=label) for seed in range(4)]
     page.png(_grid(torch.cat(rows).cpu(), 12), "Each row walks from one random latent to another")
     page.code(f"castalia edit walk runs/{name} --points 6 --out walk.gif")
@@ -157,7 +159,7 @@ def _refinement(page: Page, model: Refinement, held_out: Dataset, name: str) -> 
     x = held_out.batch(np.arange(12)).x
     mask = torch.zeros(1, 1, *x.shape[-2:], dtype=torch.bool)
     mask[:, :, x.shape[-2] // 2 :] = True
-    versions = [model.refine(x, mask=mask, rng=SampleRng(seed, range(len(x)))).cpu() for seed in range(4)]
+    versions = [model.refine(Batch.of(x), mask=mask, rng=SampleRng(i, range(len(x)))).x.cpu() for i in range(4)]
     rows = torch.cat([x, torch.where(mask, torch.full_like(x, 128), x), *versions])
     page.png(_grid(rows, len(x)), "Held-out digits; their upper halves; four ways to complete each")
     page.code(f"castalia edit redraw runs/{name} --of A.png --mask MASK.png --out filled.png")

@@ -4,6 +4,7 @@ config.json          recipe, spec, fingerprint of the data, versions
 plan.json            steps, precision and threads, decided once
 model.safetensors    averaged weights of the newest checkpoint; self-verifying
 metrics.jsonl        one line per logging interval
+assets/              vocabularies and the like, by their SHA-256
 checkpoints/         the newest few, each with a manifest of hashes
 samples/             grids drawn during training
 results.json         what `castalia evaluate` measured
@@ -36,11 +37,12 @@ from castalia.configuration import (
     spec_from_json,
     spec_to_json,
 )
-from castalia.core.config import differences, to_json
+from castalia.core import assets
+from castalia.core.config import differences, from_json, to_json
 from castalia.core.data import Dataset, Spec
 from castalia.core.errors import RunError, UsageError
 from castalia.core.files import disk_error, read_sealed, remove, write_bytes, write_sealed
-from castalia.core.model import Model, build
+from castalia.core.model import Config, Model, build, lay_out
 from castalia.core.precision import Precision, bf16_is_native
 from castalia.core.weights import load_parts, load_tensors, tensor_digest
 from castalia.version import __version__
@@ -55,12 +57,20 @@ class Run:
         recipe: what it was made from.
         spec: the shape of one example.
         fingerprint: hash of the training data; empty for an imported run.
+        completed: the recipe's configuration with what only the data knew (:meth:`Model.complete`); None where that was
+            nothing.
     """
 
     path: Path
     recipe: Recipe
     spec: Spec
     fingerprint: str
+    completed: Config | None = None
+
+    @property
+    def config(self) -> Config:
+        """The configuration that the network is built from."""
+        return self.recipe.config if self.completed is None else self.completed
 
     @property
     def checkpoints(self) -> Path:
@@ -147,13 +157,12 @@ class Run:
                 raise RunError(f"{error} There is no intact checkpoint to use instead.") from error
             tensors, metadata = load_parts(found.path, "ema")
         origin = f"step {metadata.get('castalia.step', '?')}, sha256 {tensor_digest(tensors)[:16]}"
-        model = build(entry(self.recipe.model).load(), self.recipe.config, self.spec)
+        model = build(entry(self.recipe.model).load(), self.config, self.spec)
         load_weights(model, tensors, source)
         if problem is not None:
             warnings.warn(f"{problem} Using {origin} instead.", stacklevel=2)
         model.eval().to(device or default_device())
-        if any(p.ndim == 4 for p in model.parameters()):
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as in training: faster
+        lay_out(model)  # as in training: faster
         return model, origin
 
     def weights_are_of(self, step: int) -> bool:
@@ -188,6 +197,19 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def start_from(model: Model, parent: Model, source: Path) -> None:
+    """Copy the weights of a finished run's model; adapters, which it does not have, stay as they begin.
+
+    Raises:
+        RunError: names or shapes do not fit.
+    """
+    own = model.state_dict()
+    new = {id(t) for part in model.adapters() for t in (*part.parameters(), *part.buffers())}
+    mine = [name for name, t in (*model.named_parameters(), *model.named_buffers()) if id(t) in new]
+    kept = {name: own[name] for name in mine if name in own}
+    load_weights(model, {**kept, **{k: v.cpu() for k, v in parent.state_dict().items()}}, source)
+
+
 def load_weights(model: Model, tensors: Mapping[str, Tensor], source: Path) -> None:
     """Copy tensors into a model, strictly.
 
@@ -211,8 +233,8 @@ def default_device() -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def create(path: Path, recipe: Recipe, spec: Spec, fingerprint: str) -> Run:
-    """Write the configuration of a new run.
+def create(path: Path, recipe: Recipe, spec: Spec, fingerprint: str, completed: Config | None = None) -> Run:
+    """Write the configuration of a new run, and the assets that it names.
 
     Raises:
         UsageError: the folder holds something already.
@@ -228,11 +250,14 @@ def create(path: Path, recipe: Recipe, spec: Spec, fingerprint: str) -> Run:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise disk_error(path, error) from error
+    completed = None if completed == recipe.config else completed
+    assets.store(path / "assets", spec, recipe.config, completed, recipe.data.options)
     write_sealed(
         path / "config.json",
         {
             "schema_version": SCHEMA_VERSION,
             "recipe": to_json(recipe),
+            **({} if completed is None else {"completed": to_json(completed)}),
             "spec": spec_to_json(spec),
             "fingerprint": fingerprint,
             "made_with": {
@@ -242,7 +267,7 @@ def create(path: Path, recipe: Recipe, spec: Spec, fingerprint: str) -> Run:
             },
         },
     )
-    return Run(path, recipe, spec, fingerprint)
+    return Run(path, recipe, spec, fingerprint, completed)
 
 
 def open_run(path: Path) -> Run:
@@ -260,15 +285,18 @@ def open_run(path: Path) -> Run:
         raise RunError(f"{path}/config.json is not a Castalia run configuration.")
     if data["schema_version"] > SCHEMA_VERSION:
         raise RunError(f"{path} was written by a newer Castalia (schema {data['schema_version']}); upgrade to read it.")
+    assets.look_in(path / "assets")
     try:
         recipe = recipe_from_json(data.get("recipe"), f"{path}/config.json: recipe")
         spec = spec_from_json(data.get("spec"), f"{path}/config.json: spec")
+        known = data.get("completed")
+        completed = None if known is None else from_json(type(recipe.config), known, f"{path}/config.json: completed")
     except UsageError as error:
         raise RunError(str(error)) from error
     fingerprint = data.get("fingerprint", "")
     if not isinstance(fingerprint, str):
         raise RunError(f"{path}/config.json: 'fingerprint' must be a text.")
-    return Run(path, recipe, spec, fingerprint)
+    return Run(path, recipe, spec, fingerprint, completed)
 
 
 def _decisive(recipe: Recipe) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def test_random_walk_visits_samples_of_the_model(vae):
     rng = SampleRng(5, range(3))
     film = latents.random_walk(vae, 3, 12, rng).int()
     assert film.shape == (12, 1, 6, 5)
-    assert (film[::4] - vae.sample(3, rng=rng)).abs().max() <= 1
+    assert (film[::4] - vae.sample(3, rng=rng).x).abs().max() <= 1
     assert torch.equal(film, latents.random_walk(vae, 3, 12, SampleRng(5, range(3))).int())
     assert not torch.equal(film, latents.random_walk(vae, 3, 12, SampleRng(6, range(3))).int())
     with pytest.raises(UsageError, match="4 points"):

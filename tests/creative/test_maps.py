@@ -6,7 +6,7 @@ import torch
 from scipy.stats import norm
 from sklearn.decomposition import PCA
 
-from castalia.core.data import ImageSpec
+from castalia.core.data import Batch, ImageSpec
 from castalia.core.errors import UsageError
 from castalia.creative import maps
 from tests.creative.toy import SCALE, Linear, pictures
@@ -50,7 +50,7 @@ def test_chosen_dimensions():
 
 
 def test_principal_plane_agrees_with_scikit_learn():
-    z = Linear().encode(correlated(500))
+    z = Linear().encode(Batch.of(correlated(500)))
     plane, reference = maps.principal_plane(z), PCA(2).fit(z.numpy().astype(np.float64))
     axes = plane.axes.double().numpy()
     cosines = (axes * reference.components_).sum(1) / np.linalg.norm(axes, axis=1)
@@ -63,7 +63,7 @@ def test_principal_plane_agrees_with_scikit_learn():
 
 
 def test_points_of_a_plane_have_their_coordinates():
-    plane = maps.principal_plane(Linear().encode(correlated(200)))
+    plane = maps.principal_plane(Linear().encode(Batch.of(correlated(200))))
     points = torch.randn(10, 2, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(plane.coordinates(plane.latents(points)), points, atol=1e-5)
 
@@ -71,7 +71,7 @@ def test_points_of_a_plane_have_their_coordinates():
 def test_map_of_more_dimensions_follows_the_data():
     x = correlated(300)
     out = maps.latent_map(Linear(), 3, 1.0, x=x)
-    plane = maps.principal_plane(Linear().encode(x))
+    plane = maps.principal_plane(Linear().encode(Batch.of(x)))
     centre = (128 + SCALE * plane.origin).round()
     right = (128 + SCALE * (plane.origin + plane.axes[0])).round()
     assert torch.equal(out[1, 1].flatten().float(), centre)
@@ -99,7 +99,7 @@ def test_embedding_carries_labels_and_ids():
 def test_two_latent_dimensions_are_their_own_coordinates():
     x = pictures(20, dims=2)
     found = maps.embed(Linear(2), Table(x, ImageSpec(1, 2, 1)))
-    assert torch.equal(found.coordinates, Linear(2).encode(x))
+    assert torch.equal(found.coordinates, Linear(2).encode(Batch.of(x)))
 
 
 def test_data_that_do_not_vary_lie_in_the_middle():

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from castalia import api
-from castalia.core.data import ImageSpec
-from castalia.core.model import Inference
+from castalia.core.data import Batch, ImageSpec
+from castalia.core.model import Given, Inference
 from castalia.core.rng import SampleRng
 from castalia.creative.priors import fit_mixture
 from tests.tools import Table
@@ -18,14 +18,14 @@ class Corners(Inference):
 
     latent_dims = 2
 
-    def encode(self, x: Tensor, *, rng: SampleRng | None = None) -> Tensor:
-        return x.flatten(1).float() / 255 * 4 - 2
+    def encode(self, batch: Batch, *, rng: SampleRng | None = None) -> Tensor:
+        return batch.x.flatten(1).float() / 255 * 4 - 2
 
-    def decode(self, z: Tensor, condition: Tensor | None = None, *, rng: SampleRng | None = None) -> Tensor:
-        return ((z + 2) / 4 * 255).clamp(0, 255).round().to(torch.uint8).view(-1, 1, 1, 2)
+    def decode(self, z: Tensor, given: Given | None = None, *, rng: SampleRng | None = None) -> Batch:
+        return Batch.of(((z + 2) / 4 * 255).clamp(0, 255).round().to(torch.uint8).view(-1, 1, 1, 2))
 
-    def posterior_kl(self, x: Tensor) -> Tensor:
-        return torch.zeros(len(x), 2)
+    def posterior_kl(self, batch: Batch) -> Tensor:
+        return torch.zeros(len(batch), 2)
 
 
 def test_draws_come_from_where_the_data_are() -> None:
@@ -46,10 +46,10 @@ def test_draws_come_from_where_the_data_are() -> None:
 
 def test_a_draw_depends_on_its_number_only() -> None:
     run = api.train("vae", "digits", _folder(), steps=3, precision="float32", quiet=True)
-    many = api.sample(run, 6, seed=2, prior="fitted")
-    one = api.sample(run, 1, seed=2, start=4, prior="fitted")
+    many = api.sample(run, 6, seed=2, prior="fitted").x
+    one = api.sample(run, 1, seed=2, start=4, prior="fitted").x
     assert (many[4:5].int() - one.int()).abs().max() <= 1
-    assert not torch.equal(many, api.sample(run, 6, seed=2))
+    assert not torch.equal(many, api.sample(run, 6, seed=2).x)
 
 
 def _folder() -> str:

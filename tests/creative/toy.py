@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from castalia.core.data import ImageSpec
-from castalia.core.model import Inference
+from castalia.core.data import Batch, ImageSpec
+from castalia.core.model import Given, Inference
 from castalia.core.rng import SampleRng
 
 SCALE = 16.0
@@ -20,17 +20,17 @@ class Linear(Inference):
         self.spec = ImageSpec(1, 2, latent_dims // 2)
         self.largest = 0
 
-    def encode(self, x: Tensor, *, rng: SampleRng | None = None) -> Tensor:
-        self.largest = max(self.largest, len(x))
-        return (x.flatten(1).float() - 128) / SCALE
+    def encode(self, batch: Batch, *, rng: SampleRng | None = None) -> Tensor:
+        self.largest = max(self.largest, len(batch))
+        return (batch.x.flatten(1).float() - 128) / SCALE
 
-    def decode(self, z: Tensor, condition: Tensor | None = None, *, rng: SampleRng | None = None) -> Tensor:
+    def decode(self, z: Tensor, given: Given | None = None, *, rng: SampleRng | None = None) -> Batch:
         self.largest = max(self.largest, len(z))
         assert z.dtype == torch.float32
-        return (z * SCALE + 128).round().clamp(0, 255).to(torch.uint8).unflatten(1, self.spec.shape)
+        return Batch.of((z * SCALE + 128).round().clamp(0, 255).to(torch.uint8).unflatten(1, self.spec.shape))
 
-    def posterior_kl(self, x: Tensor) -> Tensor:
-        return self.encode(x) ** 2 / 2
+    def posterior_kl(self, batch: Batch) -> Tensor:
+        return self.encode(batch) ** 2 / 2
 
 
 def pictures(n: int, dims: int = 4, seed: int = 0, low: int = 64, high: int = 192) -> Tensor:

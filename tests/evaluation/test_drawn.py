@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from castalia.core.data import ImageSpec, PointsSpec
+from castalia.core.data import Batch, ImageSpec, LabelSpec, PointsSpec
 from castalia.core.errors import NonFiniteError, UsageError
-from castalia.core.model import Config, Model, check_condition
+from castalia.core.model import Config, Generator, Sampling
 from castalia.evaluation.drawn import NAMES, draw, is_of_samples, measure_samples, trivial
 from castalia.evaluation.feature_network import FeatureSettings, feature_space
 from castalia.evaluation.features import Coordinates
@@ -22,13 +22,13 @@ from .test_features import bars
 
 
 @dataclass(frozen=True)
-class ToyOptions(Config):
+class ToyOptions(Sampling):
     shift: float = 0.0
     steps: int = 5
 
 
-class Toy(Model):
-    """Samples are ``make(rng, condition, options)``."""
+class Toy(Generator):
+    """Samples are ``make(rng, label, options)``."""
 
     Config = Config
     SampleOptions = ToyOptions
@@ -41,10 +41,12 @@ class Toy(Model):
     def stages(self):
         return ()
 
-    def sample(self, n, condition=None, *, rng, temperature=1.0, options=None, watch=None):
+    def accepts(self):
+        return {"label": LabelSpec(tuple(map(str, range(self.classes))))} if self.classes else {}
+
+    def draw(self, n, given, rng, options, watch):
         assert rng.rows == n <= 256
-        check_condition(self, condition, n)
-        return self.make(rng, condition, options or ToyOptions())
+        return Batch.of(self.make(rng, given.get("label"), options))
 
 
 def ring(n, seed, modes=8, std=RING_STD):

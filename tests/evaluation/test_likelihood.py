@@ -63,10 +63,10 @@ def test_exact_models_are_asked_once_and_have_no_elbo():
 
 def test_non_finite_examples_are_counted_not_dropped():
     class Broken(LinearGaussian):
-        def log_likelihood(self, x, *, rng, samples=1):
-            found = super().log_likelihood(x, rng=rng, samples=samples)
+        def log_likelihood(self, batch, *, rng, samples=1):
+            found = super().log_likelihood(batch, rng=rng, samples=samples)
             nats = found.nats.clone()
-            nats[x.flatten(1)[:, 0] > 200] = -math.inf
+            nats[batch.x.flatten(1)[:, 0] > 200] = -math.inf
             return Likelihood(nats, found.kind, found.detail, found.preprocessing)
 
     data = random_pictures(50)
@@ -128,8 +128,8 @@ def test_wrong_options_are_refused():
 
 def test_binary_bits_are_named_as_such():
     class Binary(LinearGaussian):
-        def log_likelihood(self, x, *, rng, samples=1):
-            found = super().log_likelihood(x, rng=rng, samples=samples)
+        def log_likelihood(self, batch, *, rng, samples=1):
+            found = super().log_likelihood(batch, rng=rng, samples=samples)
             return Likelihood(found.nats, found.kind, found.detail, "dynamic binarisation (...)")
 
     data = random_pictures(10)
@@ -148,12 +148,12 @@ def test_progress_tells_the_time_left():
 
 def test_active_units_and_kl():
     class OneUsed(LinearGaussian):
-        def encode(self, x, *, rng=None):
-            z = super().encode(x)
+        def encode(self, batch, *, rng=None):
+            z = super().encode(batch)
             return torch.stack([z[:, 0], 0.05 * torch.tanh(z[:, 1])], 1)
 
-        def posterior_kl(self, x):
-            return torch.tensor([[1.5, 0.001]]).expand(len(x), 2)
+        def posterior_kl(self, batch):
+            return torch.tensor([[1.5, 0.001]]).expand(len(batch), 2)
 
     data = random_pictures(100)
     out = latent_use(OneUsed(), data, all_ids(data))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from castalia.core.data import Batch
 from castalia.core.errors import UsageError
 from castalia.evaluation import pictures
 from castalia.evaluation.pictures import nearest, reconstruction, sampling_speed
@@ -12,12 +13,12 @@ from .toys import LinearGaussian, Pictures, all_ids, random_pictures
 
 
 class Constant(LinearGaussian):
-    def decode(self, z, *, rng=None):
-        return torch.full((len(z), 1, 2, 2), 128, dtype=torch.uint8)
+    def decode(self, z, given=None, *, rng=None):
+        return Batch.of(torch.full((len(z), 1, 2, 2), 128, dtype=torch.uint8))
 
-    def sample(self, n, condition=None, *, rng, temperature=1.0):
+    def sample(self, n, given=None, *, rng, options=None, watch=None):
         assert rng.rows == n
-        return torch.zeros(n, 1, 2, 2, dtype=torch.uint8)
+        return Batch.of(torch.zeros(n, 1, 2, 2, dtype=torch.uint8))
 
 
 def test_reconstruction_error_in_closed_form():

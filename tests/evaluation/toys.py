@@ -54,23 +54,24 @@ class LinearGaussian(Density, Inference):
     def truth(self, x):
         return self.marginal.log_prob(self._flat(x))
 
-    def encode(self, x, *, rng=None):
-        return self._flat(x) @ self.w @ self.cov / self.noise**2
+    def encode(self, batch, *, rng=None):
+        return self._flat(batch.x) @ self.w @ self.cov / self.noise**2
 
-    def decode(self, z, condition=None, *, rng=None):
-        return ((z @ self.w.T) * 255).round().clamp(0, 255).to(torch.uint8).view(-1, 1, 2, 2)
+    def decode(self, z, given=None, *, rng=None):
+        return Batch.of(((z @ self.w.T) * 255).round().clamp(0, 255).to(torch.uint8).view(-1, 1, 2, 2))
 
-    def posterior_kl(self, x):
+    def posterior_kl(self, batch):
         var = self.cov.diagonal()
-        return 0.5 * (self.encode(x) ** 2 + var - 1 - var.log())
+        return 0.5 * (self.encode(batch) ** 2 + var - 1 - var.log())
 
-    def log_likelihood(self, x, *, rng, samples=1):
+    def log_likelihood(self, batch, *, rng, samples=1):
+        x = batch.x
         self.asked.append((len(x), samples))
         if self.kind == "exact":
             return Likelihood(self.truth(x), "exact", "", "none (8-bit values)")
         scale = self.wide * torch.linalg.cholesky(self.cov)
         noise = rng.normal("latent", samples, 2).double().transpose(0, 1)
-        z = self.encode(x) + noise @ scale.T
+        z = self.encode(batch) + noise @ scale.T
         log_q = -0.5 * (noise**2).sum(-1) - math.log(2 * math.pi) - scale.logdet()
         log_prior = -0.5 * (z**2).sum(-1) - math.log(2 * math.pi)
         error = (self._flat(x) - z @ self.w.T) / self.noise

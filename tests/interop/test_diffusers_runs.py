@@ -66,7 +66,7 @@ def test_there_and_back(tmp_path, config, spec):
     assert all(torch.equal(theirs.state_dict()[n], t) for n, t in ours.state_dict().items())
     rng = SampleRng(0, range(2))
     options = DDPMOptions(steps=3)
-    assert torch.equal(ours.sample(2, rng=rng, options=options), theirs.sample(2, rng=rng, options=options))
+    assert torch.equal(ours.sample(2, rng=rng, options=options).x, theirs.sample(2, rng=rng, options=options).x)
 
 
 class Given(SampleRng):
@@ -94,7 +94,7 @@ def test_a_sampling_by_diffusers_is_ours(tmp_path, prediction):
     rng = Given(0, range(4))
     rng.noise = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     options = DDPMOptions(sampler="ddim", steps=10, grid="leading", clip=False)
-    ours = model.sample(4, rng=rng, options=options)
+    ours = model.sample(4, rng=rng, options=options).x
     assert 10 < ours.float().std() < 200
     difference = np.abs(ours.numpy().transpose(0, 2, 3, 1).astype(float) - 255 * theirs)
     assert difference.max() <= 1
@@ -145,7 +145,7 @@ def test_pipelines_of_diffusers_become_runs(tmp_path):
     model, _ = run.model(CPU)
     for sampler in ("ddpm", "dpm++2m"):
         options = DDPMOptions(sampler=sampler, steps=3)
-        assert model.sample(2, rng=SampleRng(0, range(2)), options=options).shape == (2, 1, 8, 8)
+        assert model.sample(2, rng=SampleRng(0, range(2)), options=options).x.shape == (2, 1, 8, 8)
     assert "unknown" in (run.path / "README.md").read_text()
 
 

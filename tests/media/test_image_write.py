@@ -7,11 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
+from castalia.core.data import Batch, ImageSpec
 from castalia.core.errors import DataError, MissingExtra, RunError, UsageError
 from castalia.media.image.medium import ImageMedium
 from castalia.media.image.video import save_walk
 from castalia.media.image.write import grid_image, read_recipe, save_grid, save_png, to_data_uri
 
+SPEC = ImageSpec(3, 5, 4)
 RECIPE = {"model": "vae", "checkpoint": "runs/a", "seed": 7, "options": {"temperature": 0.1, "text": "é ✓"}}
 
 
@@ -34,12 +36,12 @@ def test_png_round_trip_with_recipe(tmp_path, channels):
 
 def test_medium_writes_numbered_files(tmp_path):
     medium = ImageMedium()
-    paths = medium.write(pictures(3, 3), tmp_path / "new", 5, RECIPE)
+    paths = medium.write(Batch.of(pictures(3, 3)), SPEC, tmp_path / "new", 5, RECIPE)
     assert [p.name for p in paths] == ["0005.png", "0006.png", "0007.png"]
     assert read_recipe(paths[2]) == {**RECIPE, "index": 7}
-    medium.draw(pictures(3, 3), tmp_path / "grid.png", RECIPE)
+    medium.draw(Batch.of(pictures(3, 3)), SPEC, tmp_path / "grid.png", RECIPE)
     assert read_recipe(tmp_path / "grid.png") == RECIPE
-    assert [p.suffix for p in medium.write(pictures(1, 1), tmp_path / "bare")] == [".png"]
+    assert [p.suffix for p in medium.write(Batch.of(pictures(1, 1)), SPEC, tmp_path / "bare")] == [".png"]
     assert len(list((tmp_path / "bare").iterdir())) == 1
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from castalia.configuration import medium_of
 from castalia.core.errors import DataError, RunError, UsageError
-from castalia.media import named
+from castalia.media import named, sets
 from castalia.media.download import _SameScheme, download
 from castalia.media.image.decode import ImageOptions
 from castalia.media.named import describe, list_data, open_data
@@ -33,7 +33,7 @@ def empty(tmp_path, monkeypatch):
     def refuse(*args, **kwargs):
         raise DataError("no network in tests")
 
-    monkeypatch.setattr(named, "download", refuse)
+    monkeypatch.setattr(sets, "download", refuse)
     return tmp_path
 
 
@@ -49,15 +49,15 @@ def test_digits():
     assert open_data("digits", ImageOptions(size=16, channels=3)).x.shape == (1297, 3, 16, 16)
 
 
-@pytest.mark.parametrize("name", [n for n, e in named.TABLE.items() if not e.files and e.base != "mnist"])
+@pytest.mark.parametrize("name", [n for n, e in named.table().items() if not e.files and e.base != "mnist"])
 def test_the_table_is_true(name):
-    entry = named.TABLE[name]
+    entry = named.table()[name]
     for split, count in entry.counts.items():
         data = open_data(name, split=split)
         assert len(data) == count
         assert data.spec.shape == entry.shape
         assert data.name == name
-        assert medium_of(data.spec).name == entry.medium
+        assert name in medium_of(data.spec).named()
         assert data.batch(np.arange(2)).x.shape == (2, *entry.shape)
         assert sum(describe(data)["class_counts"].values()) == (count if data.spec.classes else 0)
 
@@ -138,8 +138,8 @@ def test_named_sets(name, split, shape, classes, captions):
     assert d.x.shape == shape
     assert len(d.spec.classes) == classes
     assert bool(d.texts) == captions
-    assert shape[0] == named.TABLE[name].counts[split]
-    assert shape[1:] == named.TABLE[name].shape
+    assert shape[0] == named.table()[name].counts[split]
+    assert shape[1:] == named.table()[name].shape
 
 
 @needs_data

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from castalia.configuration import medium_of, spec_from_json, spec_to_json
-from castalia.core.data import PointsSpec
+from castalia.core.data import Batch, PointsSpec
 from castalia.core.errors import RunError, UsageError
 from castalia.core.rng import SampleRng
 from castalia.media.image.write import read_recipe
@@ -150,7 +150,7 @@ def test_spec_survives_json():
 def test_write_and_read_back_bit_for_bit(tmp_path):
     x = torch.from_numpy(np.random.default_rng(0).standard_normal((200, 3)).astype(np.float32))
     x[0] = torch.tensor([1.2e-38, 3.4028235e38, -0.1])
-    (path,) = PointsMedium().write(x, tmp_path / "new", 0, RECIPE)
+    (path,) = PointsMedium().write(Batch.of(x), PointsSpec(3), tmp_path / "new", 0, RECIPE)
     assert path == tmp_path / "new" / "points.csv"
     rows = list(csv.reader(path.read_text().splitlines()))
     assert rows[0] == ["number", "x0", "x1", "x2"]
@@ -162,20 +162,20 @@ def test_write_and_read_back_bit_for_bit(tmp_path):
 
 def test_later_numbers_get_their_own_file(tmp_path):
     medium = PointsMedium()
-    medium.write(torch.zeros(2, 1), tmp_path)
-    (path,) = medium.write(torch.ones(2, 1), tmp_path, 100, RECIPE)
+    medium.write(Batch.of(torch.zeros(2, 1)), PointsSpec(1), tmp_path)
+    (path,) = medium.write(Batch.of(torch.ones(2, 1)), PointsSpec(1), tmp_path, 100, RECIPE)
     assert path.read_text() == "number,x0\n100,1.0\n101,1.0\n"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["points-0100.csv", "points-0100.json", "points.csv"]
 
 
 def test_drawing_carries_its_recipe(tmp_path):
-    PointsMedium().draw(torch.randn(50, 2), tmp_path / "grid.png", RECIPE)
+    PointsMedium().draw(Batch.of(torch.randn(50, 2)), PointsSpec(2), tmp_path / "grid.png", RECIPE)
     assert read_recipe(tmp_path / "grid.png") == RECIPE
     assert json.loads((tmp_path / "grid.json").read_text()) == RECIPE
     with pytest.raises(UsageError, match=r"\.png"):
-        PointsMedium().draw(torch.randn(50, 2), tmp_path / "grid.jpg")
+        PointsMedium().draw(Batch.of(torch.randn(50, 2)), PointsSpec(2), tmp_path / "grid.jpg")
     with pytest.raises(RunError, match="cannot be written"):
-        PointsMedium().draw(torch.randn(50, 2), tmp_path / "missing" / "a.png")
+        PointsMedium().draw(Batch.of(torch.randn(50, 2)), PointsSpec(2), tmp_path / "missing" / "a.png")
     with pytest.raises(UsageError, match="at least one"):
         points_image(torch.zeros(0, 2))
 

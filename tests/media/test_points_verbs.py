@@ -10,9 +10,10 @@ import castalia
 from castalia import api
 from castalia.cli.main import main
 from castalia.configuration import Data, Recipe
-from castalia.core.data import ImageSpec, PointsSpec
+from castalia.core.data import Batch, ImageSpec, PointsSpec
 from castalia.core.errors import UsageError
 from castalia.media.image.decode import ImageOptions
+from castalia.media.image.medium import as_read
 from castalia.media.image.write import read_recipe
 from castalia.models.autoencoders.vae import VAEConfig
 from castalia.runs import Run
@@ -31,7 +32,7 @@ def test_data_lists_and_describes_points(tmp_path, capsys):
     assert main(["data", str(tmp_path / "a.csv")]) == 1
     assert "a.csv, line 2: 'x' is not a number" in capsys.readouterr().err
     assert main(["data", "ring-8", "--size", "8"]) == 2
-    assert "--size scales pictures; ring-8 holds points" in capsys.readouterr().err
+    assert "--size is for other media; ring-8 holds points" in capsys.readouterr().err
 
 
 def test_a_thousand_classes_are_counted_not_listed(tmp_path, capsys):
@@ -44,23 +45,26 @@ def test_a_thousand_classes_are_counted_not_listed(tmp_path, capsys):
 
 
 def test_the_model_must_make_the_medium():
-    recipe = Recipe("vae", VAEConfig(), Data("ring-8"))
+    recipe = Recipe("vae", VAEConfig(), Data("ring-8", medium="points"))
     with pytest.raises(UsageError, match="ring-8 is of the medium 'points'; vae makes only image"):
         api.training_data(recipe)
 
 
 def test_pictures_are_read_as_the_run_read_them(tmp_path):
-    recipe = Recipe("vae", VAEConfig(), Data("a", image=ImageOptions(flip=True, resize="pad")))
-    options = api.run_image_options(Run(tmp_path, recipe, ImageSpec(3, 5, 7), ""))
-    assert options == ImageOptions(size=(5, 7), channels=3, resize="pad")
-    assert api.run_image_options(Run(tmp_path, recipe, PointsSpec(2), "")) == recipe.data.image
+    assert as_read(ImageOptions(flip=True, resize="pad"), ImageSpec(3, 5, 7)) == ImageOptions(
+        size=(5, 7), channels=3, resize="pad"
+    )
+    recipe = Recipe("vae", VAEConfig(), Data("digits", options=ImageOptions(flip=True)))
+    run = Run(tmp_path, recipe, ImageSpec(3, 5, 7), "")
+    assert api.open_data("digits", like=run).batch(np.arange(2)).x.shape == (2, 3, 5, 7)
 
 
 def test_samples_of_both_media_are_saved(tmp_path):
-    points = castalia.open_data("grid-25", split="test").batch(np.arange(5)).x
-    paths = castalia.save_pictures(points, tmp_path / "points")
+    some = castalia.open_data("grid-25", split="test").batch(np.arange(5))
+    paths = castalia.save(some, PointsSpec(2), tmp_path / "points")
     assert [p.name for p in paths] == ["points.csv", "grid.png"]
-    assert castalia.open_data(str(paths[0])).batch(np.arange(5)).x.equal(points)
-    pictures = torch.zeros(2, 1, 4, 4, dtype=torch.uint8)
-    assert [p.name for p in castalia.save_pictures(pictures, tmp_path / "p")] == ["0000.png", "0001.png", "grid.png"]
+    assert castalia.open_data(str(paths[0])).batch(np.arange(5)).x.equal(some.x)
+    pictures = Batch.of(torch.zeros(2, 1, 4, 4, dtype=torch.uint8))
+    paths = castalia.save(pictures, ImageSpec(1, 4, 4), tmp_path / "p")
+    assert [p.name for p in paths] == ["0000.png", "0001.png", "grid.png"]
     assert all(p.exists() for p in paths)

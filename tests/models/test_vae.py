@@ -93,7 +93,7 @@ def probabilistic_pca(shrink: float = 1.0, widen: float = 1.0) -> tuple[VAE, tor
 
 def test_bound_is_exact_with_the_exact_posterior() -> None:
     model, x, exact = probabilistic_pca()
-    found = model.log_likelihood(x, rng=SampleRng(0, range(len(x))), samples=1)
+    found = model.log_likelihood(Batch.of(x), rng=SampleRng(0, range(len(x))), samples=1)
     torch.testing.assert_close(found.nats, exact, atol=2e-4, rtol=0)
 
 
@@ -101,7 +101,9 @@ def test_importance_weighting_reaches_the_closed_form() -> None:
     """Within 1e-3 nat at large K with a posterior that is wrong, and from below in expectation."""
     model, x, exact = probabilistic_pca(shrink=0.9, widen=1.2)
     few, some, many = (
-        torch.stack([model.log_likelihood(x, rng=SampleRng(s, range(len(x))), samples=k).nats for s in range(r)])
+        torch.stack(
+            [model.log_likelihood(Batch.of(x), rng=SampleRng(s, range(len(x))), samples=k).nats for s in range(r)]
+        )
         for k, r in ((1, 40), (10, 40), (20_000, 2))
     )
     gaps = [float((exact - b.mean(0)).mean()) for b in (few, some, many)]
@@ -233,7 +235,7 @@ def test_dynamic_binarisation_has_the_right_mean_and_follows_its_address() -> No
 def test_any_size_and_likelihood(size: tuple[int, int], network: str, likelihood: str) -> None:
     spec = ImageSpec(3, *size)
     model = vae(spec, network=network, widths=(4, 8), hidden=8, likelihood=likelihood, top=4, mixtures=2)
-    assert model.sample(2, rng=SampleRng(0, range(2))).shape == (2, 3, *size)
+    assert model.sample(2, rng=SampleRng(0, range(2))).x.shape == (2, 3, *size)
 
 
 def test_too_many_halvings_are_refused() -> None:
@@ -249,16 +251,16 @@ def test_starts_from_the_independent_pixel_model() -> None:
     model.initialise(Table(x, model.spec), BatchRng(0, total=1), {})
     rates = (x.float() / 255).mean(0).clamp(0.01, 0.99)
     entropy = -(rates * rates.log() + (1 - rates) * (1 - rates).log()).sum().item()
-    found = model.log_likelihood(x[:500], rng=SampleRng(0, range(500)), samples=20)
+    found = model.log_likelihood(Batch.of(x[:500]), rng=SampleRng(0, range(500)), samples=20)
     assert -found.nats.mean().item() == pytest.approx(entropy, rel=0.1)
 
 
 def test_result_does_not_depend_on_how_work_is_cut_up() -> None:
     model = vae(ImageSpec(1, 8, 8))
     x = torch.randint(0, 256, (60, 1, 8, 8), dtype=torch.uint8)
-    whole = model.log_likelihood(x, rng=SampleRng(0, range(60)), samples=170).nats
+    whole = model.log_likelihood(Batch.of(x), rng=SampleRng(0, range(60)), samples=170).nats
     parts = [
-        model.log_likelihood(x[i : i + 7], rng=SampleRng(0, range(i, min(i + 7, 60))), samples=170).nats
+        model.log_likelihood(Batch.of(x[i : i + 7]), rng=SampleRng(0, range(i, min(i + 7, 60))), samples=170).nats
         for i in range(0, 60, 7)
     ]
     np.testing.assert_allclose(whole.numpy(), torch.cat(parts).numpy(), rtol=1e-5)

@@ -53,7 +53,7 @@ def test_objectives_alternate_in_order(data: Table, tmp_path: Path, monkeypatch:
     made = spy(monkeypatch)
     monkeypatch.setattr(loop, "_decide", lambda *a: plan.Plan(5, "float32", 1, "test"))
     train(recipe("toy-alternating", steps=5), data, tmp_path / "run", quiet=True)
-    (model,) = made
+    model, *_ = made
     step = ["critic"] * 3
     expected = []
     for number in range(5):
@@ -75,7 +75,7 @@ def test_lazy_penalty_shares_the_critics_optimizer(data: Table, tmp_path: Path) 
 def test_stages_follow_one_another(data: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = spy(monkeypatch)
     run = train(recipe("toy-stages", log_every=1), data, tmp_path / "run", quiet=True)
-    (model,) = made
+    model, *_ = made
     assert model.entered == ["prior"]  # type: ignore[attr-defined]
     assert ("codes", 6) in model.sizes  # type: ignore[attr-defined]
     assert ("prior", 4) in model.sizes  # type: ignore[attr-defined]

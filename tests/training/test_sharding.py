@@ -81,7 +81,7 @@ def test_narrow_shards(name: str, made: Path) -> None:
 
 def test_samples_of_a_sharded_run(made: Path) -> None:
     """A run is a run: other verbs do not know how it was made."""
-    one, two = (api.sample(made / f"vae-{kind}", 4) for kind in ("alone", "whole"))
+    one, two = (api.sample(made / f"vae-{kind}", 4).x for kind in ("alone", "whole"))
     assert (one.int() - two.int()).abs().max() <= 1
 
 

@@ -138,8 +138,8 @@ def test_who_may_read_ahead(folder: Path, tmp_path: Path, monkeypatch: pytest.Mo
 def test_what_is_held_in_memory_trains_likewise(folder: Path, tmp_path: Path) -> None:
     """The same pictures in another order: what a block-wise order changes, and nothing else."""
     made = recipe(folder)
-    image = replace(made.data.image, stream="never")
-    held = api.training_data(replace(made, data=replace(made.data, image=image)))
+    options = replace(made.data.options, stream="never")
+    held = api.training_data(replace(made, data=replace(made.data, options=options)))
     assert isinstance(held, ImageArray)
     streamed = api.training_data(made)
     assert streamed.blocks is not None

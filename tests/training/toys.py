@@ -15,9 +15,21 @@ from torch import Tensor, nn
 from castalia.catalogue import Entry
 from castalia.configuration import Data, Recipe, Training
 from castalia.core.data import Batch, Dataset, ImageSpec
-from castalia.core.model import Config, Model, Objective, Optimizer, Progress, Stage, Update
+from castalia.core.model import (
+    Config,
+    Generator,
+    Given,
+    Model,
+    Objective,
+    Optimizer,
+    Progress,
+    Sampling,
+    Stage,
+    Update,
+    Watch,
+)
 from castalia.core.rng import Rng, SampleRng
-from tests.tools import Table
+from tests.tools import GENTLE, Table
 
 SPEC = ImageSpec(1, 4, 4)
 
@@ -35,6 +47,7 @@ def recipe(name: str, **training: object) -> Recipe:
         "batch_size": 6,
         "log_every": 5,
         "precision": "float32",
+        "schedule": GENTLE,
         "samples": 2,
         **training,
     }
@@ -46,7 +59,7 @@ class ToyConfig(Config):
     """Nothing to configure."""
 
 
-class Toy(Model):
+class Toy(Generator):
     Config = ToyConfig
 
     def __init__(self, config: ToyConfig, spec: ImageSpec) -> None:
@@ -55,9 +68,9 @@ class Toy(Model):
         self.generator = nn.Sequential(nn.Linear(3, 16), nn.ReLU(), nn.Linear(16, 16))
         self.calls: list[str] = []
 
-    def sample(self, n: int, condition: Tensor | None = None, *, rng: SampleRng, temperature: float = 1.0) -> Tensor:
-        out = self.generator(temperature * rng.normal("z", 3)).sigmoid() * 255
-        return out.reshape(n, 1, 4, 4).to(torch.uint8)
+    def draw(self, n: int, given: Given, rng: SampleRng, options: Sampling, watch: Watch | None) -> Batch:
+        out = self.generator(options.temperature * rng.normal("z", 3)).sigmoid() * 255
+        return Batch.of(out.reshape(n, 1, 4, 4).to(torch.uint8))
 
 
 class Alternating(Toy):
@@ -146,8 +159,7 @@ class Stages(Toy):
         with torch.no_grad():
             self.prior.weight.copy_(rng.normal("start", 3, 3)[0])
 
-    @torch.no_grad()
-    def to_codes(self, batch: Batch) -> Batch:
+    def to_codes(self, batch: Batch, rng: Rng, progress: Progress) -> Batch:
         return Batch(self.encoder(batch.x.flatten(1).float() / 255), batch.ids)
 
     def reconstruct(self, batch: Batch, rng: Rng, progress: Progress):

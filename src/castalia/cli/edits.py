@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from castalia import api
-from castalia.core.data import Dataset, ImageSpec
+from castalia.core.data import Batch, Dataset, ImageSpec
 from castalia.core.errors import UsageError, near
 from castalia.core.model import Inference, Latents, Refinement
 from castalia.core.precision import precision_context
 from castalia.core.rng import SampleRng
 from castalia.creative import attributes, interpolation, latents, maps
-from castalia.media.image.decode import ImageOptions, decode_image
+from castalia.media.image.medium import as_read, picture
 from castalia.media.image.video import save_walk
 from castalia.media.image.write import save_grid
 from castalia.runs import Run
@@ -63,7 +63,7 @@ def _interpolate(opened: Run, model: Any, out: Path, options: Namespace, recipe:
 
 def _walk(opened: Run, model: Any, out: Path, options: Namespace, recipe: dict[str, Any]) -> None:
     rng = SampleRng(options.seed, range(options.points))
-    label = api.label_of(model, options.label)
+    label = _label(model, options.label)
     if options.prior == "fitted":
         places = interpolation.walk(api.fitted_prior(opened, model).sample(rng), options.frames, loop=True)
         save_walk(latents.decode(model, places, label).cpu(), out, options.fps, recipe=recipe)
@@ -87,7 +87,7 @@ def _traverse(opened: Run, model: Any, out: Path, options: Namespace, recipe: di
             raise UsageError(f"--dims {options.dims}: write numbers with commas, for example 0,3,7.") from error
     elif isinstance(model, Inference):
         known = _data(opened, options.data)
-        some = known.batch(np.arange(min(len(known), 512))).x
+        some = known.batch(np.arange(min(len(known), 512)))
         dims = latents.informative_dims(model, some)
     else:
         raise UsageError(f"{opened.recipe.model} cannot tell which latents matter: name some with --dims, like 0,3,7.")
@@ -133,9 +133,7 @@ def _redraw(opened: Run, model: Any, out: Path, options: Namespace, recipe: dict
     mask = None
     if options.mask:
         assert isinstance(opened.spec, ImageSpec)
-        size = (opened.spec.height, opened.spec.width)
-        grey = _read(options.mask, replace(api.run_image_options(opened), size=size, channels=1))
-        mask = grey > 127
+        mask = _read(opened, options.mask, replace(opened.spec, channels=1)) > 127
         if not mask.any():
             raise UsageError(f"{options.mask}: nothing is white, so there is nothing to redraw.")
     drawn, precision = [], opened.precision(model.device, options.precision)
@@ -144,14 +142,14 @@ def _redraw(opened: Run, model: Any, out: Path, options: Namespace, recipe: dict
         many = x.expand(len(ids), -1, -1, -1).to(model.device)
         with precision_context(precision, model.device):
             redrawn = model.refine(
-                many,
+                Batch.of(many),
                 strength=options.strength,
                 mask=None if mask is None else mask.to(model.device),
-                condition=api.condition_of(model, options.label, len(ids)),
+                given=api.given_of(model, {} if options.label is None else {"label": options.label}, len(ids)),
                 rng=SampleRng(options.seed, ids, model.device),
-                options=api.sample_options(model, options.settings),
+                options=api.sampling_options(model, options.settings),
             )
-        drawn.append(redrawn.cpu())
+        drawn.append(redrawn.x.cpu())
     save_grid(torch.cat([x, *drawn]), out, recipe=recipe | {"precision": precision})
 
 
@@ -168,24 +166,23 @@ EDITS: dict[str, tuple[type, Callable[[Run, Any, Path, Namespace, dict[str, Any]
 """What each edit needs of a model, and what it does."""
 
 
+def _label(model: Any, label: str | None) -> int | None:
+    """The number of a class that was asked for."""
+    return None if label is None else int(api.given_of(model, {"label": label}, 1)["label"][0])
+
+
 def _pictures(opened: Run, paths: Sequence[str]) -> Tensor:
     """Read picture files as the run's training read them, ``uint8`` (N, C, H, W)."""
-    options = api.run_image_options(opened)
-    return torch.cat([_read(path, options) for path in paths])
+    return torch.cat([_read(opened, path, opened.spec) for path in paths])
 
 
-def _read(path: str, options: ImageOptions) -> Tensor:
-    """One picture file, ``uint8`` (1, channels, H, W)."""
-    try:
-        raw = Path(path).read_bytes()
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}.") from error
-    pixels = decode_image(raw, path, options, options.channels)
-    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].contiguous()
+def _read(opened: Run, path: str, spec: Any) -> Tensor:
+    """One picture file in the shape of ``spec``, ``uint8`` (1, C, H, W)."""
+    return picture(Path(path), as_read(opened.recipe.data.options, spec))[None]
 
 
 def _data(opened: Run, source: str | None) -> Dataset:
     """The data named, or the run's own."""
-    recipe = opened.recipe
-    image = replace(api.run_image_options(opened), on_bad_file="skip")
-    return api.open_data(source or recipe.data.source, split=None if source else recipe.data.split, image=image)
+    data = opened.recipe.data
+    options = replace(data.options, on_bad_file="skip")
+    return api.open_data(source or data.source, split=None if source else data.split, options=options, like=opened)

@@ -32,7 +32,7 @@ class Film:
         if self._finished:
             return
         if preview.step % max(1, preview.steps // FRAMES) == 0 or preview.step == preview.steps:
-            self.frames.append(torch.cat(list(preview.examples()[:SHOWN].cpu()), dim=-1))
+            self.frames.append(torch.cat(list(preview.examples().x[:SHOWN].cpu()), dim=-1))
         self._finished = preview.step == preview.steps
 
     def save(self, path: Path, recipe: Mapping[str, Any]) -> None:

@@ -101,9 +101,22 @@ def make_parser() -> Parser:
             help=f"samples to draw for distances, precision, coverage and the like ({usual:,}); 0 leaves these out",
         )
 
+    def given_options(p: argparse.ArgumentParser) -> None:
+        p.add_argument("--label", metavar="CLASS", help="ask a conditional model for this class, by name or number")
+        p.add_argument(
+            "--prompt", metavar="TEXT", help="the beginning, for models that continue one; @FILE reads a file"
+        )
+        p.add_argument(
+            "--given",
+            action="append",
+            default=[],
+            metavar="NAME=VALUE",
+            help="ask for anything that the model accepts; NAME=@FILE reads a file",
+        )
+
     def sampling_options(p: argparse.ArgumentParser, *, label: bool = True) -> None:
         if label:
-            p.add_argument("--label", metavar="CLASS", help="ask a conditional model for this class, by name or number")
+            given_options(p)
         p.add_argument(
             "--set",
             action="append",
@@ -126,7 +139,8 @@ def make_parser() -> Parser:
     p.add_argument("source", nargs="?", type=_path, help="a named set or a path; without it, the named sets are listed")
     p.add_argument("--split", help="which part")
     p.add_argument("--size", type=_positive, help="scale pictures to this many pixels")
-    p.add_argument("--on-bad-file", choices=["error", "skip"], default="error", help="what to do with broken files")
+    p.add_argument("--on-bad-file", choices=["error", "skip"], help="what to do with broken files")
+    p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="settings", help="how to read it")
     p.add_argument("--grid", metavar="FILE.png", help="draw the first examples")
     json_option(p)
 
@@ -160,7 +174,7 @@ def make_parser() -> Parser:
     p.add_argument("-n", type=_positive, default=16, help="how many (16)")
     p.add_argument("--seed", type=int, default=0, help="another seed gives other samples")
     p.add_argument("--start", type=int, default=0, help="number of the first sample")
-    p.add_argument("--temperature", type=_number, default=1.0, help="1 samples the model; less stays near its modes")
+    p.add_argument("--temperature", type=_number, help="1 samples the model; less stays near its modes")
     prior_option(p)
     sampling_options(p)
     p.add_argument("--previews", metavar="FILE.gif", help="a film of the sampling, for models that sample in steps")

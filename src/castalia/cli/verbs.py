@@ -44,9 +44,9 @@ def models(options: Namespace) -> int:
 
 def data(options: Namespace) -> int:
     """List the named sets, or describe one source."""
-    from castalia.configuration import medium_of
-    from castalia.media.image.decode import ImageOptions
-    from castalia.media.named import describe, list_data, open_data
+    from castalia.core.config import override
+    from castalia.media.named import describe, list_data, medium_for, open_data
+    from castalia.media.rooms import rooms
 
     if options.source is None:
         rows = list_data()
@@ -58,19 +58,23 @@ def data(options: Namespace) -> int:
             counts = ", ".join(f"{n:,} {split}" for split, n in splits)
             kind = f"points of {shape} coordinates" if row["medium"] == "points" else shape
             print(f"{row['name']}\n  {row['what']}\n  {kind}; {counts}; {row['licence']}; {row['where']}")
-        print("Or any folder, .zip, .npy, .npz, .parquet or IDX file of pictures, or .csv, .tsv or .npy of points.")
+        print("Or " + "; or ".join(medium.reading for medium in rooms()) + ".")
         return 0
-    image = ImageOptions(size=options.size, on_bad_file=options.on_bad_file)
-    found = open_data(options.source, image, None if options.split == "all" else options.split)
-    medium = medium_of(found.spec)
-    if options.size is not None and medium.name != "image":
-        raise UsageError(f"--size scales pictures; {options.source} holds {medium.name}.")
+    medium = medium_for(options.source)
+    wishes = {"size": options.size, "on_bad_file": options.on_bad_file}
+    settings = [f"{name}={value}" for name, value in wishes.items() if value is not None]
+    for name in wishes:
+        if wishes[name] is not None and not hasattr(medium.options(), name):
+            flag = "--" + name.replace("_", "-")
+            raise UsageError(f"{flag} is for other media; {options.source} holds {medium.name}.")
+    reading = override(medium.options(), [*settings, *options.settings], "data options")
+    found = open_data(options.source, reading, None if options.split == "all" else options.split, medium=medium)
     report = describe(found)
     if options.grid:
         import numpy as np
 
-        some = found.batch(np.arange(min(medium.shown, len(found)))).x
-        medium.draw(some, Path(options.grid), recipe={"data": options.source})
+        some = found.batch(np.arange(min(medium.shown, len(found))))
+        medium.draw(some, found.spec, Path(options.grid), recipe={"data": options.source})
     if options.json:
         _print_json(report)
     else:
@@ -128,9 +132,10 @@ def sample(options: Namespace) -> int:
 
     opened = api.load(options.run)
     started = time.perf_counter()
-    model, origin = opened.model()
+    model, origin = api.generator(opened), opened.model()[1]
     mixture = api.fitted_prior(opened, model) if options.prior == "fitted" else None
-    chosen = api.sample_options(model, options.settings)
+    chosen = api.sampling_options(model, options.settings, options.temperature)
+    given = _given(options)
     if options.previews and not isinstance(opened.spec, ImageSpec):
         raise UsageError("--previews films pictures, and this run makes none.")
     film = Film() if options.previews else None
@@ -139,10 +144,9 @@ def sample(options: Namespace) -> int:
         model,
         options.n,
         seed=options.seed,
-        temperature=options.temperature,
         start=options.start,
         mixture=mixture,
-        label=options.label,
+        given=given,
         options=chosen,
         precision=precision,
         watch=film.add if film is not None else None,
@@ -153,9 +157,8 @@ def sample(options: Namespace) -> int:
         "run": opened.path.name,
         "weights": origin,
         "seed": options.seed,
-        "temperature": options.temperature,
         "prior": options.prior,
-        "label": options.label,
+        "given": given,
         "options": to_json(chosen),
         "precision": precision,
         "config": api.config_json(opened),
@@ -164,10 +167,27 @@ def sample(options: Namespace) -> int:
     medium = medium_of(opened.spec)
     if film is not None:
         film.save(Path(options.previews), recipe)
-    medium.write(samples, out, options.start, recipe)
-    medium.draw(samples, out / "grid.png", recipe={**recipe, "start": options.start, "n": options.n})
+    medium.write(samples, opened.spec, out, options.start, recipe)
+    medium.draw(samples, opened.spec, out / "grid.png", recipe={**recipe, "start": options.start, "n": options.n})
     print(f"{options.n} samples in {seconds:.2f} s: {out}/ (look at {out / 'grid.png'})")
     return 0
+
+
+def _given(options: Namespace) -> dict[str, str]:
+    """What ``--given``, ``--label`` and ``--prompt`` ask for."""
+    given: dict[str, str] = {}
+    for text in options.given or ():
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"--given {text}: write it as name=value, for example --given caption='red heart'.")
+        given[name] = value
+    for name in ("label", "prompt"):
+        value = getattr(options, name, None)
+        if value is not None:
+            if name in given:
+                raise UsageError(f"--{name} and --given {name}= ask for the same thing.")
+            given[name] = value
+    return given
 
 
 def edit(options: Namespace) -> int:
@@ -251,7 +271,7 @@ def features(options: Namespace) -> int:
     from castalia.evaluation.feature_network import train_features
     from castalia.media.image.decode import ImageOptions
 
-    found = api.open_data(options.source, split="train", image=ImageOptions(size=options.size))
+    found = api.open_data(options.source, split="train", options=ImageOptions(size=options.size))
     shown, said = _shown(False), [""]
 
     def show(text: str) -> None:
@@ -295,9 +315,13 @@ def export(options: Namespace) -> int:
     if options.format == "folder":
         folder.export_folder(opened, out)
     elif options.format == "diffusers":
+        from castalia.core.data import LabelSpec
         from castalia.interop.diffusers_runs import export_diffusers
 
-        label = api.label_of(opened.model()[0], options.label)
+        wanted = api.generator(opened).accepts().get("label")
+        label = None
+        if options.label is not None:
+            label = api.class_number(options.label, wanted.classes if isinstance(wanted, LabelSpec) else ())
         export_diffusers(opened, out, label=label, drop_variance=options.drop_variance)
     else:
         write = programs.export_torch if options.format == "torch" else programs.export_onnx

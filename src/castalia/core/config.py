@@ -90,6 +90,10 @@ def _read(hint: Any, value: Any, where: str) -> Any:
         if len(value) != len(args):
             raise UsageError(f"{where}: expected {len(args)} values, found {len(value)}.")
         return tuple(_read(a, v, f"{where}[{i}]") for i, (a, v) in enumerate(zip(args, value, strict=True)))
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise UsageError(f"{where}: expected an object, found {_brief(value)}.")
+        return {str(k): _read(args[1], v, f"{where}.{k}") for k, v in value.items()}
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return from_json(hint, value, where)
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
@@ -124,9 +128,18 @@ def override(config: T, assignments: Sequence[str], where: str = "config") -> T:
             value = json.loads(raw)
         except json.JSONDecodeError:
             value = raw
-        *parents, last = path.strip().replace("-", "_").split(".")
-        node = data
+        *parents, last = path.strip().split(".")
+        node, hint = data, type(config)
         for i, part in enumerate([*parents, last]):
+            if get_origin(hint) is dict and isinstance(node, dict):  # any name may be put into one of these
+                hint = get_args(hint)[1]
+                node.setdefault(part, _blank(hint) if i < len(parents) else None)
+            else:
+                part = part.replace("-", "_")
+                hint = get_type_hints(hint).get(part) if dataclasses.is_dataclass(hint) else None
+                if i < len(parents) and isinstance(node, dict) and part in node and node[part] is None:
+                    hint = next((h for h in get_args(hint) if dataclasses.is_dataclass(h)), None)
+                    node[part] = _blank(hint)  # a part that was left out, of which a field is set now
             if not isinstance(node, dict) or part not in node:
                 known = node if isinstance(node, dict) else ()
                 full = [".".join([*parents[:i], k]) for k in known]
@@ -136,6 +149,15 @@ def override(config: T, assignments: Sequence[str], where: str = "config") -> T:
             else:
                 node = node[part]
     return from_json(type(config), data, where)
+
+
+def _blank(hint: Any) -> Any:
+    """A dataclass with all defaults as JSON, where ``hint`` is one that has them."""
+    if not (isinstance(hint, type) and dataclasses.is_dataclass(hint)):
+        return None
+    fields = dataclasses.fields(hint)
+    needed = any(f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING for f in fields)
+    return {} if needed else to_json(hint())
 
 
 def differences(a: Any, b: Any, prefix: str = "") -> list[str]:

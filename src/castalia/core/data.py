@@ -8,14 +8,15 @@ their share of the same global batch.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from castalia.core.assets import Asset
 from castalia.core.rng import Rng, derive
 
 SEEN_BLOCKS = 32
@@ -23,12 +24,78 @@ SEEN_BLOCKS = 32
 
 
 @dataclass(frozen=True)
-class Spec:
+class Field:
+    """One tensor of an example.
+
+    Attributes:
+        dtype: of the tensor.
+        shape: of one example; None is an open dimension, which differs between examples.
+        padding: fills open dimensions on the right where examples of several sizes lie in one batch.
+        low: smallest value, where there is one.
+        high: largest value, where there is one.
+    """
+
+    dtype: torch.dtype
+    shape: tuple[int | None, ...] = ()
+    padding: float = 0
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Spec(ABC):
     """The shape of one example of a medium, known before any example is read.
 
     Media subclass it with their own fields; it is stored in a run's ``config.json`` so that a model can be
     rebuilt without its data.
+
+    Attributes:
+        columns: what stands beside each example, by name: a caption, an artist, a wanted number. A batch has them in
+            ``extra``.
     """
+
+    columns: tuple[tuple[str, Spec], ...] = field(default=(), kw_only=True)
+
+    @abstractmethod
+    def fields(self) -> Mapping[str, Field]:
+        """The tensors of one example: ``x``, and after it what else an example has, as keys of ``Batch.extra``."""
+
+    def sides(self) -> Mapping[str, Spec]:
+        """What stands beside an example: ``label`` where there are classes, and the columns."""
+        classes: tuple[str, ...] = getattr(self, "classes", ())
+        return {**({"label": LabelSpec(classes)} if classes else {}), **dict(self.columns)}
+
+
+@dataclass(frozen=True)
+class LabelSpec(Spec):
+    """A class: ``int64`` () from 0 to ``len(classes) - 1``.
+
+    Attributes:
+        classes: their names, in label order.
+    """
+
+    classes: tuple[str, ...]
+
+    def fields(self) -> Mapping[str, Field]:
+        return {"x": Field(torch.int64, low=0, high=len(self.classes) - 1)}
+
+
+@dataclass(frozen=True)
+class ScalarSpec(Spec):
+    """A number: ``float32`` ().
+
+    Attributes:
+        unit: what it is measured in, for people.
+        low: smallest value that makes sense, where there is one.
+        high: largest value that makes sense, where there is one.
+    """
+
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+
+    def fields(self) -> Mapping[str, Field]:
+        return {"x": Field(torch.float32, low=self.low, high=self.high)}
 
 
 @dataclass(frozen=True)
@@ -57,6 +124,9 @@ class ImageSpec(Spec):
         """Number of values in one picture, the D of bits per dimension."""
         return self.channels * self.height * self.width
 
+    def fields(self) -> Mapping[str, Field]:
+        return {"x": Field(torch.uint8, self.shape, low=0, high=255)}
+
 
 @dataclass(frozen=True)
 class PointsSpec(Spec):
@@ -75,6 +145,61 @@ class PointsSpec(Spec):
         """(dims,)."""
         return (self.dims,)
 
+    def fields(self) -> Mapping[str, Field]:
+        return {"x": Field(torch.float32, self.shape)}
+
+
+@dataclass(frozen=True)
+class TextSpec(Spec):
+    """Text: ``int64`` (T,) tokens, T open, padded with -1.
+
+    A window of training data has ``length`` + 1 tokens, of which the first is context only; neighbouring windows
+    share one token, so that every token but the very first is predicted once.
+
+    Attributes:
+        kind: what a token is: a character, a byte, or a piece found by byte pair encoding.
+        size: number of tokens; the last one ends a text.
+        length: tokens that a window predicts.
+        alphabet: ``chars``: the characters, in token order.
+        vocabulary: ``bpe``: the file that holds the pieces.
+        classes: names of the labels, in label order; empty where there are none.
+    """
+
+    kind: Literal["chars", "bytes", "bpe"]
+    size: int
+    length: int
+    alphabet: str = ""
+    vocabulary: Asset | None = None
+    classes: tuple[str, ...] = ()
+
+    @property
+    def end(self) -> int:
+        """The token that ends a text."""
+        return self.size - 1
+
+    def fields(self) -> Mapping[str, Field]:
+        return {"x": Field(torch.int64, (None,), padding=-1, low=0, high=self.size - 1)}
+
+
+@dataclass(frozen=True)
+class AudioSpec(Spec):
+    """Sound: ``float32`` (channels, T) waveforms in [-1, 1], T open, padded with silence.
+
+    Attributes:
+        rate: samples a second.
+        channels: 1 mono, 2 stereo.
+        length: samples of one training crop.
+        classes: names of the labels, in label order; empty where there are none.
+    """
+
+    rate: int
+    channels: int
+    length: int
+    classes: tuple[str, ...] = ()
+
+    def fields(self) -> Mapping[str, Field]:
+        return {"x": Field(torch.float32, (self.channels, None), low=-1, high=1)}
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -84,7 +209,8 @@ class Batch:
         x: the examples in natural units, first dimension B (for pictures ``uint8`` (B, C, H, W)).
         ids: ``int64`` (B,), the position of each example in its data set.
         label: ``int64`` (B,) class numbers, or None.
-        extra: further aligned tensors (caption tokens, lengths, ...), each with first dimension B.
+        extra: the examples' other parts, and what stands beside them (captions, numbers), by the names that the spec
+            gives them; each with first dimension B.
     """
 
     x: Tensor
@@ -92,19 +218,72 @@ class Batch:
     label: Tensor | None = None
     extra: Mapping[str, Tensor] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, x: Tensor, label: Tensor | None = None, extra: Mapping[str, Tensor] | None = None) -> Batch:
+        """Examples that are in no data set: numbered from 0."""
+        return cls(x, torch.arange(len(x), device=x.device), label, extra or {})
+
     def __len__(self) -> int:
         return self.x.shape[0]
 
+    def __getitem__(self, rows: slice | Tensor) -> Batch:
+        """Some of the examples."""
+        label = None if self.label is None else self.label[rows]
+        return Batch(self.x[rows], self.ids[rows], label, {k: v[rows] for k, v in self.extra.items()})
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The same with ``change`` applied to every tensor."""
+        label = None if self.label is None else change(self.label)
+        return Batch(change(self.x), change(self.ids), label, {k: change(v) for k, v in self.extra.items()})
+
     def to(self, device: torch.device) -> Batch:
         """Return the same batch on ``device``."""
-        if self.x.device == device:
-            return self
-        return Batch(
-            self.x.to(device, non_blocking=True),
-            self.ids.to(device, non_blocking=True),
-            None if self.label is None else self.label.to(device, non_blocking=True),
-            {k: v.to(device, non_blocking=True) for k, v in self.extra.items()},
-        )
+        return self if self.x.device == device else self.map(lambda t: t.to(device, non_blocking=True))
+
+    def cpu(self) -> Batch:
+        """Return the same batch on the CPU; waits for it."""
+        return self.map(Tensor.cpu)
+
+    def part(self, name: str) -> Tensor | None:
+        """The tensor of that name: ``x``, ``label`` or one of ``extra``."""
+        return {"x": self.x, "label": self.label, **self.extra}.get(name)
+
+
+def as_batch(examples: Batch | Tensor) -> Batch:
+    """Examples as a batch, where they may be given as their ``x`` alone."""
+    return examples if isinstance(examples, Batch) else Batch.of(examples)
+
+
+def join(batches: Sequence[Batch], spec: Spec) -> Batch:
+    """One batch of several; open dimensions become as long as the longest, padded as ``spec`` says.
+
+    What not all of them have is left out.
+    """
+    if len(batches) == 1:
+        return batches[0]
+    columns = {name: side.fields()["x"] for name, side in spec.sides().items()}
+    known = {**columns, **spec.fields()}
+    labelled = all(b.label is not None for b in batches)
+    names = [k for k in batches[0].extra if all(k in b.extra for b in batches)]
+    return Batch(
+        pad([b.x for b in batches], known["x"].padding),
+        torch.cat([b.ids for b in batches]),
+        torch.cat([b.label for b in batches if b.label is not None]) if labelled else None,
+        {k: pad([b.extra[k] for b in batches], known[k].padding if k in known else 0) for k in names},
+    )
+
+
+def pad(tensors: Sequence[Tensor], value: float) -> Tensor:
+    """Tensors (B_i, ...) one below the other; dimensions that differ are filled up on the right with ``value``."""
+    sizes = [max(t.shape[d] for t in tensors) for d in range(1, tensors[0].ndim)]
+    if all(list(t.shape[1:]) == sizes for t in tensors):
+        return torch.cat(list(tensors))
+    whole = tensors[0].new_full((sum(map(len, tensors)), *sizes), value)
+    row = 0
+    for t in tensors:
+        whole[(slice(row, row + len(t)), *(slice(0, n) for n in t.shape[1:]))] = t
+        row += len(t)
+    return whole
 
 
 @dataclass(frozen=True, eq=False)

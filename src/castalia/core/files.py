@@ -67,6 +67,25 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
+def read_bounded(path: Path, limit: int) -> bytes:
+    """The contents of a plain file of at most ``limit`` bytes.
+
+    Raises:
+        RunError: it cannot be read, is larger, or is a pipe or a device, which might never end.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # opening a pipe would wait for a writer
+        with open(fd, "rb") as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise RunError(f"{path} is not a plain file.")
+            if found.st_size > limit:
+                raise RunError(f"{path} is larger than {limit >> 20} MiB.")
+            return file.read(limit + 1)[:limit]
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}.") from error
+
+
 def read_json(path: Path, limit: int = 16 << 20) -> Any:
     """Read JSON from a file of at most ``limit`` bytes.
 

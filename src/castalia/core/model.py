@@ -2,26 +2,31 @@
 
 A :class:`Model` is one system from one paper, written as single-device code. It says *what* is optimised
 (:class:`Stage`, :class:`Objective`, :class:`Update`); the training loop decides *how*: precision, sharding,
-averaging of weights, checkpoints, logging. What a model can do besides sampling it declares by type
-(:class:`Density`, :class:`Latents`, :class:`Inference`, :class:`Refinement`, :class:`Exportable`), and one
-conformance suite holds it to its word.
+averaging of weights, checkpoints, logging. What a model can do it declares by type (:class:`Generator`,
+:class:`Density`, :class:`Latents`, :class:`Inference`, :class:`Refinement`, :class:`Streaming`, :class:`Exportable`),
+and one conformance suite holds it to its word. Whatever goes in or comes out is a :class:`Batch` in natural units.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar, final
 
 import torch
 from torch import Tensor, nn
 
-from castalia.core.data import Batch, Dataset, Spec
-from castalia.core.errors import UsageError
+from castalia.core.data import Batch, Dataset, Field, LabelSpec, Spec
+from castalia.core.errors import UsageError, near
+from castalia.core.guest import guest
 from castalia.core.rng import Rng, SampleRng, derive
 
 Logs = Mapping[str, Tensor]
+
+Given = Mapping[str, Tensor]
+"""What is asked for, by the names of :meth:`Generator.accepts`: each the ``x`` of its spec, first dimension n."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +53,18 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class NoOptions(Config):
-    """The sampling options of a system that has none."""
+class Sampling(Config):
+    """How to sample. Systems add options of their own, each with a default, so that all can be typed and stored.
+
+    Attributes:
+        temperature: 1 samples the model; less is closer to its modes.
+    """
+
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < float("inf"):
+            raise ValueError("temperature must be a number from 0 up")
 
 
 @dataclass(frozen=True)
@@ -58,13 +73,14 @@ class Preview:
 
     Attributes:
         step: steps done, from 1.
-        steps: steps in all.
-        examples: computes what the finished examples would be as far as can be told now, natural units (n, ...).
+        steps: steps at most; a sampler may stop before.
+        examples: computes what the finished examples would be as far as can be told now, or their beginning where they
+            are made piece by piece.
     """
 
     step: int
     steps: int
-    examples: Callable[[], Tensor]
+    examples: Callable[[], Batch]
 
 
 Watch = Callable[[Preview], None]
@@ -162,8 +178,10 @@ class Stage:
         batch_size: examples per draw over all processes; None uses the recipe's.
         enter: called once before the stage's first step, to set weights or buffers from the previous stage. It is
             not called again on a resume inside the stage: what it does must lie in the state dict.
-        transform: applied to each batch before the objectives see it, for example a frozen encoder or a
-            lower resolution.
+        transform: ``(batch, rng, progress)``, applied to each batch before the objectives see it, in float32 and with
+            its own randomness: a frozen encoder, a lower resolution, noise.
+        data: the stage's own examples, made from the training set: episodes instead of their frames, the codes of a
+            frozen encoder. It is called at the stage's entry and on every resume inside it, and must give the same.
     """
 
     name: str
@@ -171,40 +189,45 @@ class Stage:
     share: float = 1.0
     batch_size: int | None = None
     enter: Callable[[Rng], None] | None = None
-    transform: Callable[[Batch], Batch] | None = None
+    transform: Callable[[Batch, Rng, Progress], Batch] | None = None
+    data: Callable[[Dataset], Dataset] | None = None
 
 
 C = TypeVar("C", bound=Config)
 S = TypeVar("S", bound=Spec)
-O = TypeVar("O", bound=Config)
 
 
 class Model(nn.Module, ABC, Generic[C, S]):
-    """One system, with a configuration C, for examples of shape S.
+    """One system, with a configuration C, for examples of shape S: a generator, or what others are built on.
 
     Construct with ``Model(config, spec)``; initial weights come from torch's global generator (see :func:`build`).
 
     Attributes:
         Config: the class of its configuration.
-        SampleOptions: the class of its sampling options. Every field has a default, and ``SampleOptions()`` is how the
-            system samples unless told otherwise.
         config: its configuration.
         spec: the shape of one example.
-        classes: number of class labels that it can be asked for; 0 where it is not conditional.
         shard_units: classes of modules whose parameters nobody but their own ``forward`` uses, and through which no
             loss takes a gradient of a gradient. Sharded training gathers them one at a time, and in bfloat16 where it
             computes in that.
     """
 
     Config: ClassVar[type[Config]]
-    SampleOptions: ClassVar[type[Config]] = NoOptions
     shard_units: ClassVar[tuple[type[nn.Module], ...]] = ()
     config: C
     spec: S
-    classes: int = 0
+
+    @classmethod
+    def complete(cls, config: C, data: Dataset) -> C:
+        """Put what only the data know into a configuration, before the network is built: modes of columns, a base.
+
+        Called once per run; the run stores the result, and builds its network from it ever after. What is large
+        becomes an :class:`~castalia.core.assets.Asset`. (A vocabulary belongs to the medium, and is in the spec.) The
+        default changes nothing.
+        """
+        return config
 
     def initialise(self, data: Dataset, rng: Rng, parents: Mapping[str, Model]) -> None:
-        """Fit what must be known before step 0: base rates, actnorm, tokenizers, encoders of tables.
+        """Fit what must be known before step 0: base rates, actnorm. It changes values, never shapes.
 
         Called once per run, on every process with the same arguments, never on resume. The default does nothing.
 
@@ -218,35 +241,87 @@ class Model(nn.Module, ABC, Generic[C, S]):
     def stages(self) -> tuple[Stage, ...]:
         """Return what training does, in order. Most models have one stage."""
 
-    @abstractmethod
-    def sample(
-        self,
-        n: int,
-        condition: Tensor | None = None,
-        *,
-        rng: SampleRng,
-        temperature: float = 1.0,
-        options: Config | None = None,
-        watch: Watch | None = None,
-    ) -> Tensor:
-        """Return ``n`` new examples in natural units.
+    def frozen(self) -> tuple[nn.Module, ...]:
+        """Parts that training leaves as they are: a parent's encoder, the base below an adapter.
 
-        Args:
-            n: how many; equals ``rng.rows``.
-            condition: class labels ``int64`` (n,) below ``classes``; None lets a conditional system choose.
-            rng: one stream per example: the example depends on its own stream only.
-            temperature: 1 samples the model; less is closer to its modes.
-            options: an instance of ``SampleOptions``; None is the default one.
-            watch: told of every step by systems that sample in steps; others ignore it.
-
-        Raises:
-            UsageError: a condition where ``classes`` is 0, or labels out of range (see :func:`check_condition`).
+        They are in evaluation mode throughout, get no gradients, are not averaged, and are stored once. The default
+        has none.
         """
+        return ()
+
+    def adapters(self) -> tuple[nn.Module, ...]:
+        """Parts that a run of the same network without them does not have; the role ``start`` may leave them out."""
+        return ()
 
     @property
     def device(self) -> torch.device:
         """Where its parameters are."""
         return next(self.parameters()).device
+
+
+class Generator(Model[C, S]):
+    """A model that makes new examples.
+
+    Attributes:
+        SampleOptions: the class of its sampling options. Every field has a default, and ``SampleOptions()`` is how the
+            system samples unless told otherwise.
+    """
+
+    SampleOptions: ClassVar[type[Sampling]] = Sampling
+
+    def accepts(self) -> Mapping[str, Spec]:
+        """What it can be given, by name: ``label``, ``prompt``, ``caption``, a number, a mask. The default is nothing.
+
+        What it is not given is left to the model, in every system alike: the example comes from the distribution that
+        the training data have over it.
+        """
+        return {}
+
+    @final
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        given: Given | None = None,
+        *,
+        rng: SampleRng,
+        options: Sampling | None = None,
+        watch: Watch | None = None,
+    ) -> Batch:
+        """Return ``n`` new examples in natural units.
+
+        Args:
+            n: how many; equals ``rng.rows``.
+            given: what is asked for; every tensor has first dimension n.
+            rng: one stream per example: the example depends on its own stream only.
+            options: an instance of ``SampleOptions``; None is the default one.
+            watch: told of every step by systems that sample in steps; others ignore it.
+
+        Raises:
+            UsageError: something is given that the model does not accept or that does not fit, or the options are
+                those of another system.
+        """
+        if n != rng.rows:
+            raise UsageError(f"{n} examples were asked for with randomness for {rng.rows}.")
+        checked = check_given(self, given, n)
+        return self.draw(n, checked, rng, sampling(self, options), watch)
+
+    @abstractmethod
+    def draw(self, n: int, given: Given, rng: SampleRng, options: Any, watch: Watch | None) -> Batch:
+        """What :meth:`sample` returns; everything has been checked, ``given`` is on the model's device."""
+
+    def cost(self, options: Any) -> int:
+        """Numbers that one example takes, roughly: so many fewer are drawn at once. The default is what its spec says.
+
+        Systems whose examples have open dimensions know from their options how long they become.
+        """
+        total = 0
+        for field in self.spec.fields().values():
+            size = 1
+            for d in field.shape:
+                size *= d or 1
+            total += size
+        return total
 
 
 @dataclass(frozen=True)
@@ -270,11 +345,11 @@ class Density(ABC):
     """A model that can say how likely an example is."""
 
     @abstractmethod
-    def log_likelihood(self, x: Tensor, *, rng: SampleRng, samples: int = 1) -> Likelihood:
-        """Log-likelihood of examples in natural units.
+    def log_likelihood(self, batch: Batch, *, rng: SampleRng, samples: int = 1) -> Likelihood:
+        """Log-likelihood of examples in natural units, given what stands beside them where the model is conditional.
 
         Args:
-            x: examples (B, ...).
+            batch: examples (B, ...).
             rng: one stream per example.
             samples: importance samples per example, for models with a bound; others ignore it.
         """
@@ -290,13 +365,13 @@ class Latents(ABC):
     latent_dims: int
 
     @abstractmethod
-    def decode(self, z: Tensor, condition: Tensor | None = None, *, rng: SampleRng | None = None) -> Tensor:
+    def decode(self, z: Tensor, given: Given | None = None, *, rng: SampleRng | None = None) -> Batch:
         """Examples in natural units from latents (B, latent_dims).
 
         Args:
             z: latents ``float32``.
-            condition: class labels ``int64`` (B,) of a conditional model; None takes class 0, or none where the model
-                can do without.
+            given: as in :meth:`Generator.sample`; what is missing is as if it were unknown where the model knows that,
+                else the most frequent.
             rng: draws what the latents leave open; None gives the expected example.
         """
 
@@ -305,11 +380,11 @@ class Inference(Latents):
     """A model that also finds the latents of an example."""
 
     @abstractmethod
-    def encode(self, x: Tensor, *, rng: SampleRng | None = None) -> Tensor:
+    def encode(self, batch: Batch, *, rng: SampleRng | None = None) -> Tensor:
         """Latents ``float32`` (B, latent_dims) of examples; the mean, or a posterior draw where ``rng`` is given."""
 
     @abstractmethod
-    def posterior_kl(self, x: Tensor) -> Tensor:
+    def posterior_kl(self, batch: Batch) -> Tensor:
         """KL to the prior per latent dimension, nats, ``float32`` (B, latent_dims)."""
 
 
@@ -319,28 +394,51 @@ class Refinement(ABC):
     @abstractmethod
     def refine(
         self,
-        x: Tensor,
+        batch: Batch,
         *,
         strength: float = 1.0,
         mask: Tensor | None = None,
-        condition: Tensor | None = None,
+        given: Given | None = None,
         rng: SampleRng,
-        options: Config | None = None,
+        options: Sampling | None = None,
         watch: Watch | None = None,
-    ) -> Tensor:
-        """Examples like ``x``, in natural units, same shape.
+    ) -> Batch:
+        """Examples like those of ``batch``, in natural units, same shape.
 
         Args:
-            x: examples (B, ...) in natural units.
-            strength: 0 returns ``x`` as it is; 1 keeps nothing of what is redrawn. The steps asked for are the steps
+            batch: examples (B, ...) in natural units.
+            strength: 0 returns them as they are; 1 keeps nothing of what is redrawn. The steps asked for are the steps
                 run, whatever the strength.
             mask: ``bool`` (B or 1, 1, H, W), True where to redraw; everything else comes back bit for bit. None
                 redraws everything.
-            condition: as in :meth:`Model.sample`.
+            given: as in :meth:`Generator.sample`.
             rng: one stream per example.
-            options: as in :meth:`Model.sample`.
-            watch: as in :meth:`Model.sample`.
+            options: as in :meth:`Generator.sample`.
+            watch: as in :meth:`Generator.sample`.
         """
+
+
+class Streaming(ABC):
+    """A model that makes its examples piece by piece: tokens, samples of sound, frames.
+
+    ``draw`` and this are one sampler: the pieces of a stream, one behind the other, are the example.
+    """
+
+    @abstractmethod
+    def start(self, n: int, given: Given, rng: SampleRng, options: Any) -> Any:
+        """The state of ``n`` streams before their first piece; what is given as their beginning has been taken in."""
+
+    @abstractmethod
+    def advance(self, state: Any) -> tuple[Tensor, Any]:
+        """The next piece of each stream (n, ...), natural units, and the state after it.
+
+        Raises:
+            StopIteration: all streams have ended.
+        """
+
+    @abstractmethod
+    def naive(self, n: int, given: Given, rng: SampleRng, options: Any) -> Batch:
+        """What ``draw`` returns, computed anew from the beginning for every piece: slow, and easy to believe."""
 
 
 class Exportable(ABC):
@@ -351,38 +449,95 @@ class Exportable(ABC):
         """Return, by name, a module of one network call and example inputs (first dimension is the batch)."""
 
 
-CAPABILITIES: tuple[type, ...] = (Density, Latents, Inference, Refinement, Exportable)
+CAPABILITIES: tuple[type, ...] = (Generator, Density, Latents, Inference, Refinement, Streaming, Exportable)
 
 
 def build(cls: type[Model], config: Config, spec: Spec, seed: int = 0) -> Model:
     """Construct a model whose initial weights depend on ``seed`` only, leaving torch's generator as it was."""
-    with torch.random.fork_rng(devices=[]):
+    with guest(), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive(seed, "weights"))
         return cls(config, spec)  # type: ignore[call-arg]
 
 
-def check_condition(model: Model, condition: Tensor | None, n: int) -> None:
-    """Refuse a condition that ``model`` cannot take.
+def lay_out(model: nn.Module) -> None:
+    """Lay weights of two-dimensional convolutions out channels-last, in which they are faster; others stay."""
+    for p in model.parameters():
+        if p.ndim == 4:
+            p.data = p.data.contiguous(memory_format=torch.channels_last)
+
+
+def training_mode(model: Model) -> None:
+    """Put a model into training mode, and what it keeps frozen into evaluation mode."""
+    model.train()
+    for part in model.frozen():
+        part.eval()
+        part.requires_grad_(False)
+
+
+@contextmanager
+def evaluating(model: Model) -> Iterator[None]:
+    """Run a block with the model in evaluation mode and without gradients; then it is as it was."""
+    training = model.training
+    try:
+        model.eval()
+        with torch.no_grad():
+            yield
+    finally:
+        if training:
+            training_mode(model)
+
+
+def check_given(model: Generator, given: Given | None, n: int) -> dict[str, Tensor]:
+    """What was given, on the model's device.
 
     Raises:
-        UsageError: the model is not conditional, or the labels are not ``int64`` (n,) from 0 to ``classes - 1``.
+        UsageError: the model does not accept it, or it is of another type, shape or range than it should be.
     """
-    if condition is None:
+    known = model.accepts()
+    checked: dict[str, Tensor] = {}
+    for name, value in (given or {}).items():
+        if name not in known:
+            if name == "label":
+                raise UsageError("This model is not conditional: it was trained without labels, and takes no class.")
+            what = f"It takes: {', '.join(known)}. {near(name, known)}" if known else "It takes nothing."
+            raise UsageError(f"This model cannot be given {name!r}. {what}")
+        check_field(name, value, known[name], n)
+        checked[name] = value.to(model.device)
+    return checked
+
+
+def check_field(name: str, value: Tensor, spec: Spec, n: int) -> None:
+    """Refuse a tensor that is not n times the ``x`` of ``spec``.
+
+    Raises:
+        UsageError: the text names it and says what is wrong.
+    """
+    field: Field = spec.fields()["x"]
+    shape = "(" + ", ".join([str(n), *("any" if d is None else str(d) for d in field.shape)]) + ")"
+    fits = value.ndim == 1 + len(field.shape) and len(value) == n
+    sizes = zip(field.shape, value.shape[1:], strict=False)
+    if value.dtype != field.dtype or not fits or any(d not in (None, s) for d, s in sizes):
+        raise UsageError(f"{name} must be {field.dtype} of shape {shape}, not {value.dtype} {tuple(value.shape)}.")
+    if not value.numel() or (field.low is None and field.high is None):
         return
-    if not model.classes:
-        raise UsageError("This model is not conditional: it was trained without labels, and takes no class.")
-    if condition.dtype != torch.int64 or condition.shape != (n,):
-        raise UsageError(f"The labels must be int64 of shape ({n},), not {condition.dtype} {tuple(condition.shape)}.")
-    if n and not 0 <= int(condition.min()) <= int(condition.max()) < model.classes:
-        raise UsageError(f"The labels must lie between 0 and {model.classes - 1}.")
+    open_ended = any(d is None for d in field.shape)
+    inside = value[value != field.padding] if open_ended else value
+    if not inside.numel():
+        return
+    low, high = inside.min().item(), inside.max().item()
+    if (field.low is not None and low < field.low) or (field.high is not None and high > field.high) or low != low:
+        bounds = f"from {field.low:g} up" if field.high is None else f"between {field.low:g} and {field.high:g}"
+        what = "labels" if isinstance(spec, LabelSpec) else "values"
+        raise UsageError(f"{name}: the {what} must lie {bounds}, not {low:g} to {high:g}.")
 
 
-def sample_options(model: Model, options: Config | None, kind: type[O]) -> O:
-    """The sampling options to use: the given ones, or the defaults of ``kind``, which is the model's SampleOptions.
+def sampling(model: Generator, options: Sampling | None) -> Any:
+    """The sampling options to use: the given ones, or the model's defaults.
 
     Raises:
         UsageError: they are those of another system.
     """
+    kind = model.SampleOptions
     if options is None:
         return kind()
     if not isinstance(options, kind):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -19,12 +20,23 @@ def bf16_is_native(device: torch.device) -> bool:
     return flags.exists() and any(flag in flags.read_text(errors="ignore") for flag in ("amx_bf16", "avx512_bf16"))
 
 
-def precision_context(precision: Precision, device: torch.device) -> contextlib.AbstractContextManager[None]:
-    """Autocast of matrix products and convolutions, or nothing.
+@contextlib.contextmanager
+def precision_context(precision: Precision, device: torch.device) -> Iterator[None]:
+    """Autocast of matrix products and convolutions, or none, whatever the caller has.
 
-    Without gradients, weights are cast once for as long as the outermost context lasts. So a sampling in many steps
-    should lie in one as a whole.
+    Without gradients, weights are cast once for as long as the context lasts. So a sampling in many steps should lie in
+    one as a whole.
     """
     if precision == "bfloat16":
-        return torch.autocast(device.type, torch.bfloat16)  # type: ignore[return-value]
-    return contextlib.nullcontext()
+        try:
+            with torch.autocast(device.type, torch.bfloat16):
+                yield
+        finally:
+            torch.clear_autocast_cache()  # inside a context of the caller's, cast weights would outlive a step
+        return
+    before = torch.is_autocast_enabled(device.type)
+    torch.set_autocast_enabled(device.type, False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_enabled(device.type, before)

@@ -1,7 +1,8 @@
 """Reconstructing, interpolating and exploring with any model that declares ``Latents`` or ``Inference``.
 
-Examples go in and come out in natural units (pictures: ``uint8`` (B, C, H, W)). Models are asked for
-:data:`ROWS` rows at a time and the answers are gathered on the CPU, so that memory on the device is bounded.
+Examples go in as a batch, or as their ``x`` alone; what comes out is ``x``, in natural units (pictures: ``uint8``
+(B, C, H, W)). Models are asked for :data:`ROWS` rows at a time and the answers are gathered on the CPU, so that memory
+on the device is bounded.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from castalia.core.data import Dataset, some_of
+from castalia.core.data import Batch, Dataset, as_batch, some_of
 from castalia.core.errors import UsageError
 from castalia.core.model import Inference, Latents
 from castalia.core.rng import SampleRng
@@ -28,9 +29,9 @@ DIMS = 10
 """How many latent dimensions a traversal shows."""
 
 
-def encode(model: Inference, x: Tensor) -> Tensor:
+def encode(model: Inference, examples: Batch | Tensor) -> Tensor:
     """Mean latents ``float32`` (B, z) of examples (B, ...), on the CPU."""
-    return _in_chunks(model, model.encode, x)
+    return _of_examples(model, model.encode, examples)
 
 
 def decode(model: Latents, z: Tensor, label: int | None = None) -> Tensor:
@@ -40,8 +41,8 @@ def decode(model: Latents, z: Tensor, label: int | None = None) -> Tensor:
     """
 
     def call(rows: Tensor) -> Tensor:
-        condition = None if label is None else torch.full((len(rows),), label, device=rows.device)
-        return model.decode(rows, condition)
+        given = None if label is None else {"label": torch.full((len(rows),), label, device=rows.device)}
+        return model.decode(rows, given).x
 
     flat = _in_chunks(model, call, z.reshape(-1, z.shape[-1]))
     return flat.unflatten(0, z.shape[:-1])
@@ -62,18 +63,20 @@ def encode_data(model: Inference, data: Dataset, limit: int) -> tuple[Tensor, np
     latents, labels = [], []
     for start in range(0, len(ids), ROWS):
         batch = data.batch(ids[start : start + ROWS])
-        latents.append(encode(model, batch.x))
+        latents.append(encode(model, batch))
         if batch.label is not None:
             labels.append(batch.label.cpu())
     return torch.cat(latents), ids, torch.cat(labels) if labels else None
 
 
-def reconstruct(model: Inference, x: Tensor) -> Tensor:
+def reconstruct(model: Inference, x: Batch | Tensor) -> Tensor:
     """Examples (B, ...) through the bottleneck and back: the decoded means of their posteriors."""
     return decode(model, encode(model, x))
 
 
-def interpolate(model: Inference, x_from: Tensor, x_to: Tensor, frames: int, how: How = "spherical") -> Tensor:
+def interpolate(
+    model: Inference, x_from: Batch | Tensor, x_to: Batch | Tensor, frames: int, how: How = "spherical"
+) -> Tensor:
     """Pictures on the way from some examples to others, row by row.
 
     Args:
@@ -130,18 +133,18 @@ def random_walk(
     return decode(model, walk(rng.normal("latent", model.latent_dims).cpu(), frames, how, loop), label)
 
 
-def informative_dims(model: Inference, x: Tensor, count: int = DIMS) -> list[int]:
+def informative_dims(model: Inference, x: Batch | Tensor, count: int = DIMS) -> list[int]:
     """The latent dimensions that say most about examples (B, ...): by mean KL to the prior, largest first.
 
     A dimension whose KL is near 0 nats is ignored by the decoder (posterior collapse): a traversal of it
     shows nothing.
     """
-    kl = _in_chunks(model, model.posterior_kl, x).double().mean(0)
+    kl = _of_examples(model, model.posterior_kl, x).double().mean(0)
     return kl.argsort(descending=True, stable=True)[:count].tolist()
 
 
 def traverse(
-    model: Latents, x: Tensor | None, dims: Sequence[int] | None = None, values: Sequence[float] = VALUES
+    model: Latents, x: Batch | Tensor | None, dims: Sequence[int] | None = None, values: Sequence[float] = VALUES
 ) -> Tensor:
     """What single latent dimensions do: each in turn is set to each value, the others stay.
 
@@ -169,12 +172,22 @@ def traverse(
     if not len(dims) or not len(values):
         raise UsageError("a traversal needs at least one dimension and one value")
     start = (
-        encode(model, x[:1])[0] if x is not None and isinstance(model, Inference) else torch.zeros(model.latent_dims)
+        encode(model, as_batch(x)[:1])[0]
+        if x is not None and isinstance(model, Inference)
+        else torch.zeros(model.latent_dims)
     )
     z = start.repeat(len(dims), len(values), 1)
     for row, d in enumerate(dims):
         z[row, :, d] = torch.tensor(values, dtype=z.dtype)
     return decode(model, z)
+
+
+def _of_examples(model: Inference, call: Callable[[Batch], Tensor], examples: Batch | Tensor) -> Tensor:
+    """``call`` applied to :data:`ROWS` examples at a time."""
+    batch = as_batch(examples)
+    return _in_chunks(
+        model, lambda rows: call(batch[rows.to(batch.x.device)].to(rows.device)), torch.arange(len(batch))
+    )
 
 
 @torch.no_grad()

@@ -24,9 +24,9 @@ import torch
 from torch import Tensor
 
 from castalia.core.config import differences, to_json
-from castalia.core.data import Dataset, labels_of
+from castalia.core.data import Dataset, LabelSpec, labels_of
 from castalia.core.errors import NonFiniteError, UsageError
-from castalia.core.model import Config, Model
+from castalia.core.model import Generator, Sampling
 from castalia.core.precision import Precision, precision_context
 from castalia.core.rng import SampleRng
 from castalia.evaluation import memorisation, pictures
@@ -91,11 +91,11 @@ class Measured:
 
 
 def draw(
-    model: Model,
+    model: Generator,
     n: int,
     *,
     seed: int = 0,
-    options: Config | None = None,
+    options: Sampling | None = None,
     condition: Tensor | None = None,
     precision: Precision = "float32",
     show: Show | None = None,
@@ -119,10 +119,10 @@ def draw(
     started = time.perf_counter()
     for start in range(0, n, AT_ONCE):
         ids = range(start, min(start + AT_ONCE, n))
-        labels = None if condition is None else condition[start : ids.stop].to(model.device)
+        given = None if condition is None else {"label": condition[start : ids.stop]}
         rng = SampleRng(seed, ids, model.device)
         with torch.no_grad(), precision_context(precision, model.device):
-            parts.append(model.sample(len(ids), labels, rng=rng, options=options).cpu())
+            parts.append(model.sample(len(ids), given, rng=rng, options=options).x.cpu())
         ticker.step(len(ids))
     seconds = max(time.perf_counter() - started, 1e-9)
     x = torch.cat(parts)
@@ -146,13 +146,13 @@ def trivial(x: Tensor, seed: int = 0) -> Tensor:
 
 
 def measure_samples(
-    model: Model,
+    model: Generator,
     train: Dataset,
     held_out: Dataset,
     *,
     n: int,
     seed: int = 0,
-    options: Config | None = None,
+    options: Sampling | None = None,
     precision: Precision = "float32",
     space: FeatureSpace | None = None,
     show: Show | None = None,
@@ -191,7 +191,9 @@ def measure_samples(
     # in random order: a set may be sorted by class, and some metrics take the first of each kind
     batch = train.batch(generator(seed, "floor").permutation(len(train))[:count].astype(np.int64))
     ids = generator(seed, "reference").permutation(len(held_out)).astype(np.int64)
-    asked = batch.label if model.classes else None
+    wanted = model.accepts().get("label")
+    classes = wanted.classes if isinstance(wanted, LabelSpec) else ()
+    asked = batch.label if classes else None
     drawn = draw(model, count, seed=seed, options=options, condition=asked, precision=precision, show=show)
     reference = see_data(space, held_out, ids)
     compare = Comparison(reference.features, held_out.name, space, seed, show)
@@ -209,7 +211,7 @@ def measure_samples(
             {} if count_modes is None else count_modes(x, seen[suffix], what)
         )
         out |= {name + suffix: metric for name, metric in found.items()}
-    if asked is not None and len(space.classes) == model.classes:
+    if asked is not None and len(space.classes) == len(classes):
         real = labels_of(held_out, ids)
         out |= _accuracy("", seen[""], asked, "samples taken for the class asked for", space, seed)
         out |= _accuracy("_floor", reference, real, "held-out examples taken for their own class", space, seed)
@@ -235,7 +237,7 @@ def _accuracy(
     return {"condition_accuracy" + suffix: mean_metric(right, "share", "share; interval: bootstrap", seed, detail)}
 
 
-def _settings(model: Model, options: Config | None) -> str:
+def _settings(model: Generator, options: Sampling | None) -> str:
     """The sampling options that are not the model's own, in words; empty where all are."""
     if options is None:
         return ""

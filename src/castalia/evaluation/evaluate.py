@@ -14,7 +14,7 @@ from castalia import card
 from castalia.core.data import Dataset, ImageSpec
 from castalia.core.errors import RunError, UsageError
 from castalia.core.files import write_sealed
-from castalia.core.model import Config, Density, Inference
+from castalia.core.model import Density, Generator, Inference, Sampling
 from castalia.core.precision import Precision
 from castalia.evaluation import baselines as trivial
 from castalia.evaluation import likelihood, pictures
@@ -47,7 +47,7 @@ def evaluate(
     limit: int | None = None,
     baselines: bool = False,
     drawn: int = 0,
-    options: Config | None = None,
+    options: Sampling | None = None,
     precision: Precision = "float32",
     space: FeatureSpace | None = None,
     train: Dataset | None = None,
@@ -107,6 +107,8 @@ def evaluate(
         out |= trivial.baselines(train, data, ids, binarise=binarise, seed=seed, show=progress)
     if len(ids) < len(data):
         out = {name: _limited(metric, len(data)) for name, metric in out.items()}
+    if not isinstance(model, Generator):
+        return out
     if not drawn or train is None:
         return out | {"sampling_speed": pictures.sampling_speed(model, seed=seed, precision=precision)}
     measured = measure_samples(

@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from castalia.core.data import Dataset, ImageSpec, PointsSpec, Spec
+from castalia.core.data import Dataset, Spec
 from castalia.core.errors import NonFiniteError, UsageError
 from castalia.core.model import Density, Inference, Likelihood
 from castalia.core.rng import SampleRng
-from castalia.evaluation.metric import Interval, Metric, mean_metric, subset
+from castalia.evaluation.metric import Interval, Metric, generator, mean_metric, subset
 from castalia.evaluation.progress import Show, Ticker
+from castalia.media.rooms import medium_of
 
 VALUES_AT_ONCE = 1 << 20
 """Values (pixels) of one batch of examples; bounds the memory."""
@@ -34,14 +35,9 @@ ACTIVE = 0.01
 
 
 def dims(spec: Spec) -> int:
-    """Number of values in one example, the D of bits per dimension.
-
-    Raises:
-        UsageError: the medium has no fixed number of values.
-    """
-    if isinstance(spec, ImageSpec | PointsSpec):
-        return spec.dims
-    raise UsageError(f"Bits per dimension are not defined for {type(spec).__name__}.")
+    """Number of values in one example; an open dimension counts as long as the spec says that examples usually are."""
+    usual = int(getattr(spec, "length", 1))
+    return sum(math.prod(usual if d is None else d for d in field.shape) for field in spec.fields().values())
 
 
 def is_binary(preprocessing: str) -> bool:
@@ -97,7 +93,7 @@ def log_likelihoods(
         mine = ids[start : start + rows]
         rng = SampleRng(seed, [int(i) for i in mine], device)
         with torch.no_grad():
-            found = model.log_likelihood(data.batch(mine).x.to(device), rng=rng, samples=samples)
+            found = model.log_likelihood(data.batch(mine).to(device), rng=rng, samples=samples)
         if found.nats.shape != (len(mine),):
             raise ValueError(f"log_likelihood returned shape {tuple(found.nats.shape)} for {len(mine)} examples")
         parts.append(found.nats.double().cpu())
@@ -147,7 +143,7 @@ def measure(
     unit = nats_unit(detail)
     if plain.kind != "bound":
         nll = mean_metric(nats, unit, _kind(plain), seed, detail)
-        return {"nll": nll, "bits_per_dim": bits_per_dim(nll, data.spec)}
+        return {"nll": nll, **per_unit(nll, nats, data, ids)}
     out: dict[str, Metric] = {}
     if samples == 1:
         out["nll"] = mean_metric(nats, unit, _kind(plain), seed, detail)
@@ -165,7 +161,7 @@ def measure(
     else:
         full = log_likelihoods(model, data, ids, samples=samples, seed=seed, show=show)
         out["nll"] = mean_metric(-full.nats.numpy(), unit, _kind(full), seed, detail)
-    out["bits_per_dim"] = bits_per_dim(out["nll"], data.spec)
+    out |= per_unit(out["nll"], None, data, ids)
     out["elbo"] = mean_metric(nats, unit, "bound (K = 1)", seed, f"negative ELBO, less is better; {detail}")
     return out
 
@@ -213,10 +209,10 @@ def latent_use(
     rows, ticker = batch_rows(data.spec), Ticker("latents", len(ids), show)
     means, kls = [], []
     for start in range(0, len(ids), rows):
-        x = data.batch(mine := ids[start : start + rows]).x.to(device)
+        batch = data.batch(mine := ids[start : start + rows]).to(device)
         with torch.no_grad():
-            means.append(model.encode(x).double().cpu())
-            kls.append(model.posterior_kl(x).double().cpu())
+            means.append(model.encode(batch).double().cpu())
+            kls.append(model.posterior_kl(batch).double().cpu())
         ticker.step(len(mine))
     mean, kl = torch.cat(means), torch.cat(kls)
     bad = int((~(torch.isfinite(mean).all(1) & torch.isfinite(kl).all(1))).sum())
@@ -249,6 +245,54 @@ def _kind(likelihood: Likelihood) -> str:
     return likelihood.kind + (f" ({likelihood.detail})" if likelihood.detail else "")
 
 
+def per_unit(nll: Metric, nats: np.ndarray | None, data: Dataset, ids: np.ndarray) -> dict[str, Metric]:
+    """Nats per example per whatever the medium tells likelihoods per: bits per dimension, nats per token.
+
+    Args:
+        nll: nats per example.
+        nats: those of each example (N,), for media whose examples differ in size; a bound has none.
+        data: where the examples are.
+        ids: which were measured.
+    """
+    medium, spec = medium_of(data.spec), data.spec
+    if all(d is not None for field in spec.fields().values() for d in field.shape):
+        rates = medium.rates(data.batch(ids[:1]), spec)
+        return {name: _scaled(nll, rate.unit, float(rate.counts[0]), rate.base) for name, rate in rates.items()}
+    counts: dict[str, list[Tensor]] = {}
+    units: dict[str, tuple[str, float]] = {}
+    for start in range(0, len(ids), rows := batch_rows(spec)):
+        for name, rate in medium.rates(data.batch(ids[start : start + rows]), spec).items():
+            counts.setdefault(name, []).append(rate.counts.double().cpu())
+            units[name] = rate.unit, rate.base
+    out = {}
+    for name, parts in counts.items():
+        found = torch.cat(parts).numpy()
+        if nats is None:
+            out[name] = _scaled(nll, units[name][0], float(found.mean()), units[name][1])
+        else:
+            out[name] = ratio_metric(
+                nats, found * math.log(units[name][1]), units[name][0], nll.kind, nll.seed, nll.detail
+            )
+    return out
+
+
 def bits_per_dim(nll: Metric, spec: Spec) -> Metric:
-    """Nats per example as bits per dimension; where they are those of binary values, the unit still says so."""
-    return nll.scaled(1 / (dims(spec) * math.log(2)), nll.unit.replace("nats", "bits/dim"))
+    """Nats per example as bits per dimension."""
+    return _scaled(nll, "bits/dim", dims(spec), 2)
+
+
+def _scaled(nll: Metric, unit: str, count: float, base: float) -> Metric:
+    """Where nats are those of binary values, the unit still says so."""
+    return nll.scaled(1 / (count * math.log(base)), nll.unit.replace("nats", unit))
+
+
+def ratio_metric(above: np.ndarray, below: np.ndarray, unit: str, kind: str, seed: int, detail: str) -> Metric:
+    """The sum of some numbers (N,) over the sum of others, with a bootstrap interval over the examples."""
+    random = generator(seed, "ratio")
+    picks = random.integers(0, len(above), (200, len(above))) if len(above) > 1 else None
+    value = float(above.sum() / below.sum())
+    interval = None
+    if picks is not None:
+        ratios = above[picks].sum(1) / below[picks].sum(1)
+        interval = (float(np.quantile(ratios, 0.025)), float(np.quantile(ratios, 0.975)))
+    return Metric(value, unit, kind, len(above), seed, interval, detail)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from castalia.core.data import Dataset
 from castalia.core.errors import NonFiniteError, UsageError
-from castalia.core.model import Inference, Model
+from castalia.core.model import Generator, Inference
 from castalia.core.precision import Precision, precision_context
 from castalia.core.rng import SampleRng
 from castalia.evaluation.likelihood import batch_rows
@@ -43,13 +43,13 @@ def reconstruction(
     device = getattr(model, "device", torch.device("cpu"))
     rows, ticker, errors = batch_rows(data.spec), Ticker("reconstruction", len(ids), show), []
     for start in range(0, len(ids), rows):
-        x = data.batch(mine := ids[start : start + rows]).x.to(device)
+        batch = data.batch(mine := ids[start : start + rows]).to(device)
         with torch.no_grad():
-            latent = model.encode(x)
+            latent = model.encode(batch)
             if not torch.isfinite(latent).all():
                 raise NonFiniteError(f"The encoder gives non-finite latents for examples of {data.name}.")
-            decoded = model.decode(latent)
-        errors.append((((x.double() - decoded.double()) / 255) ** 2).flatten(1).mean(1).cpu())
+            decoded = model.decode(latent).x
+        errors.append((((batch.x.double() - decoded.double()) / 255) ** 2).flatten(1).mean(1).cpu())
         ticker.step(len(mine))
     mse = mean_metric(torch.cat(errors).numpy(), "squared error, values in [0, 1]", "measured", seed)
     assert mse.interval is not None
@@ -107,7 +107,7 @@ def _nearest(x: Tensor, train: Dataset, k: int) -> tuple[Tensor, Tensor]:
 
 
 def sampling_speed(
-    model: Model, *, n: int = 256, batch: int = 64, seed: int = 0, precision: Precision = "float32"
+    model: Generator, *, n: int = 256, batch: int = 64, seed: int = 0, precision: Precision = "float32"
 ) -> Metric:
     """Samples per second of wall-clock time, measured on ``n`` samples in batches after one batch of warm-up.
 

@@ -151,7 +151,7 @@ def export_diffusers(run: Run, out: Path, *, label: int | None = None, drop_vari
         UsageError: ``out`` holds something already, or diffusers has no such model; the text names the option.
         RunError: the run has no readable weights, or the folder cannot be written.
     """
-    if not isinstance(run.recipe.config, DDPMConfig):
+    if not isinstance(run.config, DDPMConfig):
         raise UsageError(f"A {run.recipe.model} cannot be exported for diffusers; ddpm is what its UNet2DModel can be.")
     if not isinstance(run.spec, ImageSpec):
         raise UsageError("Diffusers draws pictures; this run makes something else.")
@@ -173,7 +173,7 @@ def export_diffusers(run: Run, out: Path, *, label: int | None = None, drop_vari
         net.state_dict(),
         (run.spec.height, run.spec.width),
         out,
-        schedule_of(run.recipe.config),
+        schedule_of(run.config),
         label=label,
         drop_variance=drop_variance,
     )

@@ -193,7 +193,7 @@ def _export(run: Run, out: Path, form: str, write: Callable[[_Call, Path], tuple
             "weights": origin,
             "units": inspect.cleandoc(type(model).export_calls.__doc__ or ""),
             "spec": spec_to_json(run.spec),
-            "config": to_json(run.recipe.config),
+            "config": to_json(run.config),
             "calls": described,
             "made_with": {"castalia": __version__, "torch": torch.__version__},
         }

@@ -179,7 +179,7 @@ def _skeleton(run: Run, tensors: int) -> Model:
     hook = register_module_parameter_registration_hook(count)
     try:
         with torch.device("meta"):
-            return entry(run.recipe.model).load()(run.recipe.config, run.spec)  # type: ignore[call-arg]
+            return entry(run.recipe.model).load()(run.config, run.spec)  # type: ignore[call-arg]
     except RunError:
         raise
     # whatever a constructor makes of strange numbers (overflow, negative sizes): the folder is at fault

@@ -1,69 +1,167 @@
-"""The contract of a medium: samples become files and one overview picture."""
+"""The contract of a medium: files become examples, examples become files and pictures.
+
+A medium is a room with everything in it: ``media/<name>/`` has the medium, its readers and writers, its named sets and
+a tiny built-in one. Examples are in natural units, so that a medium knows no model.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, final
 
 from PIL.Image import Image
 from torch import Tensor
 
-from castalia.core.data import Spec
+from castalia.core.data import Batch, Dataset, Spec
+from castalia.core.errors import UsageError
+from castalia.core.model import Config
 from castalia.media.image.write import save_image
+from castalia.media.sets import NamedData, Progress
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A likelihood per something: bits per pixel value, nats per token.
+
+    Attributes:
+        unit: what it is called.
+        base: of the logarithm: 2 for bits, e for nats.
+        counts: how many of these somethings each example has, ``float64`` (B,).
+    """
+
+    unit: str
+    base: float
+    counts: Tensor
 
 
 class Medium(ABC):
     """A kind of thing that models make.
 
-    Samples are in natural units (for pictures ``uint8`` (N, C, H, W)), so a medium knows no model.
-
     Attributes:
         name: what the medium is called in configurations and reports.
         spec: how the shape of one example is described.
+        options: how files are read: a frozen dataclass of plain values, each with a default.
         shown: how many examples one drawing shows well.
+        reading: what it reads, in words.
     """
 
     name: ClassVar[str]
     spec: ClassVar[type[Spec]]
+    options: ClassVar[type[Config]]
     shown: ClassVar[int]
+    reading: ClassVar[str]
+
+    # in
 
     @abstractmethod
-    def write(
-        self, samples: Tensor, folder: Path, stem_start: int = 0, recipe: Mapping[str, Any] | None = None
-    ) -> list[Path]:
-        """Write one file per sample, named by number, or one file of rows; return the paths in sample order.
+    def reads(self, path: Path) -> bool:
+        """Whether a file or folder that exists is one of this medium; told cheaply, from names and first bytes."""
+
+    @abstractmethod
+    def open(
+        self, path: Path, options: Any, split: str | None, like: Spec | None = None, progress: Progress | None = None
+    ) -> Dataset:
+        """Open a path.
 
         Args:
-            samples: natural units, first dimension N.
-            folder: where to write; made when missing.
-            stem_start: number of the first sample; the others follow.
-            recipe: everything needed to make the samples again (JSON values); kept in or beside each file.
+            path: what to read.
+            options: an instance of ``options``.
+            split: where the source has splits of its own one of them, and None means ``train``; where it has none,
+                None means everything, and ``train`` and ``test`` are nine tenths and one tenth.
+            like: read it as the data of this shape were read: the same size, rate, vocabulary.
+            progress: called with (done, total) while reading.
 
         Raises:
-            RunError: the disk is full or the folder cannot be written.
+            DataError: it cannot be read; the text names the file and what is wrong.
         """
 
     @abstractmethod
-    def picture(self, samples: Tensor, columns: int | None = None) -> Image:
-        """All samples in one picture.
+    def named(self) -> Mapping[str, NamedData]:
+        """Its sets that have a name."""
 
-        Args:
-            samples: natural units, first dimension N >= 1.
-            columns: samples per row, for media that lay them out in rows; None for about a square.
+    @abstractmethod
+    def open_named(
+        self, name: str, options: Any, split: str, like: Spec | None = None, progress: Progress | None = None
+    ) -> Dataset:
+        """Open one of them; as :meth:`open`."""
+
+    @abstractmethod
+    def tiny(self) -> Dataset:
+        """A few small examples that are built in, on which a system can be tried in seconds."""
+
+    @abstractmethod
+    def read(self, text: str, spec: Any) -> Tensor:
+        """What a person types as an example: its ``x``, without a batch dimension.
+
+        Raises:
+            UsageError: it is none; the text says what is expected.
+        """
+
+    @abstractmethod
+    def read_file(self, path: Path, spec: Any) -> Tensor:
+        """The same from a file.
+
+        Raises:
+            DataError: it cannot be read.
         """
 
     @final
-    def draw(self, samples: Tensor, path: Path, recipe: Mapping[str, Any] | None = None) -> None:
-        """Write :meth:`picture` as a PNG with the recipe in it and beside it.
+    def given(self, text: str, spec: Any) -> Tensor:
+        """What a person types as a condition: an example, or ``@FILE`` (``@@`` for a text that begins with ``@``)."""
+        if text.startswith("@@") or not text.startswith("@"):
+            return self.read(text.removeprefix("@") if text.startswith("@@") else text, spec)
+        path = Path(text[1:])
+        if not path.is_file():
+            raise UsageError(f"There is no file {path}. (Write @@ for a text that begins with @.)")
+        return self.read_file(path, spec)
+
+    # out
+
+    @abstractmethod
+    def write(
+        self, batch: Batch, spec: Any, folder: Path, start: int = 0, recipe: Mapping[str, Any] | None = None
+    ) -> list[Path]:
+        """Write one file per example, named by number, or one file of rows; return the paths in order.
 
         Args:
-            samples: natural units, first dimension N >= 1.
-            path: the picture.
-            recipe: as in :meth:`write`.
+            batch: the examples.
+            spec: their shape.
+            folder: where to write; made when missing.
+            start: number of the first example; the others follow.
+            recipe: everything needed to make them again (JSON values); kept in or beside each file.
 
         Raises:
             RunError: the disk is full or the folder cannot be written.
         """
-        save_image(self.picture(samples), path, recipe)
+
+    @abstractmethod
+    def picture(self, batch: Batch, spec: Any, columns: int | None = None) -> Image:
+        """All examples, at least one, in one picture.
+
+        Args:
+            batch: the examples.
+            spec: their shape.
+            columns: examples per row, for media that lay them out in rows; None for about a square.
+        """
+
+    @final
+    def draw(self, batch: Batch, spec: Any, path: Path, recipe: Mapping[str, Any] | None = None) -> None:
+        """Write :meth:`picture` as a PNG with the recipe in it and beside it.
+
+        Raises:
+            RunError: the disk is full or the folder cannot be written.
+        """
+        save_image(self.picture(batch, spec), path, recipe)
+
+    # measured
+
+    @abstractmethod
+    def rates(self, batch: Batch, spec: Any) -> Mapping[str, Rate]:
+        """What likelihoods of these examples are told per, by the name of the metric."""
+
+    @abstractmethod
+    def distance(self, a: Batch, b: Batch, spec: Any) -> float:
+        """How far two sets of examples lie apart: near 0 where they are alike. For tests."""

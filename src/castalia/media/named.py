@@ -1,194 +1,117 @@
-"""From a name or a path to a data set.
-
-The names stand in :mod:`castalia.media.table`. Files are looked for in ``$CASTALIA_DATA/<name>/``, then in
-``$CASTALIA_CACHE/<name>/`` (default ``~/.cache/castalia/data``), then downloaded into the cache. Known contents are
-verified by SHA-256 wherever they come from; gzip files by what is inside, because people recompress them.
-"""
+"""From a name or a path to a data set, whatever its medium."""
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-import os
-import zlib
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from castalia.core.data import Dataset, ImageSpec, PointsSpec
-from castalia.core.errors import DataError, UsageError, near
-from castalia.core.files import sha256
-from castalia.media.download import download
-from castalia.media.image.array import MEMORY_LIMIT, ImageArray, Progress
-from castalia.media.image.arrays import ArrayListing
-from castalia.media.image.decode import ImageOptions
-from castalia.media.image.sources import from_pixels, open_images
-from castalia.media.image.stacked import StackedArray, check_channels
-from castalia.media.points.files import is_points, open_points
-from castalia.media.points.toys import toy
-from castalia.media.table import TABLE, DataFile, NamedData
+from castalia.core.data import Dataset, LabelSpec, Spec
+from castalia.core.errors import UsageError, near
+from castalia.core.model import Config
+from castalia.media.base import Medium
+from castalia.media.rooms import ROOMS, room, rooms
+from castalia.media.sets import NamedData, Progress, where
 
 
-def data_folder() -> Path | None:
-    """``$CASTALIA_DATA``, or None."""
-    value = os.environ.get("CASTALIA_DATA")
-    return Path(value) if value else None
+def table() -> dict[str, NamedData]:
+    """All named sets."""
+    return {name: entry for medium in rooms() for name, entry in medium.named().items()}
 
 
-def cache_folder() -> Path:
-    """Where downloads go: ``$CASTALIA_CACHE``, else ``~/.cache/castalia/data``."""
-    value = os.environ.get("CASTALIA_CACHE")
-    return Path(value) if value else Path.home() / ".cache" / "castalia" / "data"
+def medium_for(name_or_path: str, wanted: tuple[str, ...] = ()) -> Medium:
+    """The medium that reads a source. A name in the table wins over a file of that name; write ``./mnist`` for that.
+
+    Args:
+        name_or_path: a named set, or a path.
+        wanted: names of media to prefer, in this order, where several could read it.
+
+    Raises:
+        UsageError: neither a known name nor a path that exists.
+    """
+    for medium in rooms():
+        if name_or_path in medium.named():
+            return medium
+    path = _path(name_or_path)
+    order = [*wanted, *(name for name in ROOMS if name not in wanted)]
+    for name in order:
+        if room(name).reads(path):
+            return room(name)
+    return room(order[0])  # its reader says what is wrong
+
+
+def _path(name_or_path: str) -> Path:
+    try:
+        path = Path(name_or_path).expanduser()
+        if path.exists():
+            return path
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long, no such user, a null byte
+        raise UsageError(f"{name_or_path[:200]!r} is not a path that can be read ({error}).") from error
+    raise UsageError(
+        f"{name_or_path!r} is neither a data set that Castalia knows nor a path that exists. "
+        + near(name_or_path, table())
+    )
 
 
 def open_data(
     name_or_path: str,
-    options: ImageOptions | None = None,
+    options: Config | None = None,
     split: str | None = None,
     *,
-    memory_limit: int = MEMORY_LIMIT,
+    medium: Medium | None = None,
+    like: Spec | None = None,
     progress: Progress | None = None,
 ) -> Dataset:
     """Open a named set or a path.
 
-    A name in the table wins over a file of that name; write ``./mnist`` for the file.
-
     Args:
-        name_or_path: ``digits``, ``mnist``, ... or a path to pictures (see
-            :func:`castalia.media.image.sources.open_images`) or points (see
-            :func:`castalia.media.points.files.open_points`).
-        options: how to read pictures, which points ignore; None for the defaults.
+        name_or_path: ``digits``, ``mnist``, ... or a path to what some medium reads.
+        options: how to read it, an instance of the medium's options; None for the defaults.
         split: ``train`` or ``test`` (a path may have ``validation`` too). None is ``train`` for a named set;
             for a path, ``train`` where it has splits, else everything.
-        memory_limit: bytes of pixels above which they are kept in a temporary file.
-        progress: called with (done, total) while downloading (bytes) and while decoding (pictures).
+        medium: what to read it as; None finds that out, from the options where there are any.
+        like: read it as the data of this shape were read: the same size, rate, vocabulary.
+        progress: called with (done, total) while downloading (bytes) and while decoding.
 
     Raises:
-        UsageError: neither a known name nor a path, or a split that the named set does not have.
+        UsageError: neither a known name nor a path, a split that the named set does not have, or options of another
+            medium.
         DataError: the files are missing, wrong or damaged.
     """
-    options = options or ImageOptions()
-    entry = TABLE.get(name_or_path)
+    if medium is None:
+        wanted = [m for m in rooms() if options is not None and type(options) is m.options]
+        medium = medium_for(name_or_path, tuple(m.name for m in wanted))
+        if wanted and medium is not wanted[0]:
+            raise UsageError(f"{name_or_path} holds {medium.name}; the options are those of {wanted[0].name}.")
+    options = medium.options() if options is None else options
+    entry = medium.named().get(name_or_path)
     if entry is None:
-        path = Path(name_or_path).expanduser()
-        if not path.exists():
-            raise UsageError(
-                f"{name_or_path!r} is neither a data set that Castalia knows nor a path that exists. "
-                + near(name_or_path, TABLE)
-            )
-        if is_points(path):
-            return open_points(path, split=split)
-        return open_images(path, options, split=split, memory_limit=memory_limit, progress=progress)
+        path = _path(name_or_path)
+        return medium.open(path, options, split, like, progress)
     split = split or "train"
     if split not in entry.counts:
         raise UsageError(f"{name_or_path} has no split {split!r}. It has: {', '.join(entry.counts)}.")
-    if entry.medium == "points":
-        return toy(name_or_path, split)
-    if entry.base:
-        check_channels(name_or_path, options.channels)
-        grey = replace(options, channels=1)
-        base = _pictures(entry.base, split, grey, memory_limit, progress)
-        return StackedArray(base, name=name_or_path, split=split)
-    return _pictures(name_or_path, split, options, memory_limit, progress)
-
-
-def _pictures(name: str, split: str, options: ImageOptions, memory_limit: int, progress: Progress | None) -> ImageArray:
-    """A named set of pictures that is built in or has files."""
-    entry = TABLE[name]
-    if not entry.files:
-        return from_pixels(_digits(split), options, name)
-    own = split in entry.files
-    paths = [_find(name, entry, file, progress) for file in entry.files[split if own else "all"]]
-    found = open_images(
-        paths[0],
-        options,
-        split=None if own else split,
-        name=name,
-        memory_limit=memory_limit,
-        progress=progress,
-    )
-    assert isinstance(found, ImageArray), "no named set is made of shards"
-    return found
-
-
-def _digits(split: str) -> ArrayListing:
-    from sklearn.datasets import load_digits  # slow to import, and only needed here
-
-    bunch: Any = load_digits()
-    rows = slice(None, 1297) if split == "train" else slice(1297, None)
-    pixels = np.rint(bunch.images[rows] * (255 / 16)).astype(np.uint8)[..., None]
-    return ArrayListing(pixels, bunch.target[rows].astype(np.int64), tuple(map(str, range(10))), split=split)
-
-
-def _find(name: str, entry: NamedData, file: DataFile, progress: Progress | None) -> Path:
-    """The verified path of one file, downloaded if need be."""
-    cached = cache_folder() / name / file.name
-    places = [cached]
-    if (folder := data_folder()) is not None:
-        places.insert(0, folder / name / file.name)
-    for place in places:
-        if place.is_file():
-            _verify(place, file)
-            return place
-    if file.url is None:
-        raise DataError(
-            f"{name} cannot be downloaded. Put {file.name} at {places[0]} (SHA-256 {file.sha256}), or use "
-            f"what it was made from: {entry.source}."
-        )
-    download(file.url, cached, size=file.size, sha256=file.packed[0], progress=progress)
-    return cached
-
-
-def _verify(path: Path, file: DataFile) -> None:
-    """Check the contents; DataError when they are not the known ones."""
-    try:
-        found = sha256(path)
-        if path.suffix == ".gz" and found not in file.packed:
-            with gzip.open(path, "rb") as packed:
-                # One byte more than there should be is enough to see that it is another file.
-                found = hashlib.sha256(packed.read(file.inside + 1)).hexdigest()
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read ({error}). Remove it to have it fetched again.") from error
-    if found not in (file.sha256, *file.packed):
-        raise DataError(
-            f"{path} does not hold what it should (SHA-256 {found}, not {file.sha256}). Remove it, or open "
-            "it by its path if you mean to use it as it is."
-        )
+    return medium.open_named(name_or_path, options, split, like, progress)
 
 
 def list_data() -> list[dict[str, Any]]:
     """Rows for ``castalia data``: name, what, medium, shape, counts by split, licence, and where the files are."""
+    known = table()
     return [
         {
             "name": name,
             "what": entry.what,
-            "medium": entry.medium,
+            "medium": medium.name,
             "shape": list(entry.shape),
             "splits": dict(entry.counts),
             "licence": entry.licence,
-            "where": _where(name, entry),
+            "where": where(name, entry, known),
         }
-        for name, entry in TABLE.items()
+        for medium in rooms()
+        for name, entry in medium.named().items()
     ]
-
-
-def _where(name: str, entry: NamedData) -> str:
-    """Where the files of a set are, or how to get them, in words."""
-    if entry.base:
-        return f"made from {entry.base}: {_where(entry.base, TABLE[entry.base])}"
-    files = [file for part in entry.files.values() for file in part]
-    folders = [f / name for f in (data_folder(), cache_folder()) if f is not None]
-    found = next((str(f) for f in folders if all((f / file.name).is_file() for file in files)), None)
-    if not files:
-        return "built in"
-    if found is not None:
-        return found
-    if all(file.url for file in files):
-        return f"download ({sum(file.size for file in files) / 1e6:.1f} MB)"
-    return f"not here; {entry.source}"
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:
@@ -199,10 +122,13 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         ``captions``, ``fingerprint`` and ``notes``.
     """
     counts: dict[str, int] = {}
-    if dataset.labels is not None and isinstance(dataset.spec, ImageSpec | PointsSpec):
-        classes = dataset.spec.classes
-        counts = dict(zip(classes, torch.bincount(dataset.labels, minlength=len(classes)).tolist(), strict=True))
+    label = dataset.spec.sides().get("label")
+    if dataset.labels is not None and isinstance(label, LabelSpec):
+        numbers = torch.bincount(dataset.labels, minlength=len(label.classes)).tolist()
+        counts = dict(zip(label.classes, numbers, strict=True))
     spec = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(dataset.spec).items()}
+    if not spec["columns"]:
+        del spec["columns"]
     return {
         "name": dataset.name,
         "examples": len(dataset),

@@ -70,6 +70,10 @@ class Labels(nn.Module):
         bounds = self.shares.double().cumsum(0).float()
         return torch.searchsorted(bounds, rng.uniform("label"), right=True).clamp(max=self.classes - 1)
 
+    def usual(self, n: int) -> Tensor | None:
+        """The most frequent class for ``n`` examples."""
+        return self.shares.argmax().expand(n).contiguous() if self.classes else None
+
     def null(self, n: int) -> Tensor | None:
         """The null class for ``n`` examples."""
         return torch.full((n,), self.classes, device=self.shares.device) if self.classes else None

@@ -37,7 +37,7 @@ def pacgan_grid() -> Recipe:
             pieces=5,
             pack=2,
         ),
-        data=Data("grid-25"),
+        data=Data("grid-25", medium="points"),
         training=Training(
             steps=400_000,
             batch_size=200,  # 100 packs
@@ -60,13 +60,13 @@ def gan_grid() -> Recipe:
 def gan_ring() -> Recipe:
     """Ring of 8 with the networks of :func:`gan_grid`."""
     base = gan_grid()
-    return replace(base, data=Data("ring-8"))
+    return replace(base, data=Data("ring-8", medium="points"))
 
 
 def pacgan_ring() -> Recipe:
     """Ring of 8 with the networks of :func:`pacgan_grid`."""
     base = pacgan_grid()
-    return replace(base, data=Data("ring-8"))
+    return replace(base, data=Data("ring-8", medium="points"))
 
 
 def wgan_gp_grid() -> Recipe:
@@ -84,7 +84,7 @@ def wgan_gp_grid() -> Recipe:
             critic_optimizer=replace(WGAN_ADAM, lr=2e-3),
             penalty=0.1,
         ),
-        data=Data("grid-25"),
+        data=Data("grid-25", medium="points"),
         training=Training(
             steps=20_000,
             batch_size=256,
@@ -101,7 +101,7 @@ def wgan_gp_grid() -> Recipe:
 def wgan_gp_ring() -> Recipe:
     """Ring of 8 with a gradient penalty."""
     base = wgan_gp_grid()
-    return replace(base, data=Data("ring-8"))
+    return replace(base, data=Data("ring-8", medium="points"))
 
 
 # pictures
@@ -244,7 +244,7 @@ def dcgan_pictures() -> Recipe:
             r1=1.0,
             r1_every=8,
         ),
-        data=Data("pictures", image=ImageOptions(size=64)),
+        data=Data("pictures", options=ImageOptions(size=64)),
         training=Training(
             steps=15_000,
             batch_size=32,
@@ -259,7 +259,7 @@ def dcgan_pictures() -> Recipe:
 def dcgan_emoji() -> Recipe:
     """Emoji at 64 pixels, colour and alpha."""
     base = dcgan_pictures()
-    return replace(base, data=Data("noto-emoji", image=ImageOptions(size=64, channels=4)))
+    return replace(base, data=Data("noto-emoji", options=ImageOptions(size=64, channels=4)))
 
 
 def wgan_pictures() -> Recipe:
@@ -273,7 +273,7 @@ def wgan_pictures() -> Recipe:
             weights="he",
             critic_steps=3,
         ),
-        data=Data("pictures", image=ImageOptions(size=64)),
+        data=Data("pictures", options=ImageOptions(size=64)),
         training=Training(
             steps=8_000,
             batch_size=32,
@@ -327,7 +327,7 @@ def book_dcgan() -> Recipe:
             dropout=0.3,
             smooth=0.1,
         ),
-        data=Data("bricks", image=ImageOptions(size=64, channels=1)),
+        data=Data("bricks", options=ImageOptions(size=64, channels=1)),
         training=Training(
             steps=93_750,
             batch_size=128,
@@ -343,7 +343,7 @@ def book_wgan_gp() -> Recipe:
     return Recipe(
         model="wgan",
         config=WGANConfig(latent_dims=128, widths=BOOK_WIDTHS, activation="leaky", critic_steps=3),
-        data=Data("faces", image=ImageOptions(size=64, channels=3)),
+        data=Data("faces", options=ImageOptions(size=64, channels=3)),
         training=Training(
             steps=40_000,
             batch_size=128,

@@ -86,7 +86,7 @@ def cifar() -> Recipe:
     return Recipe(
         model="ddpm",
         config=DDPMConfig(unet=ddpm_cifar(), variance="fixed_large"),
-        data=Data("cifar10-jpeg", image=ImageOptions(flip=True)),
+        data=Data("cifar10-jpeg", options=ImageOptions(flip=True)),
         training=Training(
             steps=800_000,
             batch_size=128,
@@ -105,7 +105,7 @@ def pictures() -> Recipe:
     return Recipe(
         model="ddpm",
         config=DDPMConfig(unet=unet, schedule="cosine", prediction="v", variance="fixed_small", weighting="min_snr"),
-        data=Data("pictures", image=ImageOptions(size=64)),
+        data=Data("pictures", options=ImageOptions(size=64)),
         training=Training(
             steps=20_000,
             batch_size=32,
@@ -124,7 +124,7 @@ def emoji() -> Recipe:
     return replace(
         base,
         config=replace(base.config, unet=unet),
-        data=Data("noto-emoji", image=ImageOptions(size=32, channels=4)),
+        data=Data("noto-emoji", options=ImageOptions(size=32, channels=4)),
     )
 
 
@@ -140,7 +140,7 @@ def points() -> Recipe:
     return Recipe(
         model="ddpm",
         config=DDPMConfig(variance="fixed_small"),
-        data=Data("grid-25"),
+        data=Data("grid-25", medium="points"),
         training=Training(steps=4_000, batch_size=512, lr=2e-3, ema_half_life=100_000),
     )
 

@@ -114,7 +114,7 @@ def pictures() -> Recipe:
             likelihood="logistic",
             mixtures=3,
         ),
-        data=Data("pictures", image=ImageOptions(size=64)),
+        data=Data("pictures", options=ImageOptions(size=64)),
         training=Training(
             steps=10_000,
             batch_size=32,
@@ -131,7 +131,7 @@ def emoji() -> Recipe:
     return replace(
         base,
         config=replace(base.config, widths=(32, 64, 128), latent_dims=64, top=16),
-        data=Data("noto-emoji", image=ImageOptions(size=32, channels=4)),
+        data=Data("noto-emoji", options=ImageOptions(size=32, channels=4)),
         training=replace(base.training, steps=7_000),
     )
 
@@ -139,13 +139,13 @@ def emoji() -> Recipe:
 def emoji_64() -> Recipe:
     """Emoji at 64 pixels, colour and alpha."""
     base = pictures()
-    return replace(base, data=Data("noto-emoji", image=ImageOptions(size=64, channels=4)))
+    return replace(base, data=Data("noto-emoji", options=ImageOptions(size=64, channels=4)))
 
 
 def cifar() -> Recipe:
     """Small colour photographs at 32 pixels."""
     base = emoji()
-    return replace(base, data=Data("cifar10-jpeg", image=ImageOptions(flip=True)))
+    return replace(base, data=Data("cifar10-jpeg", options=ImageOptions(flip=True)))
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {

@@ -6,7 +6,7 @@ it does not change its meaning with the batch size, and it is ramped up while fe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -23,9 +23,10 @@ EVERY = 8
 
 
 def averaged(module: nn.Module) -> dict[str, Tensor]:
-    """What is averaged: all parameters, and the statistics of batch normalisation, which belong to the weights.
+    """What can be averaged: all parameters, and the statistics of batch normalisation, which belong to the weights.
 
-    Batch statistics of today's weights do not fit averaged weights. Other buffers (chains, counters) are state.
+    Batch statistics of today's weights do not fit averaged weights. Other buffers (chains, counters) are state. A
+    tensor that has several names (tied weights) has its first one here.
     """
     found: dict[str, Tensor] = {name: p.detach() for name, p in module.named_parameters()}
     for prefix, part in module.named_modules():
@@ -36,8 +37,18 @@ def averaged(module: nn.Module) -> dict[str, Tensor]:
     return found
 
 
+def other_names(module: nn.Module) -> dict[str, str]:
+    """Further names of tied parameters, each with the first name of the same tensor."""
+    first: dict[int, str] = {}
+    every = module.named_parameters(remove_duplicate=False)
+    return {name: known for name, p in every if (known := first.setdefault(id(p), name)) != name}
+
+
 class Ema:
-    """Running average of a module's weights (see :func:`averaged`); other buffers are taken as they are.
+    """Running average of the weights that a stage of training moves; all others are taken as they are.
+
+    A stage begins with its weights as their average. At its end, what the next stage does not move is set to its
+    average (:meth:`settle`), so that later stages build on what is published.
 
     Args:
         module: the whole model.
@@ -46,22 +57,46 @@ class Ema:
 
     def __init__(self, module: nn.Module, half_life: float) -> None:
         self.module, self.half_life = module, half_life
-        self.averages = {name: t.clone() for name, t in averaged(module).items()} if half_life else {}
+        self.averages: dict[str, Tensor] = {}
+        self.begin([module])
+
+    def begin(self, moved: Iterable[nn.Module]) -> None:
+        """Average what these modules hold from now on, beginning with what it is."""
+        everything = averaged(self.module) if self.half_life else {}
+        places = {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
+        ids = {id(t) for t in _tensors(moved)}
+        self.averages = {name: t.clone() for name, t in everything.items() if id(places[name]) in ids}
 
     @torch.no_grad()
     def update(self, step: int, batch_size: int, *, last: bool = False) -> None:
-        """Account for the step just done (``step`` counts from 1)."""
+        """Account for the step just done (``step`` counts from 1 in the stage)."""
         if not self.averages or (step % EVERY and not last):
             return
         passed = (step % EVERY or EVERY) * batch_size
         half_life = min(self.half_life, RAMP * step * batch_size)
         decay = 0.5 ** (passed / max(half_life, 1e-8))
-        current = [local(t) for t in averaged(self.module).values()]
+        current = self._current()
         torch._foreach_lerp_([local(t) for t in self.averages.values()], current, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
+
+    def _current(self) -> list[Tensor]:
+        everything = averaged(self.module)
+        return [local(everything[name]) for name in self.averages]
+
+    @torch.no_grad()
+    def settle(self, moved_next: Iterable[nn.Module]) -> None:
+        """Set the weights to their averages, but for those that the next stage goes on to move."""
+        going_on = {id(t) for t in _tensors(moved_next)}
+        places = {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
+        for name, average in self.averages.items():
+            if id(places[name]) not in going_on:
+                local(places[name]).copy_(local(average))
 
     def state(self) -> dict[str, Tensor]:
         """The model's state dict with weights replaced by their averages."""
-        return {**self.module.state_dict(), **self.averages}
+        tied = {
+            name: self.averages[first] for name, first in other_names(self.module).items() if first in self.averages
+        }
+        return {**self.module.state_dict(), **self.averages, **tied}
 
     @torch.no_grad()
     def load(self, tensors: dict[str, Tensor]) -> None:
@@ -81,7 +116,7 @@ class Ema:
         """Run a block with the averaged weights in place and the module in evaluation mode."""
         places = {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
         kept = {name: places[name].data for name in self.averages}
-        training = self.module.training
+        modes = {part: part.training for part in self.module.modules()}
         try:
             for name, average in self.averages.items():
                 places[name].data = average
@@ -90,4 +125,12 @@ class Ema:
         finally:
             for name, data in kept.items():
                 places[name].data = data
-            self.module.train(training)
+            for part, training in modes.items():
+                part.training = training
+
+
+def _tensors(modules: Iterable[nn.Module]) -> Iterator[Tensor]:
+    """Parameters and buffers that modules and their parts hold."""
+    for module in modules:
+        yield from module.parameters()
+        yield from module.buffers()

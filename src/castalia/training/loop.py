@@ -20,12 +20,13 @@ from torch import Tensor
 
 from castalia import card, checkpoints, runs
 from castalia.catalogue import entry
-from castalia.configuration import Recipe, medium_of
+from castalia.configuration import Budget, Recipe, medium_of
 from castalia.core.config import to_json
 from castalia.core.data import Dataset
 from castalia.core.errors import Interrupted, NonFiniteError, RunError
-from castalia.core.files import disk_error
-from castalia.core.model import Model, build
+from castalia.core.guest import guest, no_denormals
+from castalia.core.model import Config, Generator, Model, Stage, build, lay_out, training_mode
+from castalia.core.precision import Precision, precision_context
 from castalia.core.rng import BatchRng, SampleRng, derive
 from castalia.core.weights import load_parts, save_tensors
 from castalia.runs import Run
@@ -35,7 +36,7 @@ from castalia.training.progress import Reporter
 from castalia.training.sharding import Shards, local, whole
 from castalia.training.sharding import rows as rows_of
 from castalia.training.signals import Signals, exit_code
-from castalia.training.stage import ActiveStage, stage_ends
+from castalia.training.stage import ActiveStage, budgeted, moved_by
 
 CHECKPOINT_SECONDS = 600.0
 """No more than this much work is ever lost."""
@@ -97,17 +98,18 @@ def train(
     """
     settings = recipe.training
     with ExitStack() as stack:
+        stack.enter_context(guest())
+        stack.enter_context(no_denormals())
+        stack.enter_context(torch.random.fork_rng())
         signals = stack.enter_context(Signals())
         world = stack.enter_context(parallel.world(device, shard=shard))
-        torch.set_flush_denormal(True)
         stack.callback(torch.set_num_threads, torch.get_num_threads())
         usual = plan.threads_for(recipe, world)
         plan.check_threads(usual)
         torch.set_num_threads(usual)
 
         # the run: new, or as it was left
-        parallel.on_main(lambda: _open(recipe, data, out, resume), world)
-        run = Run(out, recipe, data.spec, data.fingerprint)
+        run = _open(recipe, data, out, resume, world)
         found = parallel.on_main(lambda: _newest(run), world)
         state = _state(found)
         decided = parallel.on_main(lambda: plan.load(run.path / "plan.json", state.plan), world)
@@ -117,18 +119,19 @@ def train(
         world.rows(settings.batch_size // settings.accumulate)  # refuse a batch that cannot be shared, before all else
 
         # the model: from its seed or from the checkpoint, laid out as the hardware likes it
-        model = build(entry(recipe.model).load(), recipe.config, data.spec, settings.seed).train()
+        model = build(entry(recipe.model).load(), run.config, data.spec, settings.seed)
+        training_mode(model)
         if found is not None:
-            runs.load_weights(model, found.tensors("model"), found.path)
+            runs.load_weights(model, _stored(found, model), found.path)
         else:
             parents = {role: runs.open_run(Path(path)).model()[0] for role, path in recipe.parents}
             model.initialise(data, BatchRng(derive(settings.seed, "initialise"), total=1), parents)
+            _check_shapes(model, run)
             if "start" in parents:
-                runs.load_weights(model, parents["start"].cpu().state_dict(), Path(dict(recipe.parents)["start"]))
+                runs.start_from(model, parents["start"], Path(dict(recipe.parents)["start"]))
         if not world.sharded:  # which moves what it cuts
             model.to(world.device)
-            if any(p.ndim == 4 for p in model.parameters()):
-                model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            lay_out(model)
         parallel.broadcast_state(model, world)
         parallel.synchronise(model, world)
         if settings.compile:
@@ -137,44 +140,59 @@ def train(
 
         # the plan: measured once per run
         fewer: list[str] = []
+        stages = budgeted(model.stages(), settings)
         if decided is None:
-            decided = parallel.on_main(lambda: _decide(recipe, run, model, data, world), world)
+            decided = parallel.on_main(lambda: _decide(recipe, run, model, data, world, stages), world)
             torch.set_num_threads(decided.threads)
             fewer = _fewer_threads(decided, usual)
         shards = Shards(model, world, decided.precision) if world.sharded else None
-        stages = model.stages()
-        steps, ends = decided.steps, stage_ends(stages, decided.steps)
+        ends = decided.ends(stages)
 
         # the averages and the log: new, or as they were at the checkpoint
         state.plan = to_json(decided)
         ema = Ema(model, settings.ema_half_life)
+        averages = {} if found is None else found.tensors("ema")
         if found is not None:
-            ema.load(found.tensors("ema"))
+            ema.load(averages)
         if world.main:
             run.truncate_metrics(state.step)
-        reporter = Reporter(run.path, steps, settings.tracker, quiet=quiet or not world.main)
+        reporter = Reporter(run.path, ends[-1], settings.tracker, quiet=quiet or not world.main)
         stack.callback(reporter.close)
         reporter.say(_opening(recipe, data, model, decided, state))
         for sentence in [*data.notes, *_passed_over(run, found), *fewer]:
             reporter.say(f"Note: {sentence}")
-        checkpoint_every = settings.checkpoint_every or max(1, steps // 20)
-        sample_every = settings.sample_every or max(1, steps // 10)
+        checkpoint_every = settings.checkpoint_every or max(1, ends[-1] // 20)
+        sample_every = settings.sample_every or max(1, ends[-1] // 10)
 
         active: ActiveStage | None = None
+        number, until = 0, math.inf
         started, spent, first, saved_at = time.monotonic(), state.seconds, state.step, time.monotonic()
-        if settings.minutes and spent >= 60 * settings.minutes:
-            steps = state.step  # its time was up before
-        for step in range(state.step, steps):
+        in_all = 60 * settings.minutes or math.inf
+        if spent >= in_all:
+            ends = [min(end, state.step) for end in ends]  # its time was up before
+        while state.step < ends[-1]:
+            step = state.step
             if active is None or step == active.end:
                 number = next(i for i, end in enumerate(ends) if step < end)
                 start = ends[number - 1] if number else 0
+                left = in_all - spent - (time.monotonic() - started)
+                if step == start and decided.timed <= number and settings.minutes:
+                    decided = _retime(recipe, run, model, data, world, decided, stages, number, left)
+                    state.plan, ends = to_json(decided), decided.ends(stages)
+                    reporter.steps = ends[-1]
+                until = in_all - left + plan.time_of(recipe, stages, number, left) if settings.minutes else math.inf
+                mine = replace(settings, lr=settings.stages.get(stages[number].name, Budget()).lr or settings.lr)
+                active = ActiveStage(stages[number], start, ends[number] - start, model, data, mine, world, shards)
                 enter = stages[number].enter
-                active = ActiveStage(stages[number], start, ends[number] - start, model, data, settings, world, shards)
                 if step == start and enter is not None:
                     with active.whole(keep=True):
                         enter(BatchRng(derive(settings.seed, "enter", number), total=1))
+                    training_mode(model)
+                ema.begin(moved_by(stages[number]))
                 if found is not None and step == found.step and step > start:
                     active.load_optimizer_state(found)
+                    ema.load(averages)
+                averages = {}
 
             # one step: every objective in turn
             local = step - active.start
@@ -192,7 +210,6 @@ def train(
                 if not finite:
                     break
             state.step = step + 1
-            last = state.step == steps
             if finite:
                 state.bad_in_a_row = 0
                 for name, value in logs.items():
@@ -207,18 +224,29 @@ def train(
                 reporter.say(text)
                 if state.bad_in_a_row >= settings.max_bad_steps:
                     raise NonFiniteError(f"{text} {_last_good(run, state)}")
-            ema.update(state.step, active.batch_size, last=last)
-            if callback is not None:
-                callback(state.step, logs)
 
-            # now and then: a line of the log, pictures, a checkpoint
+            # is anything over: the stage, its time, all time?
             elapsed = time.monotonic() - started
             per_step = elapsed / (state.step - first)
             unsaved = time.monotonic() - saved_at
             due = state.step % checkpoint_every == 0 and bool(settings.checkpoint_every or unsaved > SPARED_SECONDS)
             due = due or unsaved > CHECKPOINT_SECONDS
-            over = bool(settings.minutes) and spent + elapsed >= 60 * settings.minutes
-            signal, due, over = _agree(signals.received, due, over, world)
+            over, late = spent + elapsed >= in_all, spent + elapsed >= until
+            signal, due, over, late = _agree(signals.received, due, over, late, world)
+            if late and not over and number < len(stages) - 1 and state.step < active.end:
+                counts = (local + 1, *decided.stages[number + 1 :])
+                reporter.say(f"Note: the time of the stage {active.stage.name!r} is over after {local + 1:,} steps.")
+                decided = decided.with_stage(number, counts)
+                state.plan, ends, active.steps = to_json(decided), decided.ends(stages), local + 1
+                reporter.steps = ends[-1]
+            last = state.step == ends[-1]
+            ema.update(local + 1, active.batch_size, last=state.step == active.end)
+            if state.step == active.end and not last:
+                ema.settle(moved_by(stages[number + 1]))
+            if callback is not None:
+                callback(state.step, logs)
+
+            # now and then: a line of the log, a checkpoint, pictures
             if state.step % settings.log_every == 0 or last:
                 means = {name: total / count for name, (total, count) in state.window.items()}
                 state.window = {}
@@ -226,23 +254,25 @@ def train(
                     line = {"step": state.step, "stage": active.stage.name, **means, "skipped": state.skipped}
                     reporter.log(line | {"seconds": round(spent + elapsed, 3)})
                 logs = means
-            left = (steps - state.step) * per_step
+            left = (ends[-1] - state.step) * per_step
             reporter.show(state.step, logs, active.batch_size / per_step, left, now=last)
-            if state.step % sample_every == 0 or last or over:
-                _draw(model, ema, recipe, run, state.step, world)
             if last and state.bad_in_a_row:
                 raise NonFiniteError(f"The last steps of the training were skipped. {_last_good(run, state)}")
             if (due and not state.bad_in_a_row) or last or over or signal:
                 state.seconds = spent + elapsed
                 _save(run, state, model, ema, active, settings.keep, world)
                 saved_at = time.monotonic()
+            if state.step % sample_every == 0 or last or over:
+                problem = _draw(model, ema, decided.precision, run, state.step, world)
+                if problem:
+                    reporter.say(f"Note: no samples were drawn ({problem}). The training is not touched by that.")
             if signal:
                 raise Interrupted(
                     f"Stopped by a signal after step {state.step:,}; everything is saved. Continue with --resume.",
                     exit_code(signal),
                 )
             if over and not last:
-                reporter.say(f"{settings.minutes:g} minutes are over after step {state.step:,} of {steps:,}.")
+                reporter.say(f"{settings.minutes:g} minutes are over after step {state.step:,} of {ends[-1]:,}.")
                 break
         if world.main:
             card.write(run)
@@ -255,7 +285,17 @@ def parameter_count(model: torch.nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def _open(recipe: Recipe, data: Dataset, out: Path, resume: bool) -> None:
+def _open(recipe: Recipe, data: Dataset, out: Path, resume: bool, world: parallel.World) -> Run:
+    """The run, created by process 0 or left by an earlier training."""
+    kind = entry(recipe.model).load()
+    done = resume and (out / "config.json").exists()
+    completed = runs.open_run(out).completed if done else kind.complete(recipe.config, data)
+    completed = None if completed == recipe.config else completed
+    parallel.on_main(lambda: _create(recipe, data, out, resume, completed), world)
+    return Run(out, recipe, data.spec, data.fingerprint, completed)
+
+
+def _create(recipe: Recipe, data: Dataset, out: Path, resume: bool, completed: Config | None) -> None:
     """Create the run, or check that the one in ``out`` may be continued; remove what a killed process left."""
     for leftover in [*out.glob(".*.tmp-*"), *out.glob("samples/.*.tmp-*")] if resume else ():
         with suppress(OSError):  # in the way of nothing; where nothing can be written at all, the next write says so
@@ -264,7 +304,28 @@ def _open(recipe: Recipe, data: Dataset, out: Path, resume: bool) -> None:
         runs.check_same(runs.open_run(out), recipe, data)
         checkpoints.clean(out / "checkpoints")
         return
-    runs.create(out, recipe, data.spec, data.fingerprint)
+    runs.create(out, recipe, data.spec, data.fingerprint, completed)
+
+
+def _stored(found: checkpoints.Checkpoint, model: Model) -> dict[str, Tensor]:
+    """The weights of a checkpoint; what is frozen is stored with the averages, once."""
+    tensors = found.tensors("model")
+    return {**found.tensors("ema"), **tensors} if model.frozen() else tensors
+
+
+def _check_shapes(model: Model, run: Run) -> None:
+    """See that the run can be built again from its configuration alone.
+
+    Raises:
+        TypeError: ``initialise`` gave a tensor another shape than the constructor did.
+    """
+    fresh = build(type(model), run.config, model.spec).state_dict()
+    for name, tensor in model.state_dict().items():
+        if name not in fresh or fresh[name].shape != tensor.shape or fresh[name].dtype != tensor.dtype:
+            raise TypeError(
+                f"{type(model).__name__}.initialise changed the shape or type of {name!r}, so no run could be read "
+                "again. What only the data know belongs into the configuration, by Model.complete."
+            )
 
 
 def _newest(run: Run) -> checkpoints.Checkpoint | None:
@@ -330,15 +391,48 @@ def _fewer_threads(decided: plan.Plan, usual: int) -> list[str]:
     ]
 
 
-def _decide(recipe: Recipe, run: Run, model: Model, data: Dataset, world: parallel.World) -> plan.Plan:
-    """Measure one process's share of a step, alone, and store what follows from it."""
+def _trial(recipe: Recipe, model: Model, data: Dataset, world: parallel.World, stage: Stage) -> ActiveStage:
+    """One process's share of a stage, to measure its speed, alone."""
     alone = parallel.World(0, 1, 1, world.device)
-    share = replace(recipe.training, batch_size=recipe.training.batch_size // world.size)
-    stage = replace(model.stages()[0], batch_size=None)
-    trial = ActiveStage(stage, 0, 1, model, data, share, alone)
-    decided = plan.decide(recipe, world, trial.attempt)
+    size = (stage.batch_size or recipe.training.batch_size) // world.size
+    share = replace(recipe.training, batch_size=size)
+    return ActiveStage(replace(stage, batch_size=None), 0, 1, model, data, share, alone)
+
+
+def _decide(
+    recipe: Recipe, run: Run, model: Model, data: Dataset, world: parallel.World, stages: tuple[Stage, ...]
+) -> plan.Plan:
+    """Measure the first stage, and store what follows from it."""
+    with parallel.apart(model):
+        decided = plan.decide(recipe, world, _trial(recipe, model, data, world, stages[0]), stages)
     plan.store(run.path / "plan.json", decided)
     return decided
+
+
+def _retime(
+    recipe: Recipe,
+    run: Run,
+    model: Model,
+    data: Dataset,
+    world: parallel.World,
+    decided: plan.Plan,
+    stages: tuple[Stage, ...],
+    number: int,
+    left: float,
+) -> plan.Plan:
+    """Measure a later stage at its entry, and store its steps; a sharded model cannot be measured by one process."""
+
+    def measure() -> plan.Plan:
+        if world.sharded:
+            return decided.with_stage(number, decided.stages[number:])
+        with parallel.apart(model):
+            trial = _trial(recipe, model, data, world, stages[number])
+            seconds = trial.seconds(plan.look(recipe.training), decided.precision)
+        made = decided.with_stage(number, plan.in_time(recipe, stages, number, left, seconds))
+        plan.store(run.path / "plan.json", made)
+        return made
+
+    return parallel.on_main(measure, world)
 
 
 def _opening(recipe: Recipe, data: Dataset, model: Model, decided: plan.Plan, state: State) -> str:
@@ -368,20 +462,23 @@ def _last_good(run: Run, state: State) -> str:
     )
 
 
-def _agree(signal: int, due: bool, over: bool, world: parallel.World) -> tuple[int, bool, bool]:
+def _agree(signal: int, due: bool, over: bool, late: bool, world: parallel.World) -> tuple[int, bool, bool, bool]:
     """One decision for all processes: any signal counts; rank 0's clock counts."""
     if world.size == 1:
-        return signal, due, over
-    votes = torch.tensor([float(signal), float(due and world.main), float(over and world.main)], dtype=torch.float64)
+        return signal, due, over, late
+    votes = torch.tensor([float(signal), *(float(vote and world.main) for vote in (due, over, late))]).double()
     total = parallel.mean_over(votes, world) * world.size
     number = signal or (15 if total[0] else 0)
-    return number, bool(total[1]), bool(total[2])
+    return number, bool(total[1]), bool(total[2]), bool(total[3])
 
 
 def _save(
     run: Run, state: State, model: Model, ema: Ema, active: ActiveStage, keep: int, world: parallel.World
 ) -> None:
-    groups = {"model": model.state_dict(), "ema": ema.state(), "optimizer": active.optimizer_state()}
+    still = {id(t) for part in model.frozen() for t in (*part.parameters(), *part.buffers())}
+    names = {name for name, t in (*model.named_parameters(), *model.named_buffers()) if id(t) in still}
+    moving = {name: t for name, t in model.state_dict().items() if name not in names}
+    groups = {"model": moving, "ema": ema.state(), "optimizer": active.optimizer_state()}
     about = {"castalia.model": run.recipe.model, "castalia.step": str(state.step)}
 
     def write() -> None:
@@ -410,31 +507,32 @@ def _publish(run: Run, found: checkpoints.Checkpoint) -> None:
         save_tensors(run.weights, *load_parts(found.path, "ema"))
 
 
-def _draw(model: Model, ema: Ema, recipe: Recipe, run: Run, step: int, world: parallel.World) -> None:
-    """Write a grid of samples, always from the same seed so that grids can be compared."""
+def _draw(model: Model, ema: Ema, precision: Precision, run: Run, step: int, world: parallel.World) -> str:
+    """Draw samples, always from the same seed so that they can be compared; what went wrong, in words."""
     if world.sharded:  # a whole model, made for this
         weights = whole(ema.state(), wanted=world.main)
         if not world.main:
-            return
-        model = build(entry(recipe.model).load(), recipe.config, model.spec)
+            return ""
+        model = build(entry(run.recipe.model).load(), run.config, model.spec)
         model.load_state_dict(weights)
         ema = Ema(model.to(world.device), 0)
-    elif not world.main:
-        return
-    medium, seed = medium_of(model.spec), recipe.training.seed
-    n = recipe.training.samples or medium.shown
-    with ema.applied(), torch.no_grad():
-        samples = model.sample(n, rng=SampleRng(seed, range(n), world.device))
+    if not world.main or not isinstance(model, Generator):
+        return ""
+    medium, seed = medium_of(model.spec), run.recipe.training.seed
+    n = run.recipe.training.samples or medium.shown
     folder = run.path / "samples"
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise disk_error(folder, error) from error
     origin = {
-        "model": recipe.model,
+        "model": run.recipe.model,
         "run": run.path.name,
         "step": step,
         "seed": seed,
-        "config": to_json(recipe.config),
+        "config": to_json(run.config),
     }
-    medium.draw(samples.cpu(), folder / f"step-{step:08d}.png", recipe=origin)
+    try:
+        with ema.applied(), torch.no_grad(), precision_context(precision, world.device):
+            samples = model.sample(n, rng=SampleRng(seed, range(n), world.device)).cpu()
+        folder.mkdir(exist_ok=True)
+        medium.draw(samples, model.spec, folder / f"step-{step:08d}.png", recipe=origin)
+    except Exception as error:  # a picture is not worth a training
+        return f"{type(error).__name__}: {error}"
+    return ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,14 +13,17 @@ from castalia.core.errors import RunError
 from castalia.core.model import Optimizer
 from castalia.training.sharding import place
 
+SHORTEST = 5
+"""A warm-up takes no more than one of this many parts of a stage."""
 
-def make(module: nn.Module, settings: Optimizer, training: Training) -> torch.optim.Optimizer:
-    """Build an optimizer over all parameters of ``module``; vectors and scalars are not decayed."""
+
+def make(parameters: Sequence[nn.Parameter], settings: Optimizer, training: Training) -> torch.optim.Optimizer:
+    """Build an optimizer over some parameters; vectors and scalars are not decayed."""
     lr = settings.lr or training.lr
-    groups = [{"params": list(module.parameters()), "weight_decay": 0.0}]
+    groups = [{"params": list(parameters), "weight_decay": 0.0}]
     if settings.weight_decay:
-        matrices = [p for p in module.parameters() if p.ndim > 1]
-        vectors = [p for p in module.parameters() if p.ndim <= 1]
+        matrices = [p for p in parameters if p.ndim > 1]
+        vectors = [p for p in parameters if p.ndim <= 1]
         groups = [
             {"params": matrices, "weight_decay": settings.weight_decay},
             {"params": vectors, "weight_decay": 0.0},
@@ -43,7 +46,9 @@ def make(module: nn.Module, settings: Optimizer, training: Training) -> torch.op
 
 def multiplier(schedule: Schedule, step: int, steps: int) -> float:
     """Learning-rate multiplier for ``step`` (from 0) of ``steps``."""
-    warm = min(1.0, (step + 1) / schedule.warmup) if schedule.warmup else 1.0
+    # a stage that is hardly longer than the warm-up would never reach its rate
+    warmup = min(schedule.warmup, max(1, steps // SHORTEST))
+    warm = min(1.0, (step + 1) / warmup) if schedule.warmup else 1.0
     done = step / max(steps, 1)
     if schedule.shape == "cosine":
         body = schedule.end + (1 - schedule.end) * 0.5 * (1 + math.cos(math.pi * done))

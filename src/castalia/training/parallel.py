@@ -131,6 +131,17 @@ def synchronise(module: nn.Module, world: World) -> None:
             part.forward = partial(_batch_norm, part, part.forward, world)  # pyright: ignore[reportAttributeAccessIssue]
 
 
+@contextmanager
+def apart(module: nn.Module) -> Iterator[None]:
+    """Run a block in which this process computes without its peers, who do something else or wait."""
+    replaced = {part: part.__dict__.pop("forward") for part in module.modules() if "forward" in part.__dict__}
+    try:
+        yield
+    finally:
+        for part, forward in replaced.items():
+            part.forward = forward
+
+
 def _batch_norm(layer: Any, alone: Callable[[Tensor], Tensor], world: World, x: Tensor) -> Tensor:
     """Batch normalisation of x (B, C, ...) with the statistics of all processes (equal numbers of rows)."""
     if not layer.training:

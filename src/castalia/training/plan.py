@@ -14,20 +14,23 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from castalia.configuration import Recipe
+from castalia.configuration import Recipe, Training
 from castalia.core.config import from_json, to_json
 from castalia.core.errors import CastaliaError, RunError, UsageError
 from castalia.core.files import read_json, read_sealed, write_json, write_sealed
+from castalia.core.model import Stage
 from castalia.core.precision import Precision, bf16_is_native, precision_context
 from castalia.core.threads import asked, cores, free_threads
 from castalia.training.parallel import World
+from castalia.training.stage import ActiveStage, stage_ends, stage_steps
 
 PROBE_SECONDS = 0.6
 GAIN = 1.1
@@ -39,20 +42,38 @@ class Plan:
     """What was decided.
 
     Attributes:
-        steps: steps of the whole run.
+        steps: steps of the whole run, as far as is known.
         precision: ``float32`` or ``bfloat16`` (autocast of matrix products and convolutions).
         threads: CPU threads per process.
         reason: why this precision, for people.
+        stages: steps of each stage.
+        timed: of how many stages the steps are settled; with ``minutes`` those of a later stage are an estimate until
+            it begins, when its own speed is measured.
     """
 
     steps: int
     precision: Precision
     threads: int
     reason: str
+    stages: tuple[int, ...] = ()
+    timed: int = 0
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.threads < 1:
             raise ValueError("steps and threads must be at least 1")
+        if self.stages and (sum(self.stages) != self.steps or min(self.stages) < 0):
+            raise ValueError("the steps of the stages must add up")
+        if not 0 <= self.timed <= len(self.stages):
+            raise ValueError("timed counts stages")
+
+    def ends(self, stages: tuple[Stage, ...]) -> list[int]:
+        """The run's step at which each stage ends."""
+        return list(accumulate(self.stages)) if self.stages else stage_ends(stages, self.steps)
+
+    def with_stage(self, number: int, counts: Sequence[int]) -> Plan:
+        """The plan once stage ``number`` has begun, or ended: ``counts`` are the steps of it and of those after it."""
+        stages = (*self.stages[:number], *counts)
+        return replace(self, steps=sum(stages), stages=stages, timed=max(self.timed, number + 1))
 
 
 def threads_for(recipe: Recipe, world: World) -> int:
@@ -62,13 +83,14 @@ def threads_for(recipe: Recipe, world: World) -> int:
     return max(1, min(asked() or cores(), cores() // world.local_size))
 
 
-def decide(recipe: Recipe, world: World, attempt: Callable[[], None]) -> Plan:
+def decide(recipe: Recipe, world: World, trial: ActiveStage, stages: tuple[Stage, ...]) -> Plan:
     """Measure and decide.
 
     Args:
         recipe: gives limits and wishes.
         world: gives device and peers.
-        attempt: one step's forward and backward passes without any update; called inside the precision context.
+        trial: the first stage, on which speed is measured; it is of no use afterwards.
+        stages: all stages, with the recipe's budgets.
     """
     training, threads = recipe.training, torch.get_num_threads()
     if not training.threads and asked() is None and world.size == 1 and world.device.type == "cpu":
@@ -76,15 +98,42 @@ def decide(recipe: Recipe, world: World, attempt: Callable[[], None]) -> Plan:
         torch.set_num_threads(threads)
     precision, reason = training.precision, "asked for"
     if precision == "auto":
-        precision, reason = _fastest(recipe, world, attempt)
-    steps = training.steps
+        precision, reason = _fastest(recipe, world, trial.attempt)
+    counts = stage_steps(stages, training, training.steps)
     if training.minutes:
         if world.sharded and world.device.type != "cpu":
             raise UsageError("The speed of a sharded model is not measured; give --steps instead of --minutes.")
-        with precision_context(precision, world.device):
-            seconds = _time(attempt, max(PROBE_SECONDS, 0.01 * training.minutes * 60))
-        steps = max(1, int(0.95 * training.minutes * 60 / seconds))
-    return Plan(steps, precision, threads, reason)
+        counts = in_time(recipe, stages, 0, 60 * training.minutes, trial.seconds(look(training), precision))
+    timed = 1 if training.minutes else len(counts)
+    return Plan(sum(counts), precision, threads, reason, tuple(counts), timed)
+
+
+def look(training: Training) -> float:
+    """Seconds for which the speed of a stage is measured."""
+    return max(PROBE_SECONDS, 0.01 * training.minutes * 60)
+
+
+def time_of(recipe: Recipe, stages: tuple[Stage, ...], number: int, left: float) -> float:
+    """Seconds of those that are left that belong to stage ``number``, by its share of what is still to come."""
+    if _own(recipe, stages[number]):
+        return left
+    return left * stages[number].share / sum(s.share for s in stages[number:] if not _own(recipe, s))
+
+
+def in_time(recipe: Recipe, stages: tuple[Stage, ...], number: int, left: float, seconds: float) -> list[int]:
+    """Steps of stage ``number``, whose steps take ``seconds``, and of those after it as if theirs took as long."""
+    counts = []
+    for i in range(number, len(stages)):
+        own = _own(recipe, stages[i])
+        spare = time_of(recipe, stages, i, left)
+        counts.append(own or max(1, int(0.95 * spare / seconds)))
+        left = max(0.0, left - (own * seconds if own else spare))
+    return counts
+
+
+def _own(recipe: Recipe, stage: Stage) -> int:
+    """Steps that the recipe gives a stage for itself, or 0."""
+    return recipe.training.stages[stage.name].steps if stage.name in recipe.training.stages else 0
 
 
 def load(path: Path, saved: dict[str, Any]) -> Plan | None:
@@ -96,7 +145,13 @@ def load(path: Path, saved: dict[str, Any]) -> Plan | None:
     if not saved and not path.exists():
         return None
     try:
-        return from_json(Plan, saved or read_sealed(path), str(path))
+        plan = from_json(Plan, saved or read_sealed(path), str(path))
+        if saved and path.exists():  # a stage may have begun after the checkpoint: it keeps the steps that it was given
+            with contextlib.suppress(RunError, UsageError):
+                newer = from_json(Plan, read_sealed(path), str(path))
+                if newer.timed > plan.timed and newer.stages[: plan.timed] == plan.stages[: plan.timed]:
+                    return newer
+        return plan
     except UsageError as error:
         raise RunError(str(error)) from error
 

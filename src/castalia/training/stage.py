@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+import statistics
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from castalia.checkpoints import Checkpoint
-from castalia.configuration import Training
+from castalia.configuration import Budget, Training
 from castalia.core.data import Batch, Dataset, Order
-from castalia.core.errors import UsageError
-from castalia.core.model import Model, Objective, Optimizer, Progress, Stage, Update
+from castalia.core.errors import UsageError, near
+from castalia.core.model import Model, Objective, Optimizer, Progress, Stage, Update, evaluating
 from castalia.core.precision import Precision, precision_context
 from castalia.core.rng import BatchRng, derive
 from castalia.core.threads import asked, cores
@@ -83,7 +85,9 @@ class ActiveStage:
     ) -> None:
         self.shards = shards
         self.stage, self.start, self.steps = stage, start, steps
-        self.end = start + steps
+        if stage.data is not None:
+            with evaluating(model), self.whole():
+                data = stage.data(data)
         self.data, self.training, self.world = data, training, world
         self.batch_size = stage.batch_size or training.batch_size
         if self.batch_size % training.accumulate:
@@ -98,8 +102,9 @@ class ActiveStage:
         self.parts: list[Part] = []
         shared: dict[tuple[int, Optimizer], tuple[str, torch.optim.Optimizer]] = {}
         draw = 0
+        still = {id(p) for part in model.frozen() for p in part.parameters()}
         for objective in stage.objectives:
-            mine = list(objective.module.parameters())
+            mine = [p for p in objective.module.parameters() if id(p) not in still]
             ids = {id(p) for p in mine}
             others = [p for p in model.parameters() if id(p) not in ids]
             buffers = [b for b in model.buffers() if b.is_floating_point()]
@@ -110,11 +115,16 @@ class ActiveStage:
                 settings = objective.optimizer or training.optimizer
                 key = (id(objective.module), settings)
                 if key not in shared:
-                    shared[key] = objective.name, optimizers.make(objective.module, settings, training)
+                    shared[key] = objective.name, optimizers.make(mine, settings, training)
                 part.optimizer_name, part.optimizer = shared[key]
             self.parts.append(part)
             draw += objective.repeat
         self._selected: Part | None = None
+
+    @property
+    def end(self) -> int:
+        """The run's step at which it is over."""
+        return self.start + self.steps
 
     def _readers(self) -> int:
         """Threads that may read the next batch beside this one: 0 where it is not known or no core is free for them.
@@ -142,6 +152,7 @@ class ActiveStage:
         total, size = self.batch_size, self.batch_size // parts
         first, rows = self.world.rows(size)
         starts = [micro * size + first for micro in range(parts)]
+        progress = Progress(local, self.steps)
         for micro, start in enumerate(starts, 1):
             rng = BatchRng(seed, total=total, start=start, rows=rows, device=self.world.device)
             augment = BatchRng(derive(seed, "augment"), total=total, start=start, rows=rows)
@@ -150,8 +161,8 @@ class ActiveStage:
                 coming, top = (ids, starts[micro]) if micro < parts else (self.order.ids(draw + 1), first)
                 self.data.expect(coming[top : top + rows], self.readers)
             if self.stage.transform:
-                with self.whole():
-                    batch = self.stage.transform(batch)
+                with self.whole(), evaluating(self.model):
+                    batch = self.stage.transform(batch, rng.at("transform"), progress)
             yield batch, rng
 
     def whole(self, *, keep: bool = False) -> AbstractContextManager[None]:
@@ -189,7 +200,7 @@ class ActiveStage:
         """
         notes: dict[str, list[Tensor]] = {}
         objective = part.objective
-        torch.default_generator.manual_seed(  # for layers that draw from it, such as dropout
+        torch.manual_seed(  # for layers that draw from it, such as dropout; of accelerators, too
             derive(self.training.seed, "layers", self.stage.name, objective.name, local, repeat, self.world.rank)
         )
         if isinstance(objective, Update):
@@ -251,6 +262,62 @@ class ActiveStage:
                 for p in part.parameters:
                     p.grad = None
         restore(buffers, kept)
+
+    def seconds(self, budget: float, precision: Precision) -> float:
+        """How long a step takes on average, measured for about ``budget`` seconds; everything is put back.
+
+        Each objective and update is timed as training runs it, with its optimizer, and counts as often as it is due.
+        """
+        self.readers = 0
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        kept = [t.detach().clone() for t in tensors]
+        every = [(part, repeat) for part in self.parts for repeat in range(part.objective.repeat)]
+        times: dict[int, list[float]] = {}
+        try:
+            for part, repeat in every:  # a first time warms up
+                self.run(part, 0, repeat, precision)
+            started = time.perf_counter()
+            while not times or time.perf_counter() - started < budget:
+                for number, (part, repeat) in enumerate(every):
+                    begin = time.perf_counter()
+                    self.run(part, 0, repeat, precision)
+                    times.setdefault(number, []).append((time.perf_counter() - begin) / part.objective.every)
+        finally:
+            restore(tensors, kept)
+            for p in self.model.parameters():
+                p.grad = None
+        return sum(statistics.median(found) for found in times.values())
+
+
+def moved_by(stage: Stage) -> list[nn.Module]:
+    """The modules that a stage's objectives and updates move."""
+    return [objective.module for objective in stage.objectives]
+
+
+def budgeted(stages: tuple[Stage, ...], training: Training) -> tuple[Stage, ...]:
+    """The stages with what the recipe says of them.
+
+    Raises:
+        UsageError: it names a stage that there is not.
+    """
+    names = [stage.name for stage in stages]
+    for name in training.stages:
+        if name not in names:
+            raise UsageError(f"training.stages: this model has no stage {name!r}. {near(name, names)}")
+    budgets = [training.stages.get(stage.name, Budget()) for stage in stages]
+    return tuple(
+        replace(s, share=b.share or s.share, batch_size=b.batch_size or s.batch_size)
+        for s, b in zip(stages, budgets, strict=True)
+    )
+
+
+def stage_steps(stages: tuple[Stage, ...], training: Training, steps: int) -> list[int]:
+    """How many steps each stage has: its own, or a share of ``steps``; see :func:`stage_ends`."""
+    own = [training.stages[s.name].steps if s.name in training.stages else 0 for s in stages]
+    shared = tuple(s for s, n in zip(stages, own, strict=True) if not n)
+    ends = stage_ends(shared, steps) if shared else []
+    counts = iter([end - before for before, end in zip([0, *ends], ends, strict=False)])
+    return [n or next(counts) for n in own]
 
 
 def stage_ends(stages: tuple[Stage, ...], steps: int) -> list[int]:

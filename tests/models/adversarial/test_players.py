@@ -258,9 +258,9 @@ def test_truncation() -> None:
     with pytest.raises(ValueError):
         LatentOptions(truncation=-1.0)
     model = gan().eval()
-    plain = model.sample(4, rng=SampleRng(0, range(4)))
-    assert torch.equal(model.sample(4, rng=SampleRng(0, range(4)), options=LatentOptions(50.0)), plain)
-    assert not torch.equal(model.sample(4, rng=SampleRng(0, range(4)), options=LatentOptions(0.1)), plain)
+    plain = model.sample(4, rng=SampleRng(0, range(4))).x
+    assert torch.equal(model.sample(4, rng=SampleRng(0, range(4)), options=LatentOptions(truncation=50.0)).x, plain)
+    assert not torch.equal(model.sample(4, rng=SampleRng(0, range(4)), options=LatentOptions(truncation=0.1)).x, plain)
 
 
 def test_uniform_latents_are_fed_through_the_normal_distribution_function() -> None:

@@ -169,7 +169,7 @@ def test_learned_variance_adds_the_bound_and_keeps_the_mean_from_it() -> None:
 def test_bound_of_gaussian_points_is_their_entropy(schedule: str) -> None:
     """In the points' own units; above the truth by less than 0.02 nat in the mean (beta as variance)."""
     model, x = gaussian_points(schedule=schedule)
-    found = model.log_likelihood(x[:300], rng=SampleRng(0, range(300)), samples=100)
+    found = model.log_likelihood(Batch.of(x[:300]), rng=SampleRng(0, range(300)), samples=100)
     true = torch.distributions.Normal(x.double().mean(0), x.double().std(0, correction=0)).log_prob(x[:300].double())
     gap = true.sum(1) - found.nats
     assert found.kind == "bound"
@@ -182,7 +182,7 @@ def test_bound_of_gaussian_points_is_their_entropy(schedule: str) -> None:
 def test_samples_of_gaussian_points(sampler: str) -> None:
     """Mean within 0.1 and deviation within 8 % of the data's: 1,000 samples, 60 steps."""
     model, x = gaussian_points()
-    drawn = model.sample(1_000, rng=SampleRng(0, range(1_000)), options=DDPMOptions(sampler=sampler, steps=60))  # type: ignore[arg-type]
+    drawn = model.sample(1_000, rng=SampleRng(0, range(1_000)), options=DDPMOptions(sampler=sampler, steps=60)).x  # type: ignore[arg-type]
     mean, std = x.mean(0), x.std(0)
     assert (((drawn.mean(0) - mean) / std).abs() < 0.1).all()
     assert ((drawn.std(0) / std - 1).abs() < 0.08).all()
@@ -191,9 +191,9 @@ def test_samples_of_gaussian_points(sampler: str) -> None:
 def test_bound_uses_all_terms_where_asked_and_does_not_depend_on_the_batch() -> None:
     model = pictures(timesteps=40)
     x = examples(5)
-    found = model.log_likelihood(x, rng=SampleRng(0, range(5)), samples=1_000)
+    found = model.log_likelihood(Batch.of(x), rng=SampleRng(0, range(5)), samples=1_000)
     assert "all of 39 terms" in found.detail
-    part = model.log_likelihood(x[3:], rng=SampleRng(0, [3, 4]), samples=1_000)
+    part = model.log_likelihood(Batch.of(x[3:]), rng=SampleRng(0, [3, 4]), samples=1_000)
     torch.testing.assert_close(part.nats, found.nats[3:], rtol=1e-6, atol=1e-4)
 
 
@@ -203,12 +203,14 @@ def test_few_values_are_modelled_as_such() -> None:
     x = greys[torch.randint(0, 17, (64, 1, 8, 8), generator=torch.Generator().manual_seed(0))]
     model = pictures()
     model.initialise(Table(x, model.spec), BatchRng(0, total=1), {})
-    drawn = model.sample(4, rng=SampleRng(0, range(4)))
+    drawn = model.sample(4, rng=SampleRng(0, range(4))).x
     assert torch.isin(drawn, greys).all()
-    assert "17 evenly spaced values" in model.log_likelihood(x[:2], rng=SampleRng(0, range(2))).preprocessing
+    assert "17 evenly spaced values" in model.log_likelihood(Batch.of(x[:2]), rng=SampleRng(0, range(2))).preprocessing
     with pytest.raises(UsageError, match="probability 0"):
-        model.log_likelihood(examples(2), rng=SampleRng(0, range(2)))
-    kept = model.refine(examples(2), mask=torch.zeros(1, 1, 8, 8, dtype=torch.bool), rng=SampleRng(0, range(2)))
+        model.log_likelihood(Batch.of(examples(2)), rng=SampleRng(0, range(2)))
+    kept = model.refine(
+        Batch.of(examples(2)), mask=torch.zeros(1, 1, 8, 8, dtype=torch.bool), rng=SampleRng(0, range(2))
+    ).x
     assert torch.equal(kept, examples(2))
 
 
@@ -224,9 +226,9 @@ def test_a_batch_equals_its_singles(sampler: str, variance: str) -> None:
         for p in model.parameters():
             p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
     options = DDPMOptions(sampler=sampler, steps=12, grid="leading")  # type: ignore[arg-type]
-    whole = model.sample(8, rng=SampleRng(1, range(8)), options=options)
+    whole = model.sample(8, rng=SampleRng(1, range(8)), options=options).x
     for i in (0, 5):
-        alone = model.sample(1, rng=SampleRng(1, [i]), options=options)
+        alone = model.sample(1, rng=SampleRng(1, [i]), options=options).x
         tolerance = 1e-3 if sampler == "dpm++3m" else 1e-4
         torch.testing.assert_close(alone, whole[i : i + 1], rtol=tolerance, atol=tolerance)
 
@@ -253,7 +255,7 @@ def test_evaluations_are_as_documented(grid: str, sampler: str) -> None:
 def test_the_last_preview_is_the_sample_and_a_watch_can_end_it() -> None:
     model, seen = pictures(), []
     options = DDPMOptions(sampler="ddim", steps=5)
-    drawn = model.sample(2, rng=SampleRng(0, range(2)), options=options, watch=lambda p: seen.append(p.examples()))
+    drawn = model.sample(2, rng=SampleRng(0, range(2)), options=options, watch=lambda p: seen.append(p.examples().x)).x
     assert torch.equal(seen[-1], drawn)
 
     def stop(preview: Preview) -> None:
@@ -267,17 +269,18 @@ def test_the_last_preview_is_the_sample_and_a_watch_can_end_it() -> None:
 def test_decoding_the_noise_of_a_sample_gives_the_sample() -> None:
     model, rng = pictures(), SampleRng(4, range(3))
     z = rng.normal("latent", 1, 8, 8).flatten(1)
-    assert torch.equal(model.decode(z), model.sample(3, rng=rng))
+    assert torch.equal(model.decode(z).x, model.sample(3, rng=rng).x)
     labelled = pictures(classes=3)
     label = torch.tensor([0, 1, 2])
-    assert torch.equal(labelled.decode(z, label), labelled.sample(3, label, rng=rng))
+    given = {"label": label}
+    assert torch.equal(labelled.decode(z, given).x, labelled.sample(3, given, rng=rng).x)
 
 
 def test_temperature_zero_needs_no_noise() -> None:
     model = pictures()
     for sampler in ("ddpm", "dpm++2m"):
         options = DDPMOptions(sampler=sampler, steps=5)  # type: ignore[arg-type]
-        one, two = (model.sample(1, rng=SampleRng(s, [0]), temperature=0.0, options=options) for s in (1, 2))
+        one, two = (model.sample(1, rng=SampleRng(s, [0]), options=replace(options, temperature=0.0)).x for s in (1, 2))
         assert torch.equal(one, two)
 
 
@@ -294,7 +297,7 @@ def test_zero_terminal_snr_samples(prediction: str) -> None:
     for grid in ("trailing", "logistic"):
         seen: list[Tensor] = []
         options = DDPMOptions(sampler="ddim", steps=6, grid=grid)  # type: ignore[arg-type]
-        model.sample(2, rng=SampleRng(0, range(2)), options=options, watch=lambda p: seen.append(p.examples()))  # noqa: B023
+        model.sample(2, rng=SampleRng(0, range(2)), options=options, watch=lambda p: seen.append(p.examples().x))  # noqa: B023
         assert len(seen) == 6
 
 
@@ -306,7 +309,7 @@ def test_guidance() -> None:
     label = torch.tensor([0, 1, 2, 0])
 
     def draw(**options: Any) -> Tensor:
-        return model.sample(4, label, rng=rng, options=DDPMOptions(steps=8, **options))
+        return model.sample(4, {"label": label}, rng=rng, options=DDPMOptions(steps=8, **options)).x
 
     plain = draw()
     assert torch.equal(draw(guidance=1.0), plain)
@@ -316,11 +319,11 @@ def test_guidance() -> None:
     assert not torch.equal(draw(guidance=5.0), draw(guidance=5.0, guidance_rescale=1.0))
     null = model.labels.null(4)
     assert null is not None
-    unconditional = model.decode(rng.normal("latent", 1, 8, 8).flatten(1))
-    found = model.sample(4, label, rng=rng, options=DDPMOptions(guidance=0.0))
+    unconditional = model.decode(rng.normal("latent", 1, 8, 8).flatten(1)).x
+    found = model.sample(4, {"label": label}, rng=rng, options=DDPMOptions(guidance=0.0)).x
     assert (found.int() - unconditional.int()).abs().max() <= 1, "scale 0 is the unconditional model"
     learned = pictures(classes=3, variance="learned")
-    learned.sample(4, label, rng=rng, options=DDPMOptions(sampler="ddpm", steps=4, guidance=2.0))
+    learned.sample(4, {"label": label}, rng=rng, options=DDPMOptions(sampler="ddpm", steps=4, guidance=2.0))
 
 
 def test_guidance_without_labels_is_refused() -> None:
@@ -343,25 +346,27 @@ def test_redrawing_keeps_what_is_not_masked_bit_for_bit(sampler: str, grid: str)
     for strength in (0.001, 0.4, 1.0):
         seen: list[Preview] = []
         out = model.refine(
-            x, strength=strength, mask=mask, rng=SampleRng(0, range(4)), options=options, watch=seen.append
-        )
+            Batch.of(x), strength=strength, mask=mask, rng=SampleRng(0, range(4)), options=options, watch=seen.append
+        ).x
         assert torch.equal(out[~mask], x[~mask])
         assert [p.steps for p in seen] == [6] * 6, "the steps asked for are the steps run"
     assert not torch.equal(out[mask], x[mask])
-    assert torch.equal(model.refine(x, strength=0.0, rng=SampleRng(0, range(4))), x)
+    assert torch.equal(model.refine(Batch.of(x), strength=0.0, rng=SampleRng(0, range(4))).x, x)
 
 
 def test_full_strength_without_a_mask_is_a_new_sample() -> None:
     model, rng = pictures(), SampleRng(3, range(4))
-    assert torch.equal(model.refine(examples(), strength=1.0, rng=rng), model.sample(4, rng=rng))
-    one, two = (model.refine(examples(seed=s), strength=1.0, rng=rng) for s in (1, 2))
+    assert torch.equal(model.refine(Batch.of(examples()), strength=1.0, rng=rng).x, model.sample(4, rng=rng).x)
+    one, two = (model.refine(Batch.of(examples(seed=s)), strength=1.0, rng=rng).x for s in (1, 2))
     assert torch.equal(one, two), "nothing is kept of what is redrawn"
 
 
 def test_less_strength_stays_closer() -> None:
     model, x = gaussian_points()
     distances = [
-        float((model.refine(x[:300], strength=s, rng=SampleRng(0, range(300))) - x[:300]).norm(dim=1).mean())
+        float(
+            (model.refine(Batch.of(x[:300]), strength=s, rng=SampleRng(0, range(300))).x - x[:300]).norm(dim=1).mean()
+        )
         for s in (0.05, 0.2, 0.5, 0.9)
     ]
     assert distances == sorted(distances)
@@ -389,12 +394,12 @@ def test_a_redrawn_part_fits_its_surroundings_better_when_steps_are_repeated(sam
         options = DDPMOptions(sampler=sampler, steps=25, grid="logistic", resample=resample)  # type: ignore[arg-type]
         seen: list[Preview] = []
         out = model.refine(
-            x,
+            Batch.of(x),
             mask=torch.tensor([[False, True]]),
             rng=SampleRng(0, range(400)),
             options=options,
             watch=seen.append,
-        )
+        ).x
         assert torch.equal(out[:, 0], x[:, 0])
         assert [p.step for p in seen] == list(range(1, 26))
         slopes.append(float((out[:, 0] * out[:, 1]).mean() / out[:, 0].square().mean()))
@@ -412,12 +417,12 @@ def test_masks_that_do_not_fit_are_refused() -> None:
         torch.ones(8, 8).bool(),
     ):
         with pytest.raises(UsageError, match="mask"):
-            model.refine(x, mask=wrong, rng=rng)
+            model.refine(Batch.of(x), mask=wrong, rng=rng)
     for strength in (-0.1, 1.1, float("nan")):
         with pytest.raises(UsageError, match="strength"):
-            model.refine(x, strength=strength, rng=rng)
+            model.refine(Batch.of(x), strength=strength, rng=rng)
     with pytest.raises(UsageError, match="shape"):
-        model.refine(x[..., :4], rng=rng)
+        model.refine(Batch.of(x[..., :4]), rng=rng)
 
 
 # configuration

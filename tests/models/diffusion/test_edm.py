@@ -73,7 +73,7 @@ def test_loss_does_not_depend_on_the_neighbours() -> None:
 def test_flow_likelihood_of_gaussian_points(probes: int) -> None:
     """Exact trace; and random signs, exact for a diagonal Jacobian: within 0.01 nat of the density (truncation)."""
     model, x = gaussian_points(probes=probes, flow_steps=50)
-    found = model.log_likelihood(x[:50], rng=SampleRng(0, range(50)))
+    found = model.log_likelihood(Batch.of(x[:50]), rng=SampleRng(0, range(50)))
     true = torch.distributions.Normal(x.double().mean(0), x.double().std(0, correction=0)).log_prob(x[:50].double())
     assert found.kind == "estimate"
     assert ("exact trace" in found.detail) == (probes == 0)
@@ -92,7 +92,7 @@ def test_likelihood_of_pictures_of_gaussian_noise(how: str) -> None:
     model = build(EDM, EDMConfig(unet=TINY, dequantise=how, flow_steps=30), ImageSpec(1, 8, 8))  # type: ignore[arg-type]
     assert isinstance(model, EDM)
     model.initialise(Table(data, model.spec), BatchRng(0, total=1), {})
-    found = model.eval().log_likelihood(data[:20], rng=SampleRng(0, range(20)))
+    found = model.eval().log_likelihood(Batch.of(data[:20]), rng=SampleRng(0, range(20)))
     std = model.data_std.double()
     middle = data[:20].double() / 127.5 - 1
     true = torch.distributions.Normal(torch.zeros((), dtype=torch.float64), std)
@@ -107,7 +107,7 @@ def test_samples_of_gaussian_points(sampler: str) -> None:
     """Mean within 0.1 and deviation within 12 % of the data's: 1,000 samples, 60 steps."""
     model, x = gaussian_points()
     options = EDMOptions(sampler=sampler, steps=60, churn=10.0, inflate=1.0)  # type: ignore[arg-type]
-    drawn = model.sample(1_000, rng=SampleRng(0, range(1_000)), options=options)
+    drawn = model.sample(1_000, rng=SampleRng(0, range(1_000)), options=options).x
     mean, std = x.mean(0), x.std(0)
     assert (((drawn.mean(0) - mean) / std).abs() < 0.1).all()
     assert ((drawn.std(0) / std - 1).abs() < 0.12).all()
@@ -123,13 +123,18 @@ def test_redrawing_and_watching(grid: str) -> None:
         for strength in (0.001, 0.5, 1.0):
             seen: list[Preview] = []
             out = model.refine(
-                x, strength=strength, mask=mask, rng=SampleRng(0, range(4)), options=options, watch=seen.append
-            )
+                Batch.of(x),
+                strength=strength,
+                mask=mask,
+                rng=SampleRng(0, range(4)),
+                options=options,
+                watch=seen.append,
+            ).x
             assert torch.equal(out[..., :3], x[..., :3])
             assert [(p.step, p.steps) for p in seen] == [(i, 4) for i in range(1, 5)]
-    assert torch.equal(model.refine(x, strength=0.0, rng=SampleRng(0, range(4))), x)
-    fresh = model.refine(x, strength=1.0, rng=SampleRng(0, range(4)))
-    assert torch.equal(fresh, model.sample(4, rng=SampleRng(0, range(4))))
+    assert torch.equal(model.refine(Batch.of(x), strength=0.0, rng=SampleRng(0, range(4))).x, x)
+    fresh = model.refine(Batch.of(x), strength=1.0, rng=SampleRng(0, range(4))).x
+    assert torch.equal(fresh, model.sample(4, rng=SampleRng(0, range(4))).x)
 
 
 def test_default_sampling_is_that_of_the_paper() -> None:
@@ -153,10 +158,10 @@ def test_labels_guidance_and_latents() -> None:
     model, rng = pictures(classes=3), SampleRng(2, range(3))
     label = torch.tensor([2, 0, 1])
     z = rng.normal("latent", 1, 8, 8).flatten(1)
-    assert torch.equal(model.decode(z, label), model.sample(3, label, rng=rng))
-    strong = model.sample(3, label, rng=rng, options=EDMOptions(guidance=4.0))
-    assert not torch.equal(strong, model.sample(3, label, rng=rng))
-    assert "null class" in model.log_likelihood(examples(2), rng=SampleRng(0, range(2))).detail
+    assert torch.equal(model.decode(z, {"label": label}).x, model.sample(3, {"label": label}, rng=rng).x)
+    strong = model.sample(3, {"label": label}, rng=rng, options=EDMOptions(guidance=4.0)).x
+    assert not torch.equal(strong, model.sample(3, {"label": label}, rng=rng).x)
+    assert "null class" in model.log_likelihood(Batch.of(examples(2)), rng=SampleRng(0, range(2))).detail
     with pytest.raises(UsageError, match="conditional model"):
         pictures().sample(1, rng=SampleRng(0, [0]), options=EDMOptions(guidance=2.0))
 

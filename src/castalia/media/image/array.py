@@ -18,13 +18,13 @@ from torch import Tensor
 from castalia.core.data import Batch, Dataset, ImageSpec
 from castalia.core.errors import DataError
 from castalia.core.rng import Rng, derive
+from castalia.media.sets import Progress
 
 MEMORY_LIMIT = 2 << 30
 # Above this, a fingerprint reads samples spread over the whole array instead of every byte.
 _HASH_ALL_BELOW = 512 << 20
 _BLOCK = 64
 
-Progress = Callable[[int, int], None]
 T = TypeVar("T")
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from castalia.core.errors import DataError, UsageError
+from castalia.core.model import Config
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
@@ -45,7 +46,7 @@ _TURNS = {
 
 
 @dataclass(frozen=True)
-class ImageOptions:
+class ImageOptions(Config):
     """How pictures are read. Plain values, so that it survives a JSON round trip.
 
     Attributes:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from typing import Literal
+from zipfile import ZipFile
 
 import numpy as np
 from PIL import Image
@@ -39,6 +41,9 @@ from castalia.media.splits import SPLITS, hashed_split, pick_split
 
 # Pixels in a picture above which decoding takes longer than the Python around it.
 _WORTH_THREADS = 128 * 128
+
+LOOKED_AT = 10_000
+"""Names that are looked at to see whether a folder holds pictures."""
 
 
 def open_images(
@@ -87,6 +92,33 @@ def open_images(
         return _decode(path, items, listing, options, name, notes, memory_limit, progress)
 
 
+def is_images(path: Path) -> bool:
+    """Whether a file or folder looks like pictures, told from names and first bytes."""
+    if path.is_dir():
+        names = islice(walk(path), LOOKED_AT)
+        return any(_is_picture(n) or _is_source(n) or is_idx_images(path / n) for n in names)
+    if not path.is_file():
+        return False
+    suffix = path.suffix.lower()
+    if suffix == ".zip":
+        try:
+            with ZipFile(path) as archive:
+                return any(_is_picture(name) for name in archive.namelist()[:LOOKED_AT])
+        except Exception:  # whatever is wrong with it, its reader says so
+            return True
+    if suffix == ".npy":
+        try:
+            found = np.load(path, mmap_mode="r", allow_pickle=False)  # safe: objects are refused
+        except Exception:  # as above
+            return True
+        return not (found.ndim == 2 and found.dtype.kind == "f")
+    return _is_picture(path.name) or _is_source(path.name) or suffix == ".npz" or is_idx_images(path)
+
+
+def _is_source(name: str) -> bool:
+    return name.lower().endswith((".tar", ".parquet", *COMPRESSED))
+
+
 def _shards(path: Path, options: ImageOptions, split: str | None, memory_limit: int) -> Source | None:
     """The index of a tar, or of Parquet that is to be streamed; None for anything else."""
     kind = ""
@@ -103,7 +135,7 @@ def _shards(path: Path, options: ImageOptions, split: str | None, memory_limit: 
         if options.stream == "always" or _pixel_bytes(found, options, path) > memory_limit:
             return found
     elif options.stream == "always":
-        raise UsageError(f"{path}: only tar and Parquet shards can be streamed. Leave data.image.stream out.")
+        raise UsageError(f"{path}: only tar and Parquet shards can be streamed. Leave data.options.stream out.")
     return None
 
 

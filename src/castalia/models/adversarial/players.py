@@ -13,16 +13,17 @@ from typing import ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from castalia.core.data import Batch, Dataset, ImageSpec, PointsSpec, some_of
+from castalia.core.data import Batch, Dataset, ImageSpec, LabelSpec, PointsSpec, Spec, some_of
 from castalia.core.errors import UsageError
 from castalia.core.model import (
-    Config,
     Exportable,
+    Generator,
+    Given,
     Latents,
     Model,
+    Sampling,
     Watch,
-    check_condition,
-    sample_options,
+    check_given,
 )
 from castalia.core.rng import Rng, SampleRng
 from castalia.models.adversarial.augment import augment
@@ -38,7 +39,7 @@ ROUNDS = 16
 
 
 @dataclass(frozen=True)
-class LatentOptions(Config):
+class LatentOptions(Sampling):
     """How to draw latents.
 
     Attributes:
@@ -49,6 +50,7 @@ class LatentOptions(Config):
     truncation: float = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.truncation < 0:
             raise ValueError("truncation must not be negative")
 
@@ -56,10 +58,10 @@ class LatentOptions(Config):
 P = TypeVar("P", bound=PlayersConfig)
 
 
-class Players(Model[P, ImageSpec | PointsSpec], Latents, Exportable):
+class Players(Generator[P, ImageSpec | PointsSpec], Latents, Exportable):
     """A generator and a critic, for pictures (inside: -1 to 1) or points (inside: mean 0, mean square 1)."""
 
-    SampleOptions: ClassVar[type[Config]] = LatentOptions
+    SampleOptions: ClassVar[type[Sampling]] = LatentOptions
     mean: Tensor
     scale: Tensor
 
@@ -154,31 +156,22 @@ class Players(Model[P, ImageSpec | PointsSpec], Latents, Exportable):
 
     # what it can do
 
-    @torch.no_grad()
-    def sample(
-        self,
-        n: int,
-        condition: Tensor | None = None,
-        *,
-        rng: SampleRng,
-        temperature: float = 1.0,
-        options: Config | None = None,
-        watch: Watch | None = None,
-    ) -> Tensor:
-        """New examples in natural units; ``temperature`` multiplies the latents.
+    def accepts(self) -> Mapping[str, Spec]:
+        return {"label": LabelSpec(self.spec.classes)} if self.classes else {}
 
-        Without a condition a conditional model draws the classes as often as they occur in the training data.
-        """
-        check_condition(self, condition, n)
-        z = temperature * draw_latents(rng, self.latent_dims, sample_options(self, options, LatentOptions).truncation)
-        return self.decode(z, self.labels.drawn(rng) if condition is None else condition)
+    def draw(self, n: int, given: Given, rng: SampleRng, options: LatentOptions, watch: Watch | None) -> Batch:
+        """New examples; the temperature multiplies the latents."""
+        label = given["label"] if "label" in given else self.labels.drawn(rng)
+        z = options.temperature * draw_latents(rng, self.latent_dims, options.truncation)
+        return self._decoded(z, label)
 
     @torch.no_grad()
-    def decode(self, z: Tensor, condition: Tensor | None = None, *, rng: SampleRng | None = None) -> Tensor:
-        check_condition(self, condition, len(z))
-        if self.classes and condition is None:
-            condition = torch.zeros(len(z), dtype=torch.int64, device=z.device)
-        return self.outside(self.generator(self.latents(z), condition).float())
+    def decode(self, z: Tensor, given: Given | None = None, *, rng: SampleRng | None = None) -> Batch:
+        given = check_given(self, given, len(z))
+        return self._decoded(z, given["label"] if "label" in given else self.labels.usual(len(z)))
+
+    def _decoded(self, z: Tensor, label: Tensor | None) -> Batch:
+        return Batch.of(self.outside(self.generator(self.latents(z), label).float()), label)
 
     def latents(self, z: Tensor) -> Tensor:
         """Latents of the training distribution from standard normal ones (B, z)."""

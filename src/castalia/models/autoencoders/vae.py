@@ -36,17 +36,18 @@ from castalia.core.model import (
     Config,
     Density,
     Exportable,
+    Generator,
+    Given,
     Inference,
     Likelihood,
     Logs,
     Model,
-    NoOptions,
     Objective,
     Progress,
+    Sampling,
     Stage,
     Watch,
-    check_condition,
-    sample_options,
+    check_given,
 )
 from castalia.core.rng import Rng, SampleRng
 from castalia.models.autoencoders.networks import ConvDecoder, ConvEncoder, DenseDecoder, DenseEncoder
@@ -111,7 +112,7 @@ class VAEConfig(Config):
             raise ValueError("beta, warmup and free_bits belong to bound='elbo'")
 
 
-class VAE(Model[VAEConfig, ImageSpec], Density, Inference, Exportable):
+class VAE(Generator[VAEConfig, ImageSpec], Density, Inference, Exportable):
     """p(x) = integral of p(x | z) N(z; 0, I) dz, with a Gaussian encoder q(z | x)."""
 
     Config = VAEConfig
@@ -182,43 +183,32 @@ class VAE(Model[VAEConfig, ImageSpec], Density, Inference, Exportable):
 
     # what it can do
 
-    @torch.no_grad()
-    def sample(
-        self,
-        n: int,
-        condition: Tensor | None = None,
-        *,
-        rng: SampleRng,
-        temperature: float = 1.0,
-        options: Config | None = None,
-        watch: Watch | None = None,
-    ) -> Tensor:
-        """Expected pictures of latents drawn from the prior, ``uint8`` (n, C, H, W).
+    def draw(self, n: int, given: Given, rng: SampleRng, options: Sampling, watch: Watch | None) -> Batch:
+        """Expected pictures of latents drawn from the prior, which the temperature multiplies.
 
-        ``temperature`` multiplies the latents. Use :meth:`decode` with ``rng`` to draw the pixels as well.
+        Use :meth:`decode` with ``rng`` to draw the pixels as well.
         """
-        check_condition(self, condition, n)
-        sample_options(self, options, NoOptions)
-        return self.decode(temperature * rng.normal("latent", self.latent_dims))
+        return self.decode(options.temperature * rng.normal("latent", self.latent_dims))
 
     @torch.no_grad()
-    def encode(self, x: Tensor, *, rng: SampleRng | None = None) -> Tensor:
-        mean, std = self.posterior(self.pixels.target(x, rng))
+    def encode(self, batch: Batch, *, rng: SampleRng | None = None) -> Tensor:
+        mean, std = self.posterior(self.pixels.target(batch.x, rng))
         return mean if rng is None else mean + std * rng.normal("latent", self.latent_dims)
 
     @torch.no_grad()
-    def decode(self, z: Tensor, condition: Tensor | None = None, *, rng: SampleRng | None = None) -> Tensor:
+    def decode(self, z: Tensor, given: Given | None = None, *, rng: SampleRng | None = None) -> Batch:
+        check_given(self, given, len(z))
         outputs = self.outputs(z)
-        return self.pixels.mean(outputs) if rng is None else self.pixels.sample(outputs, rng)
+        return Batch.of(self.pixels.mean(outputs) if rng is None else self.pixels.sample(outputs, rng))
 
     @torch.no_grad()
-    def posterior_kl(self, x: Tensor) -> Tensor:
-        return gaussian_kl(*self.posterior(self.pixels.target(x, None)))
+    def posterior_kl(self, batch: Batch) -> Tensor:
+        return gaussian_kl(*self.posterior(self.pixels.target(batch.x, None)))
 
     @torch.no_grad()
-    def log_likelihood(self, x: Tensor, *, rng: SampleRng, samples: int = 1) -> Likelihood:
+    def log_likelihood(self, batch: Batch, *, rng: SampleRng, samples: int = 1) -> Likelihood:
         """Importance-weighted bound (Burda et al., eq. 8) with ``samples`` samples; 1 gives the plain bound."""
-        target = self.pixels.target(x, rng)
+        target = self.pixels.target(batch.x, rng)
         mean, std = self.posterior(target)
         chunks = []
         for block in range(math.ceil(samples / NOISE_BLOCK)):
@@ -226,7 +216,7 @@ class VAE(Model[VAEConfig, ImageSpec], Density, Inference, Exportable):
             noise = rng.at("importance", block).normal("latent", k, self.latent_dims).transpose(0, 1)
             z = mean + std * noise
             rest = log_ratio(z, noise, std)
-            for rows in range(0, k, step := max(1, ROWS_AT_ONCE // len(x))):
+            for rows in range(0, k, step := max(1, ROWS_AT_ONCE // len(batch))):
                 part = slice(rows, rows + step)
                 chunks.append((self.pixels.log_prob(self.outputs(z[part]), target) + rest[part]).double())
         nats = torch.logsumexp(torch.cat(chunks), 0) - math.log(samples)

@@ -9,24 +9,27 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from castalia.core.data import Dataset, ImageSpec, PointsSpec
+from castalia.core.data import Batch, Dataset, ImageSpec, LabelSpec, PointsSpec, Spec
 from castalia.core.errors import UsageError
 from castalia.core.model import (
     Config,
     Density,
     Exportable,
+    Generator,
+    Given,
     Latents,
     Model,
     Refinement,
+    Sampling,
     Watch,
-    check_condition,
-    sample_options,
+    check_given,
+    sampling,
 )
 from castalia.core.rng import Rng, SampleRng
 from castalia.models.diffusion.drawing import Job, check_redraw
@@ -63,7 +66,7 @@ class DiffusionConfig(Config):
 D = TypeVar("D", bound=DiffusionConfig)
 
 
-class Diffusion(Model[D, ImageSpec | PointsSpec], Density, Latents, Refinement, Exportable):
+class Diffusion(Generator[D, ImageSpec | PointsSpec], Density, Latents, Refinement, Exportable):
     """A network that removes noise, and what sampling, redrawing and export have in common.
 
     Args:
@@ -97,17 +100,15 @@ class Diffusion(Model[D, ImageSpec | PointsSpec], Density, Latents, Refinement, 
         rng: SampleRng,
         *,
         strength: float = 1.0,
-        temperature: float = 1.0,
         watch: Watch | None = None,
     ) -> Job:
         """Set up a sampling.
 
         Args:
             label: ``int64`` (rows of ``rng``,), the null class among them, or None for an unconditional model.
-            options: an instance of ``SampleOptions``.
+            options: an instance of ``SampleOptions``; the temperature multiplies all noise.
             rng: one stream per example.
             strength: how high the noise starts, 1 is the top.
-            temperature: multiplies all noise.
             watch: told of every step.
         """
 
@@ -116,60 +117,48 @@ class Diffusion(Model[D, ImageSpec | PointsSpec], Density, Latents, Refinement, 
         null = None if label is None else self.labels.null(len(label))
         return label if label is None or null is None or guidance == 1 else torch.cat([label, null])
 
-    def asked(self, condition: Tensor | None, n: int) -> Tensor | None:
-        """The labels of a condition on the model's device; without one the null class, or None if not conditional."""
-        check_condition(self, condition, n)
-        return self.labels.null(n) if condition is None else condition.to(self.device)
+    def accepts(self) -> Mapping[str, Spec]:
+        return {"label": LabelSpec(self.spec.classes)} if self.classes else {}
+
+    def asked(self, given: Given | None, n: int) -> Tensor | None:
+        """The labels that were given; without any the null class, or None if the model is not conditional."""
+        checked = check_given(self, given, n)
+        return checked["label"] if "label" in checked else self.labels.null(n)
+
+    def draw(self, n: int, given: Given, rng: SampleRng, options: Any, watch: Watch | None) -> Batch:
+        label = given["label"] if "label" in given else self.labels.drawn(rng)
+        job = self.job(label, options, rng, watch=watch)
+        return Batch.of(job.start(rng.normal("latent", *self.spec.shape)), label)
 
     @torch.no_grad()
-    def sample(
-        self,
-        n: int,
-        condition: Tensor | None = None,
-        *,
-        rng: SampleRng,
-        temperature: float = 1.0,
-        options: Config | None = None,
-        watch: Watch | None = None,
-    ) -> Tensor:
-        """New examples. A conditional model without a condition draws labels as often as they occur in training.
-
-        ``temperature`` multiplies all noise.
-        """
-        chosen = sample_options(self, options, self.SampleOptions)
-        label = self.labels.drawn(rng) if condition is None else self.asked(condition, n)
-        job = self.job(label, chosen, rng, temperature=temperature, watch=watch)
-        return job.start(rng.normal("latent", *self.spec.shape))
-
-    @torch.no_grad()
-    def decode(self, z: Tensor, condition: Tensor | None = None, *, rng: SampleRng | None = None) -> Tensor:
+    def decode(self, z: Tensor, given: Given | None = None, *, rng: SampleRng | None = None) -> Batch:
         """Examples from the noise that sampling starts with, by the default (deterministic) sampler.
 
-        Without a condition, those of the unconditional model. ``rng`` has nothing to draw.
+        Without a label, those of the unconditional model. ``rng`` has nothing to draw.
         """
-        label = self.asked(condition, len(z))
+        label = self.asked(given, len(z))
         job = self.job(label, self.SampleOptions(), SampleRng(0, range(len(z)), z.device))
-        return job.start(z.view(-1, *self.spec.shape))
+        return Batch.of(job.start(z.view(-1, *self.spec.shape)))
 
     @torch.no_grad()
     def refine(
         self,
-        x: Tensor,
+        batch: Batch,
         *,
         strength: float = 1.0,
         mask: Tensor | None = None,
-        condition: Tensor | None = None,
+        given: Given | None = None,
         rng: SampleRng,
-        options: Config | None = None,
+        options: Sampling | None = None,
         watch: Watch | None = None,
-    ) -> Tensor:
+    ) -> Batch:
         """Redraw examples; ``strength`` is how far up the noise levels of the system noise is added and removed."""
-        check_redraw(x, strength, mask, self.spec.shape)
-        label, chosen = self.asked(condition, len(x)), sample_options(self, options, self.SampleOptions)
+        check_redraw(batch.x, strength, mask, self.spec.shape)
+        label, chosen = self.asked(given, len(batch)), sampling(self, options)
         if strength == 0:
-            return x.clone()
+            return replace(batch, x=batch.x.clone())
         job = self.job(label, chosen, rng, strength=strength, watch=watch)
-        return job.redraw(x, mask, fresh=strength == 1, times=chosen.resample)  # type: ignore[attr-defined]
+        return replace(batch, x=job.redraw(batch.x, mask, fresh=strength == 1, times=chosen.resample))
 
     def export_calls(self) -> Mapping[str, tuple[nn.Module, tuple[Tensor, ...]]]:
         """The network: scaled noisy examples, times and labels to its output; scalings are in the system's file."""

@@ -227,7 +227,6 @@ class DDPM(Diffusion[DDPMConfig]):
         rng: SampleRng,
         *,
         strength: float = 1.0,
-        temperature: float = 1.0,
         watch: Watch | None = None,
     ) -> Job:
         denoiser = self._denoiser(self.everything(label, options.guidance), options.clip)
@@ -240,11 +239,12 @@ class DDPM(Diffusion[DDPMConfig]):
             own["variance"] = (lambda: denoiser.fraction[: rng.rows]) if self.learned else fixed  # type: ignore[index]
         denoise = denoiser.for_labels(label, self.classes, options)
         width = math.hypot(1, sigmas[0])  # of x_T, whose signal is not quite gone
-        return Job(denoise, sigmas, options.sampler, own, rng, self.units, width, temperature, watch)
+        return Job(denoise, sigmas, options.sampler, own, rng, self.units, width, options.temperature, watch)
 
     @torch.no_grad()
-    def log_likelihood(self, x: Tensor, *, rng: SampleRng, samples: int = 1) -> Likelihood:
+    def log_likelihood(self, batch: Batch, *, rng: SampleRng, samples: int = 1) -> Likelihood:
         """The variational bound, from the decoder and ``samples`` of the T - 1 other terms (all, where not fewer)."""
+        x = batch.x
         self.units.check(x)
         label = self.labels.null(len(x))
 

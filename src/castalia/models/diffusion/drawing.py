@@ -21,8 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from castalia.core.data import Batch
 from castalia.core.errors import UsageError
-from castalia.core.model import Config, Preview, Watch
+from castalia.core.model import Preview, Sampling, Watch
 from castalia.core.rng import SampleRng
 from castalia.models.diffusion.guidance import Guidance, guided
 from castalia.models.diffusion.networks import Network
@@ -37,7 +38,7 @@ Scalings = Callable[[float], tuple[float, float, float, float]]
 
 
 @dataclass(frozen=True)
-class DrawingOptions(Config, ABC):
+class DrawingOptions(Sampling, ABC):
     """What the sampling options of both systems have in common.
 
     Attributes:
@@ -64,6 +65,7 @@ class DrawingOptions(Config, ABC):
     resample: int = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if min(self.steps, self.resample) < 1:
             raise ValueError("steps and resample must be at least 1")
         if self.eta is not None and not 0 <= self.eta <= 1:
@@ -187,7 +189,7 @@ class Job:
 
         def callback(step: int, sigma: float, state: Tensor, denoised: Tensor) -> None:
             if self.watch is not None:
-                examples = lambda: self.units.outward(denoised)  # noqa: E731
+                examples = lambda: Batch.of(self.units.outward(denoised))  # noqa: E731
                 self.watch(Preview(step + 1, len(self.sigmas) - 1, examples))
 
         sampler = SAMPLERS[self.sampler]

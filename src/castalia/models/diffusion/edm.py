@@ -209,17 +209,19 @@ class EDM(Diffusion[EDMConfig]):
         rng: SampleRng,
         *,
         strength: float = 1.0,
-        temperature: float = 1.0,
         watch: Watch | None = None,
     ) -> Job:
         denoiser = self._denoiser(self.everything(label, options.guidance), options.clip)
         sigmas = self._levels(options, strength)
         denoiser.prepare(sigmas)
         denoise = denoiser.for_labels(label, self.classes, options)
-        return Job(denoise, sigmas, options.sampler, options.own(), rng, self.units, sigmas[0], temperature, watch)
+        return Job(
+            denoise, sigmas, options.sampler, options.own(), rng, self.units, sigmas[0], options.temperature, watch
+        )
 
-    def log_likelihood(self, x: Tensor, *, rng: SampleRng, samples: int = 1) -> Likelihood:
+    def log_likelihood(self, batch: Batch, *, rng: SampleRng, samples: int = 1) -> Likelihood:
         """By the probability flow, see the module; ``samples`` is ignored (``config.probes`` counts the probes)."""
+        x = batch.x
         self.units.check(x)
         c, label = self.config, self.labels.null(len(x))
         denoiser, x0 = self._denoiser(label, clip=False), self.units.inward(x)

@@ -1,62 +1,22 @@
-"""The literal table of data sets that have a name; :mod:`castalia.media.named` opens them."""
+"""Sets of pictures that have a name, and how each is opened."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
+from typing import Any
 
-from castalia.media.image.stacked import STACKS
-from castalia.media.points.toys import COUNTS
+import numpy as np
+
+from castalia.core.data import Dataset
+from castalia.media.image.array import MEMORY_LIMIT, ImageArray, Progress
+from castalia.media.image.arrays import ArrayListing
+from castalia.media.image.decode import ImageOptions
+from castalia.media.image.sources import from_pixels, open_images
+from castalia.media.image.stacked import STACKS, StackedArray, check_channels
+from castalia.media.sets import DataFile, NamedData, find
 
 _MNIST = "https://ossci-datasets.s3.amazonaws.com/mnist/"
-
-
-@dataclass(frozen=True)
-class DataFile:
-    """One file of a named set.
-
-    Attributes:
-        name: file name in the set's folder.
-        size: bytes of the download (0 without one).
-        sha256: SHA-256 of the file, or, for ``.gz``, of what is inside.
-        url: where it can be downloaded, or None.
-        packed: for ``.gz``, SHA-256 of known packings, which need not be unpacked to be verified; the first
-            is that of the download.
-        inside: for ``.gz``, how many bytes are inside.
-    """
-
-    name: str
-    sha256: str
-    size: int = 0
-    url: str | None = None
-    packed: tuple[str, ...] = ()
-    inside: int = 0
-
-
-@dataclass(frozen=True)
-class NamedData:
-    """One named set.
-
-    Attributes:
-        what: one sentence.
-        licence: of the data.
-        shape: of one example: (channels, height, width) of a picture, (coordinates,) of a point.
-        counts: examples by split.
-        files: by split, all that the split needs; the first is what is opened. Empty: built in, or made from
-            another set. One entry named ``all`` where the set has no splits of its own.
-        source: how to get the files where there is no download.
-        medium: what it holds, ``image`` or ``points``.
-        base: the named set that it is made from; empty where it is not.
-    """
-
-    what: str
-    licence: str
-    shape: tuple[int, ...]
-    counts: Mapping[str, int]
-    files: Mapping[str, tuple[DataFile, ...]]
-    source: str = ""
-    medium: str = "image"
-    base: str = ""
 
 
 def _mnist_file(name: str, size: int, packed: tuple[str, ...], inside: int, content: str) -> DataFile:
@@ -109,11 +69,7 @@ _MNIST_TEST = (
 )
 
 
-def _points(what: str) -> NamedData:
-    return NamedData(what, "none needed: computed", (2,), COUNTS, {}, medium="points")
-
-
-TABLE: Mapping[str, NamedData] = {
+SETS: Mapping[str, NamedData] = {
     "digits": NamedData(
         "handwritten digits from scikit-learn, 17 grey levels scaled to 0 to 255; nothing to download",
         "CC BY 4.0",
@@ -163,8 +119,48 @@ TABLE: Mapping[str, NamedData] = {
         {},
         base="digits",
     ),
-    "ring-8": _points("8 Gaussians on a circle of radius 1, standard deviation 0.01 (PacGAN's)"),
-    "grid-25": _points("25 Gaussians on a grid of spacing 2, standard deviation 0.05 (PacGAN's)"),
-    "swiss-roll": _points("a spiral with noise (the toy of improved Wasserstein GANs)"),
-    "two-moons": _points("two half circles that reach into each other, with noise"),
 }
+
+
+def open_named(
+    name: str, split: str, options: ImageOptions, memory_limit: int = MEMORY_LIMIT, progress: Progress | None = None
+) -> Dataset:
+    """Open a named set of pictures.
+
+    Raises:
+        DataError: its files are missing, wrong or damaged.
+    """
+    base = SETS[name].base
+    if base:
+        check_channels(name, options.channels)
+        grey = replace(options, channels=1)
+        return StackedArray(_pictures(base, split, grey, memory_limit, progress), name=name, split=split)
+    return _pictures(name, split, options, memory_limit, progress)
+
+
+def _pictures(name: str, split: str, options: ImageOptions, memory_limit: int, progress: Progress | None) -> ImageArray:
+    """A named set of pictures that is built in or has files."""
+    entry = SETS[name]
+    if not entry.files:
+        return from_pixels(_digits(split), options, name)
+    own = split in entry.files
+    paths = [find(name, entry, file, progress) for file in entry.files[split if own else "all"]]
+    found = open_images(
+        paths[0],
+        options,
+        split=None if own else split,
+        name=name,
+        memory_limit=memory_limit,
+        progress=progress,
+    )
+    assert isinstance(found, ImageArray), "no named set is made of shards"
+    return found
+
+
+def _digits(split: str) -> ArrayListing:
+    from sklearn.datasets import load_digits  # slow to import, and only needed here
+
+    bunch: Any = load_digits()
+    rows = slice(None, 1297) if split == "train" else slice(1297, None)
+    pixels = np.rint(bunch.images[rows] * (255 / 16)).astype(np.uint8)[..., None]
+    return ArrayListing(pixels, bunch.target[rows].astype(np.int64), tuple(map(str, range(10))), split=split)

@@ -1,0 +1,40 @@
+"""The one literal table of media: looked up by name, imported when used. Each lives in a folder beside this file."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from functools import cache
+
+from castalia.core.data import Spec
+from castalia.core.errors import UsageError, near
+from castalia.media.base import Medium
+
+ROOMS: Mapping[str, str] = {
+    "image": "image.medium:ImageMedium",
+    "points": "points.medium:PointsMedium",
+}
+"""Module and class below ``castalia.media``, by the medium's name. The first that reads a path gets it."""
+
+
+@cache
+def room(name: str) -> Medium:
+    """The medium of that name.
+
+    Raises:
+        UsageError: there is none; near matches are listed.
+    """
+    if name not in ROOMS:
+        raise UsageError(f"There is no medium {name!r}. {near(name, ROOMS)}")
+    module, _, kind = ROOMS[name].partition(":")
+    return getattr(importlib.import_module(f"castalia.media.{module}"), kind)()  # safe: from the literal table above
+
+
+def rooms() -> tuple[Medium, ...]:
+    """All media."""
+    return tuple(room(name) for name in ROOMS)
+
+
+def medium_of(spec: Spec) -> Medium:
+    """The medium whose examples ``spec`` describes."""
+    return next(medium for medium in rooms() if type(spec) is medium.spec)
