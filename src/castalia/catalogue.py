@@ -68,6 +68,12 @@ def _edm() -> type[Model]:
     return EDM
 
 
+def _wavenet() -> type[Model]:
+    from castalia.models.sound.wavenet import WaveNet
+
+    return WaveNet
+
+
 CATALOGUE: dict[str, Entry] = {
     entry.name: entry
     for entry in (
@@ -118,6 +124,16 @@ CATALOGUE: dict[str, Entry] = {
             paper="Karras et al. 2022 (arXiv:2206.00364); likelihood: Song et al. 2021 (arXiv:2011.13456)",
             capabilities=("Generator", "Density", "Latents", "Refinement", "Exportable"),
             load=_edm,
+        ),
+        Entry(
+            name="wavenet",
+            title="WaveNet",
+            family="sound",
+            media=("audio",),
+            paper="van den Oord et al. 2016 (arXiv:1609.03499); queues: Paine et al. 2016 (arXiv:1611.09482); mixture "
+            "output: Salimans et al. 2017 (arXiv:1701.05517)",
+            capabilities=("Generator", "Density", "Streaming", "Exportable"),
+            load=_wavenet,
         ),
     )
 }

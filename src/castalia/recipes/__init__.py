@@ -43,6 +43,15 @@ def _diffusion(name: str) -> Callable[[], Recipe]:
     return load
 
 
+def _wavenet(name: str) -> Callable[[], Recipe]:
+    def load() -> Recipe:
+        from castalia.recipes import wavenet
+
+        return wavenet.RECIPES[name]()
+
+    return load
+
+
 RECIPES: dict[str, Callable[[], Recipe]] = {
     name: _vae(name)
     for name in (
@@ -105,6 +114,18 @@ RECIPES |= {
     )
 }
 
+RECIPES |= {
+    name: _wavenet(name)
+    for name in (
+        "wavenet-vowels",
+        "wavenet-digits",
+        "wavenet-digits-mixture",
+        "wavenet-audio",
+        "wavenet-paper",
+        "wavenet-tiny",
+    )
+}
+
 POINTS = ("grid-25", "ring-8", "swiss-roll", "two-moons", "*.csv")
 """Sources of points; the last stands for any CSV or TSV file."""
 
@@ -132,6 +153,9 @@ DEFAULTS: dict[tuple[str, str], str] = {
     ("edm", "digits"): "edm-digits",
     ("edm", "mnist"): "edm-mnist",
     ("edm", "*"): "edm-pictures",
+    ("wavenet", "vowels"): "wavenet-vowels",
+    ("wavenet", "free-spoken-digits"): "wavenet-digits",
+    ("wavenet", "*"): "wavenet-audio",
     **{("gan", points): "pacgan-grid" for points in POINTS},
     **{("wgan", points): "wgan-gp-grid" for points in POINTS},
     **{("ddpm", points): "ddpm-grid" for points in POINTS},
@@ -144,6 +168,7 @@ DEMOS: dict[str, str] = {
     "wgan": "wgan-digits",
     "ddpm": "diffusion-digits",
     "edm": "edm-digits",
+    "wavenet": "wavenet-tiny",
 }
 """The recipe that shows each system on built-in data; ``castalia demo`` runs them all."""
 
