@@ -90,7 +90,7 @@ def test_resampling_keeps_a_tone_and_says_so(tmp_path):
 
 def test_rates_that_differ_need_a_choice(tmp_path):
     root = folder(tmp_path, {"a.wav": encoded(tone(), 8000), "b.wav": encoded(tone(), 16000)})
-    with pytest.raises(DataError, match="differ in rate.*8000, 16000"):
+    with pytest.raises(DataError, match=r"differ in rate.*8000, 16000"):
         open_audio(root, AudioOptions())
 
 
@@ -173,7 +173,7 @@ def test_trimming_says_what_it_dropped(tmp_path):
 def test_damaged_files_are_named_or_skipped(tmp_path):
     good = encoded(tone(), kind="FLAC")
     root = folder(tmp_path, {"a/ok.flac": good, "a/cut.flac": good[: len(good) // 2], "b/text.wav": b"no sound" * 40})
-    with pytest.raises(DataError, match="text.wav: not a sound file"):
+    with pytest.raises(DataError, match=r"text\.wav: not a sound file"):
         open_audio(root, AudioOptions())
     data = open_audio(root, AudioOptions(on_bad_file="skip"))
     assert data.files == ("a/ok.flac",)
@@ -201,15 +201,10 @@ def test_what_is_wrong_is_said(tmp_path, name, data, words):
     assert name in str(caught.value)
 
 
-def test_truncated_wav_is_an_error(tmp_path):
+def test_of_a_wav_that_ends_early_there_is_what_there_is(tmp_path):
     whole = encoded(tone(1))
     path = folder(tmp_path, {"x.wav": whole[: len(whole) // 2]}) / "x.wav"
-    try:
-        data = open_audio(path, AudioOptions())
-    except DataError as error:
-        assert "x.wav" in str(error)
-    else:  # libsndfile corrects the header of plain WAV to what is there
-        assert data.lengths[0] <= 4000
+    assert open_audio(path, AudioOptions()).lengths[0] <= 4000
 
 
 def test_nothing_but_plain_files(tmp_path):
@@ -306,7 +301,14 @@ def test_options_survive_json_and_are_checked():
     assert AudioOptions(length=512).samples(8000) == 512
     with pytest.raises(UsageError, match=r"write 1\.0 for seconds"):
         AudioOptions(length=1)
-    for wrong in ({"rate": 10}, {"channels": 3}, {"labels": "x"}, {"trim": 500.0}, {"on_bad_file": "no"}, {"length": -1.0}):
+    for wrong in (
+        {"rate": 10},
+        {"channels": 3},
+        {"labels": "x"},
+        {"trim": 500.0},
+        {"on_bad_file": "no"},
+        {"length": -1.0},
+    ):
         with pytest.raises(UsageError):
             AudioOptions(**wrong)
 

@@ -13,6 +13,7 @@ from castalia.media.base import Medium
 ROOMS: Mapping[str, str] = {
     "image": "image.medium:ImageMedium",
     "points": "points.medium:PointsMedium",
+    "audio": "audio.medium:AudioMedium",
 }
 """Module and class below ``castalia.media``, by the medium's name. The first that reads a path gets it."""
 

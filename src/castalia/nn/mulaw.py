@@ -1,8 +1,8 @@
 """Mu-law: sixteen bits of sound in 256 values, fine where it is quiet and coarse where it is loud (ITU-T G.711).
 
 The continuous curve with mu = 255, as WaveNet's paper writes it (van den Oord et al. 2016, section 2.2), not the
-piecewise one of telephones: ``f(x) = sign(x) ln(1 + mu |x|) / ln(1 + mu)``, cut into 256 equal steps. Decoding a code and
-encoding the result gives the code back, for all 256.
+piecewise one of telephones: ``f(x) = sign(x) ln(1 + mu |x|) / ln(1 + mu)``, cut into 256 equal steps. Decoding a code
+and encoding the result gives the code back, for all 256.
 """
 
 from __future__ import annotations

@@ -78,8 +78,8 @@ def audio() -> Recipe:
 def paper() -> Recipe:
     """A network of the paper's kind and a published size, for a machine with time.
 
-    The paper gives the dilations (1 to 512, repeated) and not the widths. Four blocks of ten layers with 64 channels (128
-    in the gate), two taps, crops of 1,600 predictions and Adam at 1e-3 are what Mehri et al. 2017 (SampleRNN,
+    The paper gives the dilations (1 to 512, repeated) and not the widths. Four blocks of ten layers with 64 channels
+    (128 in the gate), two taps, crops of 1,600 predictions and Adam at 1e-3 are what Mehri et al. 2017 (SampleRNN,
     arXiv:1612.07837) trained for a week as their WaveNet; 256 skip channels are ours.
     """
     return Recipe(

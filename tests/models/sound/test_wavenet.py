@@ -18,6 +18,7 @@ from castalia.media.audio.clips import AudioClips
 from castalia.media.audio.hearing import pitch
 from castalia.media.audio.sets import vowels
 from castalia.models.sound.queues import AHEAD, Queues
+from castalia.models.sound.stack import pack
 from castalia.models.sound.wavenet import NOTHING, PIECE, WaveNet, WaveNetConfig, WaveNetSampling, counted
 from castalia.nn.samples import LEVELS, Logistics, MuLaw, sample_distribution
 from castalia.recipes import wavenet as recipes
@@ -199,7 +200,9 @@ def test_starts_from_the_model_of_independent_samples():
         nats = model.log_likelihood(batch, rng=SampleRng(0, range(12))).nats.sum().item()
         found = -nats / batch.extra["length"].sum().item() / math.log(2)
         if output == "softmax":
-            codes = np.concatenate([model.values.values(torch.from_numpy(data.clip(i) / 32768)).numpy() for i in range(12)])
+            codes = np.concatenate(
+                [model.values.values(torch.from_numpy(data.clip(i) / 32768)).numpy() for i in range(12)]
+            )
             shares = np.bincount(codes[:, 0], minlength=256) / len(codes)
             entropy = -(shares[shares > 0] * np.log2(shares[shares > 0])).sum()
             assert abs(found - entropy) < 0.6
@@ -217,7 +220,7 @@ def test_queues_compute_what_the_network_computes(config):
     x = sound(2, 600)
     values, label = model.values.values(x[:, 0]), torch.tensor([2, 0]) if model.classes else None
     expected = model.network(values, label).detach().numpy()
-    queues = Queues(model._packed(), 2, model._condition(label, 2))
+    queues = Queues(pack(model.network), 2, model._condition(label, 2))
     codes = config.output == "softmax"
     given = np.concatenate([np.full((2, 2), NOTHING if codes else 0), values.numpy()], axis=1)
     worst = 0.0
@@ -227,7 +230,9 @@ def test_queues_compute_what_the_network_computes(config):
         if codes:
             parts = packed.now[newest], packed.before[older]
         else:
-            parts = (v[:, None].astype(np.float32) * table for v, table in ((newest, packed.now), (older, packed.before)))
+            parts = (
+                v[:, None].astype(np.float32) * table for v, table in ((newest, packed.now), (older, packed.before))
+            )
         worst = max(worst, float(np.abs(queues.look(*parts) - expected[:, :, t]).max()))
     assert worst < 1e-4
     assert queues.packed.ring % AHEAD == 0
@@ -253,13 +258,14 @@ def test_pieces_laid_together_are_the_sample():
     whole = model.sample(2, given, rng=rng, options=options, watch=seen.append)
     state = model.start(2, given, rng, options)
     pieces = []
+    for _ in range(3):
+        piece, state = model.advance(state)
+        pieces.append(piece)
     with pytest.raises(StopIteration):
-        while True:
-            piece, state = model.advance(state)
-            pieces.append(piece)
+        model.advance(state)
     assert [p.shape[-1] for p in pieces] == [70, PIECE - 70, 300]
     assert torch.equal(torch.cat(pieces, 2), whole.x)
-    assert [p.step for p in seen] == [70, PIECE, PIECE + 300]
+    assert [(p.step, p.steps) for p in seen] == [(1, 3), (2, 3), (3, 3)]
     assert torch.equal(seen[1].examples().x, whole.x[..., :PIECE])
     assert torch.equal(whole.label, given["label"])
 
@@ -307,6 +313,8 @@ def test_labels_change_the_sound_and_missing_ones_are_drawn():
     x = sound(1, 50).expand(3, 1, 50)
     nats = model.log_likelihood(Batch.of(x, torch.arange(3)), rng=SampleRng(0, range(3))).nats
     assert len(set(nats.tolist())) == 3
+    unknown = model.log_likelihood(Batch.of(x[:1]), rng=SampleRng(0, [0]))
+    assert unknown.nats.item() == pytest.approx(torch.logsumexp(nats, 0).item() - math.log(3), abs=1e-6)
     assert set(model.accepts()) == {"label", "prompt"}
     with torch.no_grad():
         model.labels.shares.copy_(torch.tensor([0.0, 0.25, 0.75]))

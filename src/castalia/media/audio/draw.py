@@ -124,7 +124,9 @@ def _panel(
     for tick in _ticks(seconds):
         at = left + min(round(tick / seconds * _WIDTH), _WIDTH - 1)
         draw.line((at, ground, at, ground + 3), fill=_RULE)
-        draw.text((at, ground + 4), f"{tick:g}", fill=_DIM, font=ImageFont.load_default(9), anchor="ma" if tick else "la")
+        draw.text(
+            (at, ground + 4), f"{tick:g}", fill=_DIM, font=ImageFont.load_default(9), anchor="ma" if tick else "la"
+        )
 
 
 def _waveform(clip: np.ndarray, width: int, loudest: float) -> Image.Image:

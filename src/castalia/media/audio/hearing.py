@@ -30,8 +30,8 @@ def silence(x: np.ndarray, rate: int, below: float = QUIET) -> float:
 def pitch(x: np.ndarray, rate: int) -> float:
     """Median fundamental frequency of the voiced parts in Hz, of mono samples (T,); nan where nothing is voiced.
 
-    The highest peak of the normalised autocorrelation of each frame, between 60 and 500 Hz; a frame is voiced where that
-    peak is at least one half. The first peak nearly as high as the highest is taken, so that octaves are not missed.
+    The highest peak of the normalised autocorrelation of each frame, between 60 and 500 Hz; a frame is voiced where
+    that peak is at least one half. The first peak nearly as high as the highest is taken: twice a period fits as well.
     """
     size = round(FRAME * rate)
     shortest, longest = math.ceil(rate / HIGHEST), min(math.floor(rate / LOWEST), size - 2)

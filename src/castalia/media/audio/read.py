@@ -63,8 +63,8 @@ def open_audio(
     """Read sound from a folder, a zip or a single file, everything once.
 
     Folders named ``train``, ``test``, ``validation`` are splits, and None means ``train``. Where there are none, None
-    means everything, and ``train`` and ``test`` are nine tenths and one tenth, told apart by a hash of each file's name,
-    or of each piece's where there are fewer than ten files.
+    means everything, and ``train`` and ``test`` are nine tenths and one tenth, told apart by a hash of each file's
+    name, or of each piece's where there are fewer than ten files.
 
     Args:
         path: what to read.

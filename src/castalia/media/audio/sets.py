@@ -28,8 +28,7 @@ VOWELS: Mapping[str, tuple[tuple[float, float], ...]] = {
 
 SETS: Mapping[str, NamedData] = {
     DIGITS: NamedData(
-        "spoken digits 0 to 9 by six speakers, 8 kHz; labelled by word, or by speaker with labels = "
-        f"{BY_SPEAKER!r}",
+        f"spoken digits 0 to 9 by six speakers, 8 kHz; labelled by word, or by speaker with labels = {BY_SPEAKER!r}",
         "CC BY-SA 4.0",
         (1,),
         {"train": 2693, "test": 307},
@@ -74,7 +73,7 @@ def vowels(split: str = "train") -> AudioClips:
 def vowel(
     formants: tuple[tuple[float, float], ...], pitch: float, length: int, rate: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """A sung vowel, ``int16`` (length,): harmonics weighted by resonances, a soft beginning and end, a little breath."""
+    """A sung vowel, ``int16`` (length,): harmonics weighted by resonances, soft at both ends, a little breath."""
     t = np.arange(length) / rate
     glide = pitch * (1 + 0.03 * np.sin(2 * np.pi * 5 * t + rng.uniform(0, 6)))
     phase = 2 * np.pi * np.cumsum(glide) / rate

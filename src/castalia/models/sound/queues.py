@@ -1,7 +1,7 @@
 """WaveNet sample by sample: what was computed is kept, and a step costs one pass through the layers.
 
-A dilated layer needs its own input of ``dilation`` steps ago. Keeping these inputs, a queue of dilation * (kernel - 1) for
-each layer, makes a step O(layers) where computing everything anew is O(receptive field) (Paine et al. 2016,
+A dilated layer needs its own input of ``dilation`` steps ago. Keeping these inputs, a queue of dilation * (kernel - 1)
+for each layer, makes a step O(layers) where computing everything anew is O(receptive field) (Paine et al. 2016,
 arXiv:1611.09482). What is left is dozens of products of small matrices, and the time goes to calling them. So:
 
 * A layer's residual product and the next layer's newest tap are one matrix. With ``sigmoid(g) = (1 + tanh(g/2)) / 2``
@@ -72,7 +72,9 @@ class Queues:
         self.gated = np.ones((n, layers * r + 1), np.float32)  # the last one stays 1: it carries a bias
         first, second, last = packed.head
         # compared with an array, because a plain 0 has to be converted every time
-        self.hidden = [(np.zeros((n, m.shape[1]), np.float32), np.zeros(m.shape[1], np.float32)) for m in (first, second)]
+        self.hidden = [
+            (np.zeros((n, m.shape[1]), np.float32), np.zeros(m.shape[1], np.float32)) for m in (first, second)
+        ]
         self.outputs = np.zeros((n, last.shape[1]), np.float32)
         constant = packed.bias + condition  # (n, L, 2R)
         self._flat = self.kept.reshape(layers, packed.ring * n, r)
@@ -88,7 +90,9 @@ class Queues:
                 into = self.ahead[l, phase : phase + size].reshape(size * n, two)
                 added = np.ascontiguousarray(constant[:, l])
                 reaches = [(dilation * (j + 1), packed.taps[l, j]) for j in range(taps)]
-                self._due[phase].append((self._flat[l], into, self.ahead[l, phase : phase + size], added, size * n, reaches))
+                self._due[phase].append(
+                    (self._flat[l], into, self.ahead[l, phase : phase + size], added, size * n, reaches)
+                )
         steps = zip(packed.through, self._rows[:-1], self._rows[1:], strict=True)
         self._steps = [(v[0], m, o[0], *o[1:]) for m, v, o in steps]
 

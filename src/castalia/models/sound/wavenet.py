@@ -2,8 +2,8 @@
 
 Papers
     van den Oord et al. 2016, "WaveNet: A Generative Model for Raw Audio" (arXiv:1609.03499): eq. 1 (the chain rule),
-    section 2.1 (dilated causal convolutions), 2.2 (mu-law and softmax), eq. 2 (the gate), 2.4 and figure 4 (residual and
-    skip connections), eq. 3 (a label inside the gates).
+    section 2.1 (dilated causal convolutions), 2.2 (mu-law and softmax), eq. 2 (the gate), 2.4 and figure 4 (residual
+    and skip connections; ``stack.py``), eq. 3 (a label inside the gates).
     Paine et al. 2016, "Fast Wavenet Generation Algorithm" (arXiv:1611.09482): ``queues.py``.
     Mixture output: Salimans et al. 2017 (arXiv:1701.05517), as in Parallel WaveNet (arXiv:1711.10433).
 
@@ -17,9 +17,9 @@ What differs, and why
     Before the first sample the layers' inputs are zero, not the sound: there is no beginning to invent, and queues that
     begin empty give the same numbers.
     The last bias starts at the frequencies of values, so that training starts from the model of independent samples.
-    The tables of the first convolution and the rows of the last start as random waves over the codes, so that neighbours
-    among the 256 codes begin alike; from independent numbers their order has to be learnt first, which takes longer than
-    all the rest of a short training (measured on the system's page).
+    The tables of the first convolution and the rows of the last start as random waves over the codes, so that
+    neighbours among the 256 codes begin alike. From independent numbers their order has to be learnt first, which costs
+    a short training a quarter of a bit (measured on the system's page).
 
 Expected: see ``recipes/wavenet.py`` and the system's page.
 """
@@ -32,7 +32,6 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from castalia.core.data import AudioSpec, Batch, Dataset, LabelSpec, Spec, some_of
@@ -55,7 +54,8 @@ from castalia.core.model import (
     Watch,
 )
 from castalia.core.rng import Rng, SampleRng
-from castalia.models.sound.queues import Packed, Queues
+from castalia.models.sound.queues import Queues
+from castalia.models.sound.stack import Layer, Network, pack
 from castalia.nn.labels import Labels
 from castalia.nn.samples import MuLaw, sample_distribution
 
@@ -136,84 +136,6 @@ class WaveNetSampling(Sampling):
         return self.length if isinstance(self.length, int) else max(1, round(self.length * spec.rate))
 
 
-class Layer(nn.Module):
-    """A gated residual layer (figure 4, the dashed box)."""
-
-    def __init__(self, channels: int, kernel: int, dilation: int, last: bool) -> None:
-        super().__init__()
-        self.past = dilation * (kernel - 1)
-        self.dilated = nn.Conv1d(channels, 2 * channels, kernel, dilation=dilation)
-        self.residual = None if last else nn.Conv1d(channels, channels, 1)  # nobody reads on after the last layer
-
-    def forward(self, x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The next layer's input and the gated values, each (B, R, T), from ``x`` and (B, 2R, 1)."""
-        pre = self.dilated(F.pad(x, (self.past, 0)))
-        if condition is not None:
-            pre = pre + condition.to(pre.dtype)
-        f, g = pre.chunk(2, dim=1)
-        z = torch.tanh(f) * torch.sigmoid(g)
-        return x if self.residual is None else x + self.residual(z), z
-
-
-class Network(nn.Module):
-    """Outputs for every sample from all before it.
-
-    Args:
-        config: its shape.
-        maps: outputs per sample.
-        classes: number of labels; 0 for none.
-    """
-
-    def __init__(self, config: WaveNetConfig, maps: int, classes: int) -> None:
-        super().__init__()
-        r, self.codes = config.channels, config.output == "softmax"
-        # the causal convolution in front of the layers has two taps; on one-hot codes it is two tables
-        self.now, self.before = (nn.Embedding(maps, r) if self.codes else nn.Linear(1, r, False) for _ in range(2))
-        count = len(config.dilations)
-        self.layers = nn.ModuleList(
-            Layer(r, config.kernel, dilation, i + 1 == count) for i, dilation in enumerate(config.dilations)
-        )
-        self.label = nn.Embedding(classes, count * 2 * r) if classes else None
-        self.skip = nn.Conv1d(count * r, config.skip, 1)
-        self.hidden = nn.Conv1d(config.skip, config.skip, 1)
-        self.out = nn.Conv1d(config.skip, maps, 1)
-        with torch.no_grad():
-            if self.codes:
-                for table in (self.now, self.before):
-                    table.weight.copy_(waves(maps, r, 3.0, 0.7))
-                self.out.weight.copy_(waves(maps, config.skip, 8.0, 0.4 * config.skip**-0.5)[..., None])
-            else:
-                self.out.weight.mul_(0.1)
-            if self.label is not None:
-                self.label.weight.zero_()
-
-    def forward(self, values: Tensor, label: Tensor | None = None) -> Tensor:
-        """Outputs (B, maps, T + 1), the one at t for sample t given samples before it, from (B, T) and labels (B,)."""
-        return self.outputs(self.states(values, label)[1])
-
-    def states(self, values: Tensor, label: Tensor | None) -> tuple[list[Tensor], list[Tensor]]:
-        """Each layer's input and gated values, (B, R, T + 1)."""
-        now, before = (f(values if self.codes else values[..., None]) for f in (self.now, self.before))  # (B, T, R)
-        x = (F.pad(now, (0, 0, 1, 0)) + F.pad(before, (0, 0, 2, 0))[:, :-1]).transpose(1, 2)
-        conditions = self.conditions(label)
-        inputs, gated = [], []
-        for i, layer in enumerate(self.layers):
-            inputs.append(x)
-            x, z = layer(x, None if conditions is None else conditions[:, i])
-            gated.append(z)
-        return inputs, gated
-
-    def conditions(self, label: Tensor | None) -> Tensor | None:
-        """What a label adds before the gates, (B, L, 2R, 1) (eq. 3)."""
-        if self.label is None or label is None:
-            return None
-        return self.label(label).unflatten(1, (len(self.layers), -1, 1))
-
-    def outputs(self, gated: list[Tensor]) -> Tensor:
-        """From all layers' gated values to (B, maps, T)."""
-        return self.out(F.relu(self.hidden(F.relu(self.skip(torch.cat(gated, dim=1))))))
-
-
 @dataclass
 class Stream:
     """Where sampling stands. Going on uses up the state.
@@ -252,7 +174,8 @@ class WaveNet(Generator[WaveNetConfig, AudioSpec], Density, Streaming, Exportabl
         self.classes = len(spec.classes) if config.conditional else 0
         self.labels = Labels(self.classes)
         self.values = sample_distribution(config.output, config.mixtures)
-        self.network = Network(config, self.values.maps, self.classes)
+        c, codes = config, isinstance(self.values, MuLaw)
+        self.network = Network(c.dilations, c.kernel, c.channels, c.skip, self.values.maps, codes, self.classes)
 
     @torch.no_grad()
     def initialise(self, data: Dataset, rng: Rng, parents: Mapping[str, Model]) -> None:
@@ -263,7 +186,9 @@ class WaveNet(Generator[WaveNetConfig, AudioSpec], Density, Streaming, Exportabl
             if len(ids):
                 batch = data.batch(ids)
                 parts.append(self.values.values(batch.x[:, 0])[counted(batch, 0)])
-        self.network.out.bias.copy_(self.values.base(torch.cat(parts)))
+        bias = self.network.out.bias
+        assert bias is not None
+        bias.copy_(self.values.base(torch.cat(parts)))
 
     # the objective
 
@@ -289,12 +214,13 @@ class WaveNet(Generator[WaveNetConfig, AudioSpec], Density, Streaming, Exportabl
         """Sound of the length asked for, by :meth:`start` and :meth:`advance`."""
         state = self.start(n, given, rng, options)
         total, pieces = options.samples(self.spec), []
+        steps = (state.first is not None) + -(-total // PIECE) - state.done // PIECE
         while state.done < total or state.first is not None:
             piece, state = self.advance(state)
             pieces.append(piece)
             if watch is not None:
                 so_far = list(pieces)
-                watch(Preview(state.done, total, lambda p=so_far: Batch.of(torch.cat(p, dim=2), state.label)))
+                watch(Preview(len(pieces), steps, lambda p=so_far, label=state.label: Batch.of(torch.cat(p, 2), label)))
         return Batch.of(torch.cat(pieces, dim=2), state.label)
 
     def cost(self, options: WaveNetSampling) -> int:
@@ -312,7 +238,7 @@ class WaveNet(Generator[WaveNetConfig, AudioSpec], Density, Streaming, Exportabl
         """
         label = self._label(given, rng)
         prompt = given.get("prompt")
-        queues = Queues(self._packed(), n, self._condition(label, n))
+        queues = Queues(pack(self.network), n, self._condition(label, n))
         nothing = np.full(n, NOTHING) if self.network.codes else np.zeros(n, np.float32)
         if prompt is None or not prompt.shape[-1]:
             return Stream(queues, (nothing, nothing), label, options, rng, 0, None)
@@ -391,17 +317,26 @@ class WaveNet(Generator[WaveNetConfig, AudioSpec], Density, Streaming, Exportabl
 
     @torch.no_grad()
     def log_likelihood(self, batch: Batch, *, rng: SampleRng, samples: int = 1) -> Likelihood:
-        """Exact; long clips are measured in stretches, each with all the samples that it depends on before it."""
-        values, label = self.values.values(batch.x[:, 0]), self.labels.of(batch)
-        mask, field = counted(batch, 0), self.config.field
-        nats = torch.zeros(len(batch), dtype=torch.float64, device=values.device)
-        step = max(1024, AT_ONCE // len(batch))
+        """Exact. A conditional model is given the labels; where there are none, it sums over all there could be."""
+        values, mask = self.values.values(batch.x[:, 0]), counted(batch, 0)
+        if not self.classes or batch.label is not None:
+            nats, detail = self._measured(values, mask, self.labels.of(batch)), "chain rule"
+        else:
+            each = [self._measured(values, mask, torch.full_like(batch.ids, label)) for label in range(self.classes)]
+            weights = self.labels.shares.double().log()[:, None].to(values.device)
+            nats, detail = torch.logsumexp(torch.stack(each) + weights, 0), "chain rule, summed over labels"
+        return Likelihood(nats, "exact", detail, self.values.preprocessing)
+
+    def _measured(self, values: Tensor, mask: Tensor, label: Tensor | None) -> Tensor:
+        """Nats (B,), in stretches, each with all the samples that it depends on before it."""
+        nats = torch.zeros(len(values), dtype=torch.float64, device=values.device)
+        step = max(1024, AT_ONCE // len(values))
         for begin in range(0, values.shape[1], step):
-            end, context = min(begin + step, values.shape[1]), min(begin, field)
+            end, context = min(begin + step, values.shape[1]), min(begin, self.config.field)
             outputs = self.network(values[:, begin - context : end - 1], label)[:, :, context:]
             found = self.values.log_prob(outputs, values[:, begin:end]).double()
             nats += torch.where(mask[:, begin:end], found, 0).sum(1)
-        return Likelihood(nats, "exact", "chain rule", self.values.preprocessing)
+        return nats
 
     def export_calls(self) -> Mapping[str, tuple[nn.Module, tuple[Tensor, ...]]]:
         """The network: values (codes, or samples of a mixture) and labels to outputs for every sample and the next."""
@@ -429,9 +364,6 @@ class WaveNet(Generator[WaveNetConfig, AudioSpec], Density, Streaming, Exportabl
         condition[:, :, r:] *= 0.5
         return condition
 
-    def _packed(self) -> Packed:
-        return pack(self.network, self.config)
-
 
 def counted(batch: Batch, field: int) -> Tensor:
     """Which samples of a batch (B, T) count: no padding; in a crop from inside a clip, none without its past.
@@ -443,49 +375,3 @@ def counted(batch: Batch, field: int) -> Tensor:
     t = torch.arange(batch.x.shape[-1], device=batch.x.device)
     needed = torch.where(start > 0, torch.clamp(length // 2, max=field), 0)
     return (t < length[:, None]) & (t >= needed[:, None])
-
-
-def waves(codes: int, channels: int, fastest: float, height: float) -> Tensor:
-    """Random cosines over the codes, ``float32`` (codes, channels), of up to ``fastest`` half periods."""
-    speed, phase = fastest * torch.rand(channels), 2 * np.pi * torch.rand(channels)
-    return height * torch.cos(np.pi * speed * torch.linspace(-1, 1, codes)[:, None] + phase)
-
-
-def pack(network: Network, config: WaveNetConfig) -> Packed:
-    """Put a network's weights together as the steps of :class:`Queues` use them."""
-    r, count = config.channels, len(config.dilations)
-    half = np.concatenate([np.ones(r), np.full(r, 0.5)])  # sigmoid(g) = (1 + tanh(g / 2)) / 2
-
-    def numbers(parameter: Tensor) -> np.ndarray:
-        return parameter.detach().double().cpu().numpy()
-
-    layers = [layer for layer in network.layers if isinstance(layer, Layer)]
-    dilated = [numbers(layer.dilated.weight).transpose(2, 1, 0) * half for layer in layers]  # (kernel, R, 2R)
-    offset, through, bias = np.zeros((count, r)), np.zeros((max(count - 1, 0), 3 * r, 3 * r)), np.zeros((count, 2 * r))
-    for l, layer in enumerate(layers):
-        bias[l] = numbers(layer.dilated.bias) * half + offset[l] @ dilated[l][-1]  # type: ignore[arg-type]
-        if layer.residual is not None:
-            residual = numbers(layer.residual.weight)[:, :, 0].T
-            offset[l + 1] = offset[l] + numbers(layer.residual.bias)  # type: ignore[arg-type]
-            following = np.concatenate([np.eye(r), residual / 2, residual / 2])  # of [x, tanh f, tanh f tanh(g/2)]
-            through[l] = np.concatenate([following, following @ dilated[l + 1][-1]], axis=1)
-    fronts = [numbers(front.weight) for front in (network.now, network.before)]
-    fronts = fronts if network.codes else [front.T for front in fronts]
-    if network.codes:  # the row of NOTHING, which stands before the first sample
-        fronts = [np.concatenate([front, np.zeros((1, r))]) for front in fronts]
-    now, before = (np.concatenate([front, front @ dilated[0][-1]], axis=1) for front in fronts)
-    skip = numbers(network.skip.weight)[:, :, 0].T / 2  # of tanh f + tanh f tanh(g/2)
-    hidden = numbers(network.hidden.weight)[:, :, 0].T
-    head = [_with_bias(skip, network.skip.bias), _with_bias(hidden, network.hidden.bias)]
-    last = np.concatenate([numbers(network.out.weight)[:, :, 0].T, numbers(network.out.bias)[None]])  # type: ignore[arg-type]
-    taps = np.stack([weights[-2::-1] for weights in dilated])
-    single = [np.ascontiguousarray(a, np.float32) for a in (now, before, through, taps, offset, bias, *head, last)]
-    return Packed(*single[:6], (single[6], single[7], single[8]), config.dilations)
-
-
-def _with_bias(weight: np.ndarray, bias: Tensor | None) -> np.ndarray:
-    """(in + 1, out + 1): the last input is 1 and carries the bias, and the last output is 1 again."""
-    assert bias is not None
-    whole = np.zeros((weight.shape[0] + 1, weight.shape[1] + 1))
-    whole[:-1, :-1], whole[-1, :-1], whole[-1, -1] = weight, bias.detach().double().cpu().numpy(), 1
-    return whole
