@@ -1,8 +1,8 @@
 """What counting alone predicts of sound: Markov chains of mu-law codes, the floors that a model has to beat.
 
 A chain of order k predicts a code from the k codes before it. Counts are smoothed by mixing each order with the one
-below (a Dirichlet prior around it, MacKay & Peto 1995),
-``p_k = (count + strength * p_{k-1}) / (total + strength)``, from equal shares up. The strengths are chosen on a part of the training clips that is not counted; the test split is looked
+below (a Dirichlet prior around it, MacKay & Peto 1995): ``p_k = (count + strength p_{k-1}) / (total + strength)``, from
+equal shares up. The strengths are chosen on a part of the training clips that is not counted; the test split is looked
 at once.
 
     python -m castalia.media.audio.markov free-spoken-digits

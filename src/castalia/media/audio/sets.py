@@ -39,7 +39,7 @@ SETS: Mapping[str, NamedData] = {
         "sung vowels a, i, u of about a tenth of a second at many pitches, 8 kHz",
         "none needed: computed",
         (1,),
-        {"train": 48, "test": 16},
+        {"train": 48, "test": 24},
         {},
     ),
 }
