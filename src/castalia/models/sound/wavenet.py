@@ -269,7 +269,7 @@ class WaveNet(Generator[WaveNetConfig, AudioSpec], Density, Streaming, Exportabl
         steps = min(PIECE - state.done % PIECE, total - state.done)
         first = state.done % PIECE
         noise = self._noise(state.rng, state.done // PIECE)[first : first + steps]
-        made = (self._steps_of_one if state.queues.n == 1 and self.network.codes else self._steps)(state, noise)
+        made = (self._steps_of_one if state.queues.n == 1 else self._steps)(state, noise)
         state.done += steps
         return self.values.sound(torch.from_numpy(made)).to(self.device)[:, None], state
 
@@ -290,17 +290,20 @@ class WaveNet(Generator[WaveNetConfig, AudioSpec], Density, Streaming, Exportabl
         return made
 
     def _steps_of_one(self, state: Stream, noise: np.ndarray) -> np.ndarray:
-        """The same for a single stream of codes, with plain numbers: a tenth faster."""
-        look, (now, before), temperature = state.queues.look, (int(v[0]) for v in state.last), state.options.temperature
+        """The same for a single stream, with plain numbers: up to twice as fast."""
+        look, draw, codes, made = state.queues.look, self.values.draw_one, self.network.codes, []
         newest, older = state.queues.packed.now, state.queues.packed.before
-        assert isinstance(self.values, MuLaw)
-        draw, made = self.values.draw_one, []
-        for uniform in noise[:, 0, 0].tolist():
-            outputs = look(newest[now : now + 1], older[before : before + 1])
+        (now, before), temperature = (v.item() for v in state.last), state.options.temperature
+        for uniform in noise[:, 0].tolist():
+            if codes:
+                outputs = look(newest[now : now + 1], older[before : before + 1])
+            else:
+                outputs = look(newest * now, older * before)
             before, now = now, draw(outputs[0], uniform, temperature)
             made.append(now)
-        state.last = np.array([now]), np.array([before])
-        return np.array([made])
+        kind = state.last[0].dtype
+        state.last = np.array([now], kind), np.array([before], kind)
+        return np.array([made], kind)
 
     @torch.no_grad()
     def naive(self, n: int, given: Given, rng: SampleRng, options: WaveNetSampling) -> Batch:
