@@ -288,6 +288,15 @@ def test_streams_do_not_know_each_other():
     assert not torch.equal(many.x[0], many.x[1])
 
 
+def test_streams_are_in_full_precision_whatever_the_caller_has():
+    model, given = made(), {"prompt": sound(1, 40), "label": torch.tensor([1])}
+    plain = model.sample(1, given, rng=SampleRng(0, [0])).x
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(model.sample(1, given, rng=SampleRng(0, [0])).x, plain)
+        naive = model.naive(1, given, SampleRng(0, [0]), WaveNetSampling())
+    assert (naive.x - plain).abs().max() < 1e-4
+
+
 def test_queues_are_at_least_forty_times_as_fast():
     """At the size of the digits' recipe; far more on an idle machine (see the benchmarks)."""
     config = recipes.digits().config

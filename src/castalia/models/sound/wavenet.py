@@ -53,6 +53,7 @@ from castalia.core.model import (
     Streaming,
     Watch,
 )
+from castalia.core.precision import precision_context
 from castalia.core.rng import Rng, SampleRng
 from castalia.models.sound.queues import Queues
 from castalia.models.sound.stack import Layer, Network, pack
@@ -248,7 +249,8 @@ class WaveNet(Generator[WaveNetConfig, AudioSpec], Density, Streaming, Exportabl
         values = self.values.values(prompt[:, 0])
         # everything is kept that a later step can reach, and nothing before it is computed
         recent = values[:, -(self.config.field + queues.packed.ring) :]
-        inputs, _ = self.network.states(recent, label)
+        with precision_context("float32", self.device):  # that of the queues
+            inputs, _ = self.network.states(recent, label)
         queues.fill(torch.stack([x[:, :, :-1].transpose(1, 2) for x in inputs], dim=1).float().cpu().numpy())
         last, older = values[:, -1].cpu().numpy(), values[:, -2].cpu().numpy() if length > 1 else nothing
         return Stream(queues, (last, older), label, options, rng, length, self.values.sound(values)[:, None])
@@ -312,7 +314,8 @@ class WaveNet(Generator[WaveNetConfig, AudioSpec], Density, Streaming, Exportabl
         empty = torch.zeros(n, 1, 0, device=self.device)
         values = self.values.values(given.get("prompt", empty)[:, 0])
         while (done := values.shape[1]) < total:
-            outputs = self.network(values[:, -self.config.field :], label)[:, :, -1].float().cpu().numpy()
+            with precision_context("float32", self.device):
+                outputs = self.network(values[:, -self.config.field :], label)[:, :, -1].cpu().numpy()
             noise = self._noise(rng, done // PIECE)[done % PIECE]
             drawn = torch.from_numpy(self.values.draw(outputs, noise, options.temperature)).to(values)
             values = torch.cat([values, drawn[:, None]], dim=1)
