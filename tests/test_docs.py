@@ -23,7 +23,7 @@ ADDING = ROOT / "docs" / "adding-a-model.md"
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 FENCE = re.compile(r"^```([^\n`]*)\n(.*?)^```[ ]*$", re.MULTILINE | re.DOTALL)
-DIRECTIVE = re.compile(r"<!-- (file|before|add|replace): (.+?) -->\s*$")
+DIRECTIVE = re.compile(r"<!-- (file|add): (.+?) -->\s*$")
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -87,8 +87,7 @@ def test_python_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.M
 def apply(directive: tuple[str, ...], text: str, root: Path) -> None:
     """Do to a copy of the repository what a block of the page on adding a model says.
 
-    ``file`` writes it; ``before`` puts it above the line that starts with the anchor, ``replace`` in its place;
-    ``add`` makes it the first item of the table that the anchor opens.
+    ``file`` writes it; ``add`` makes it the first item of the table that the anchor opens.
     """
     kind, path, text = directive[0], root / directive[1], text.strip()
     if kind == "file":
@@ -99,13 +98,17 @@ def apply(directive: tuple[str, ...], text: str, root: Path) -> None:
     code = path.read_text(encoding="utf-8")
     assert code.count(f"\n{anchor}") == 1, f"{directive[1]} has not exactly one line that starts with {anchor!r}"
     before, after = code.split(f"\n{anchor}")
-    if kind == "add":
-        indent = re.match(r"\s*", after.lstrip("\n"))
-        assert indent
-        text = anchor + "\n" + textwrap.indent(text + ",", indent[0])
-    elif kind == "before":
-        text = f"{text}\n\n\n{anchor}"
+    indent = re.match(r"\s*", after.lstrip("\n"))
+    assert indent
+    text = anchor + "\n" + textwrap.indent(text + ",", indent[0])
     path.write_text(f"{before}\n{text}{after}", encoding="utf-8")
+
+
+def test_a_model_is_one_entry_and_files_of_its_own() -> None:
+    """The price of entry: nothing that is there is touched but the catalogue."""
+    directives = [b.directive for b in blocks(ADDING) if b.directive]
+    assert [d[1] for d in directives if d[0] == "add"] == ["src/castalia/catalogue.py"]
+    assert all("ppca" in d[1] for d in directives if d[0] == "file")
 
 
 def test_a_model_is_added_in_ten_minutes(tmp_path: Path) -> None:

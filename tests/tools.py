@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,7 +19,12 @@ from castalia import recipes
 from castalia.catalogue import CATALOGUE
 from castalia.configuration import Recipe, Schedule
 from castalia.core.data import Batch, Dataset, Spec
+from castalia.core.errors import RunError
 from castalia.core.rng import Rng
+from castalia.runs import Run, open_run
+from castalia.training.loop import train
+
+T = TypeVar("T")
 
 
 class Table(Dataset):
@@ -39,8 +47,8 @@ GENTLE = Schedule("step", warmup=0, end=0.05, milestones=(0.0,))
 
 
 def small_recipe(model: str, **training: object) -> Recipe:
-    """The demo recipe of a model, short, gentle and in float32."""
-    base = recipes.recipe(recipes.DEMOS[model])
+    """The tiny recipe of a model, short, gentle and in float32."""
+    base = recipes.tiny(model)
     settings = {
         "precision": "float32",
         "schedule": GENTLE if "steps" not in training else base.training.schedule,
@@ -55,8 +63,34 @@ def small_recipe(model: str, **training: object) -> Recipe:
 
 MODELS = sorted(CATALOGUE)
 
+FAMILIES = sorted({entry.family: entry.name for entry in reversed(CATALOGUE.values())}.values())
+"""One system of each family, the first in the catalogue: for what takes long and depends little on the system."""
 
-def two_processes(script: Path, *arguments: Path, seconds: float = 300) -> None:
+
+class Lazily(dict[str, T]):
+    """Makes what is asked for when it is first asked for: ``made[name]``."""
+
+    def __init__(self, make: Callable[[str], T]) -> None:
+        super().__init__()
+        self.make = make
+
+    def __missing__(self, name: str) -> T:
+        self[name] = self.make(name)
+        return self[name]
+
+
+def trained_once(name: str, data: Dataset, folder: Path) -> Run:
+    """A short, uninterrupted run of a model, which all processes of the suite share: the first that asks makes it."""
+    folder.mkdir(exist_ok=True)
+    with open(folder / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            return open_run(folder / name)
+        except RunError:
+            return train(small_recipe(name), data, folder / name, quiet=True)
+
+
+def two_processes(script: Path, *arguments: Path | str, seconds: float = 300) -> None:
     """Run a script under torchrun in two processes, and see that it ended well."""
     paths = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]

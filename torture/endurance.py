@@ -180,7 +180,7 @@ def small(checkpoints: int) -> tuple[Any, Any]:
 
     from castalia import api, recipes
 
-    recipe = recipes.recipe(recipes.DEMOS["vae"])
+    recipe = recipes.demo("vae")
     settings = {"checkpoint_every": EVERY, "sample_every": EVERY, "log_every": EVERY, "samples": 4, "batch_size": 8}
     training = replace(
         recipe.training, steps=EVERY * checkpoints, precision="float32", threads=1, ema_half_life=100.0, **settings

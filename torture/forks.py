@@ -87,7 +87,7 @@ def preload() -> None:
     assert all((torch._dynamo, verbs, evaluate, loop))
     for entry in CATALOGUE.values():
         entry.load()
-        api.training_data(recipes.recipe(recipes.DEMOS[entry.name]))
+        api.training_data(recipes.demo(entry.name))
     torch.set_num_threads(1)
 
 

@@ -76,7 +76,7 @@ def moments(counts: dict[str, int], dice: random.Random) -> list[tuple[str, int]
 def train(name: str, steps: int = STEPS, *more: str) -> list[str]:
     """The command line of a short training, without its folder; ``more`` are settings of the training."""
     settings = [word for text in (*TRAINING, *more) for word in ("--set", f"training.{text}")]
-    recipe = recipes.DEMOS[name]
+    recipe = recipes.of(name).demo
     return ["train", name, "--recipe", recipe, "--steps", str(steps), "--seed", "3", *settings, "--quiet"]
 
 

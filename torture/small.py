@@ -15,14 +15,8 @@ from castalia.core.data import Dataset
 from castalia.training.loop import train
 from torture.report import Options
 
-TINY = {
-    "vae": ("config.widths=[8,8]", "config.hidden=16", "config.latent_dims=4"),
-    "gan": ("config.widths=[8,8]", "config.critic_widths=[8,8]", "config.latent_dims=4"),
-    "wgan": ("config.widths=[8,8]", "config.latent_dims=4"),
-    "ddpm": ("config.unet.channels=[8,8]", "config.unet.head_channels=8", "config.timesteps=20"),
-    "edm": ("config.unet.channels=[8,8]", "config.unet.head_channels=8"),
-}
-"""Smaller networks for the demo recipes. A system that is not here is taken as its recipe has it."""
+TINY = {"ddpm": ("config.timesteps=20",)}
+"""What is smaller still than in a system's tiny recipe."""
 
 TRAINING = {
     "steps": 8,
@@ -44,13 +38,13 @@ def settings(name: str, **training: object) -> list[str]:
 
 def recipe(name: str, **training: object) -> Recipe:
     """A short training of a small network on built-in data."""
-    return api.make_recipe(recipe=recipes.DEMOS[name], settings=settings(name, **training))
+    return api.make_recipe(recipe=recipes.of(name).tiny, settings=settings(name, **training))
 
 
 def command(name: str, out: Path, **training: object) -> list[str]:
     """The command line of :func:`recipe`."""
     changes = [word for text in settings(name, **training) for word in ("--set", text)]
-    return ["train", name, "--recipe", recipes.DEMOS[name], "--out", str(out), "--quiet", *changes]
+    return ["train", name, "--recipe", recipes.of(name).tiny, "--out", str(out), "--quiet", *changes]
 
 
 def finished(name: str, out: Path, **training: object) -> tuple[Recipe, Dataset]:

@@ -87,7 +87,7 @@ def make_recipe(
         if data is None:
             raise UsageError("Say what to train on with --data: a folder, a file or a named set. See: castalia data")
         medium = medium_for(data, entry(model).media)
-        made = recipes.default(model, data)
+        made = recipes.default(model, data, medium.name)
     else:
         made = recipes.recipe(recipe)
         if model is not None and entry(model).name != made.model:

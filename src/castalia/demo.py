@@ -1,7 +1,7 @@
 """The demo: every system of the catalogue on built-in data, and one page to look at.
 
 The time is shared by the systems, so that it stays a few minutes however many there are. What a system shows
-follows from its capabilities; a system needs only a demo recipe to appear.
+follows from its capabilities; every system of the catalogue appears, with its demo recipe.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TRAINING_SHARE = 0.6
 
 
 def demo(out: Path, minutes: float = 4.0) -> Path:
-    """Train every system that has a demo recipe and write ``out/index.html``.
+    """Train every system and write ``out/index.html``.
 
     Args:
         out: folder of the page and of the runs; runs of an earlier demo in it are replaced.
@@ -47,7 +47,7 @@ def demo(out: Path, minutes: float = 4.0) -> Path:
         "Every picture on this page was made a moment ago on this computer, by the commands shown, from "
         "scikit-learn's 1,797 handwritten digits of 8 by 8 pixels. Nothing was downloaded."
     )
-    shown = [CATALOGUE[name] for name in recipes.DEMOS]
+    shown = list(CATALOGUE.values())
     measured = {entry.name: _system(page, entry, out, minutes / len(shown)) for entry in shown}
     page.heading("Side by side")
     page.metrics({name: {k: m for k, m in metrics.items() if k.startswith(SIDE)} for name, metrics in measured.items()})
@@ -63,7 +63,7 @@ def demo(out: Path, minutes: float = 4.0) -> Path:
 
 def _system(page: Page, entry: Entry, out: Path, minutes: float) -> dict[str, Any]:
     """Train one system, show and measure what it can do, and return the measurements."""
-    name = recipes.DEMOS[entry.name]
+    name = recipes.of(entry.name).demo
     recipe = recipes.recipe(name)
     recipe = replace(recipe, training=replace(recipe.training, minutes=minutes * TRAINING_SHARE, log_every=20))
     run_folder = _fresh(out, entry.name)

@@ -16,12 +16,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from castalia import api, checkpoints
+from castalia import api, checkpoints, listing, recipes
+from castalia.catalogue import CATALOGUE
 from castalia.cli.main import main
 from castalia.cli.parser import make_parser
 from castalia.media.image.write import read_recipe
 from tests.conformance.test_conformance import equal_runs
-from tests.tools import MODELS
+from tests.tools import FAMILIES, MODELS
 
 SMALL = ["--steps", "30", "--seed", "1", "--precision", "float32", "--set", "training.batch_size=16"]
 
@@ -82,6 +83,29 @@ def test_models_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "--json"]) == 0
     (vae,) = (m for m in json.loads(capsys.readouterr().out) if m["name"] == "vae")
     assert vae.keys() >= {"name", "family", "media", "paper", "capabilities"}
+    assert "vae-mnist" in vae["recipes"]
+    assert vae["default"]["mnist"] == "vae-mnist"
+    assert vae["demo"] == "vae-digits"
+    assert vae["expected"]["vae-mnist"][0].keys() == {"metric", "at_most", "published", "minutes"}
+    assert main(["models", "vae", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == vae
+
+
+def test_every_system_has_a_page() -> None:
+    for name in MODELS:
+        page = Path(__file__).parents[2] / listing.page(name)
+        assert page.is_file(), f"{page} is missing: a system has a page of its own"
+
+
+def test_models_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if line.split()[:1] and line.split()[0] in MODELS] == list(CATALOGUE)
+    assert main(["models", "gan"]) == 0
+    told = capsys.readouterr().out
+    assert all(word in told for word in ("Goodfellow", "dcgan-mnist for mnist", "pacgan-grid for points:*", "gan.md"))
+    assert main(["models", "gna"]) == 2
+    assert "'gan'" in capsys.readouterr().err
 
 
 def test_sample(run: Path, tmp_path: Path) -> None:
@@ -222,10 +246,21 @@ def test_a_folder_with_broken_files(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert any("2" in note and "broken.jpg" in note for note in report["notes"])
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_kill_at_random_moments(name: str, tmp_path: Path) -> None:
     """kill -9 and SIGTERM at random moments: the end is bit for bit that of an uninterrupted run."""
-    arguments = ["train", name, "--data", "digits", "--precision", "float32", "--seed", "3", "--steps", "120"]
+    arguments = [
+        "train",
+        name,
+        "--recipe",
+        recipes.of(name).tiny,
+        "--precision",
+        "float32",
+        "--seed",
+        "3",
+        "--steps",
+        "240",
+    ]
     arguments += ["--set", "training.batch_size=32", "--set", "training.checkpoint_every=17"]
     arguments += ["--set", "training.log_every=11", "--set", "training.threads=1"]
     straight = tmp_path / "straight"

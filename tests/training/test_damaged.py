@@ -191,7 +191,7 @@ class Judged(toys.Toy):
 
 
 def test_a_refused_loss_leaves_no_statistics_in_other_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = replace(catalogue.CATALOGUE["toy-chain"], name="judged", load=lambda: Judged)
+    entry = replace(catalogue.CATALOGUE["toy-chain"], name="judged", cls=Judged)
     monkeypatch.setattr(catalogue, "CATALOGUE", {**catalogue.CATALOGUE, "judged": entry})
     made = train(recipe("judged"), toys.table(), tmp_path / "run", quiet=True)
     newest = checkpoints.newest(made.checkpoints)

@@ -87,7 +87,7 @@ def test_stages_follow_one_another(data: Table, tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("name", ["toy-alternating", "toy-stages", "toy-chain", "toy-gradient-free"])
-@pytest.mark.parametrize("crash_after", [2, 6, 8, 11])
+@pytest.mark.parametrize("crash_after", [6, 8, 11])
 def test_every_kind_resumes_bit_for_bit(name: str, crash_after: int, data: Table, tmp_path: Path) -> None:
     straight = train(recipe(name, checkpoint_every=2), data, tmp_path / "a", quiet=True)
 

@@ -270,8 +270,11 @@ TOYS: dict[str, type[Toy]] = {
 }
 
 
+def entry_of(name: str, kind: type[Model]) -> Entry:
+    """A catalogue entry for a class of the tests."""
+    return Entry(name, name, "toys", ("image", "points", "graph"), "none", (), kind)
+
+
 def entries() -> dict[str, Entry]:
     """Catalogue entries of the toys."""
-    return {
-        name: Entry(name, name, "toys", ("image",), "none", (), (lambda cls=cls: cls)) for name, cls in TOYS.items()
-    }
+    return {name: entry_of(name, cls) for name, cls in TOYS.items()}

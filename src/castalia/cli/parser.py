@@ -132,7 +132,8 @@ def make_parser() -> Parser:
             help="of the networks when sampling; auto is that of the run's training (auto)",
         )
 
-    p = verb("models", "List the systems.")
+    p = verb("models", "List the systems, or tell all about one.")
+    p.add_argument("model", nargs="?", metavar="NAME", help="the system to tell about; without it, all are listed")
     json_option(p)
 
     p = verb("data", "List the named data sets, or describe a folder, file or set.")

@@ -26,19 +26,17 @@ def _print_json(value: Any) -> None:
 
 
 def models(options: Namespace) -> int:
-    """List the systems."""
+    """List the systems, or tell all about one."""
+    from castalia import listing
     from castalia.catalogue import CATALOGUE
 
     if options.json:
-        fields = ("name", "title", "family", "media", "paper", "capabilities")
-        _print_json([{f: getattr(e, f) for f in fields} for e in CATALOGUE.values()])
-        return 0
-    from castalia.recipes import RECIPES
-
-    for e in CATALOGUE.values():
-        print(f"{e.name}\n  {e.title} ({e.family}; {', '.join(e.media)})\n  {e.paper}")
-        print(f"  can: sample, {', '.join(c.lower() for c in e.capabilities)}")
-        print(f"  recipes: {', '.join(r for r in RECIPES if r.startswith(e.name))}")
+        _print_json(listing.describe(options.model) if options.model else listing.everything())
+    elif options.model:
+        print(listing.full(options.model))
+    else:
+        print("\n".join(map(listing.short, CATALOGUE.values())))
+        print("\nMore of one: castalia models NAME")
     return 0
 
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
 from functools import cache
 
 from castalia.core.data import Spec
 from castalia.core.errors import UsageError, near
 from castalia.media.base import Medium
 
-ROOMS: Mapping[str, str] = {
+ROOMS: dict[str, str | type[Medium]] = {
     "image": "image.medium:ImageMedium",
     "points": "points.medium:PointsMedium",
     "audio": "audio.medium:AudioMedium",
 }
-"""Module and class below ``castalia.media``, by the medium's name. The first that reads a path gets it."""
+"""Module and class below ``castalia.media``, by the medium's name (or the class itself, of a guest). The first that
+reads a path gets it."""
 
 
 @cache
@@ -27,7 +27,10 @@ def room(name: str) -> Medium:
     """
     if name not in ROOMS:
         raise UsageError(f"There is no medium {name!r}. {near(name, ROOMS)}")
-    module, _, kind = ROOMS[name].partition(":")
+    where = ROOMS[name]
+    if not isinstance(where, str):
+        return where()
+    module, _, kind = where.partition(":")
     return getattr(importlib.import_module(f"castalia.media.{module}"), kind)()  # safe: from the literal table above
 
 

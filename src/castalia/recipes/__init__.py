@@ -1,176 +1,59 @@
 """Recipes: what to run and what to expect from it.
 
-A recipe is a function without arguments that returns one complete :class:`castalia.configuration.Recipe`; a
-variant calls the base and replaces fields. ``RECIPES`` is the literal table of them, by the name that
-``--recipe`` takes; ``DEFAULTS`` says which one a model uses for which data set.
+A recipe is a function without arguments that returns one complete :class:`castalia.configuration.Recipe`; a variant
+calls the base and replaces fields. Those of a system stand in ``recipes/<system>.py``, which has
+
+- ``RECIPES``: the functions, by the name that ``--recipe`` takes; no two systems share a name;
+- ``DEFAULTS``: the recipe for a named set, for any data of a medium (``"points:*"``), and for any data (``"*"``);
+- ``DEMO``: the recipe that shows the system on built-in data; ``castalia demo`` runs them all;
+- ``TINY``: a recipe on built-in data with at most 50,000 parameters; the conformance suite runs it.
+
+The systems are those of the catalogue, and a file is imported when something of it is asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from castalia.catalogue import CATALOGUE, entry
 from castalia.core.errors import UsageError, near
 
 if TYPE_CHECKING:
     from castalia.configuration import Recipe
 
 
-def _vae(name: str) -> Callable[[], Recipe]:
-    def load() -> Recipe:
-        from castalia.recipes import vae
+@dataclass(frozen=True)
+class Room:
+    """What ``recipes/<system>.py`` says; the fields are described above."""
 
-        return vae.RECIPES[name]()
-
-    return load
-
-
-def _adversarial(name: str) -> Callable[[], Recipe]:
-    def load() -> Recipe:
-        from castalia.recipes import adversarial
-
-        return adversarial.RECIPES[name]()
-
-    return load
+    recipes: Mapping[str, Callable[[], Recipe]]
+    defaults: Mapping[str, str]
+    demo: str
+    tiny: str
 
 
-def _diffusion(name: str) -> Callable[[], Recipe]:
-    def load() -> Recipe:
-        from castalia.recipes import diffusion
+def of(system: str) -> Room:
+    """The recipes of a system of the catalogue.
 
-        return diffusion.RECIPES[name]()
-
-    return load
-
-
-def _wavenet(name: str) -> Callable[[], Recipe]:
-    def load() -> Recipe:
-        from castalia.recipes import wavenet
-
-        return wavenet.RECIPES[name]()
-
-    return load
+    Raises:
+        UsageError: there is no such system, or it has no recipes.
+    """
+    name = entry(system).name  # of our own table: nothing from outside chooses what is imported
+    try:
+        found = importlib.import_module(f"{__name__}.{name}")  # safe: a name of the catalogue
+    except ModuleNotFoundError as error:
+        if error.name != f"{__name__}.{name}":
+            raise
+        raise UsageError(f"{system} has no recipes: there is no castalia/recipes/{name}.py.") from error
+    return Room(found.RECIPES, found.DEFAULTS, found.DEMO, found.TINY)
 
 
-RECIPES: dict[str, Callable[[], Recipe]] = {
-    name: _vae(name)
-    for name in (
-        "vae-digits",
-        "vae-digits-plane",
-        "vae-mnist",
-        "vae-mnist-importance",
-        "vae-mnist-dense",
-        "vae-mnist-burda",
-        "vae-cifar",
-        "vae-emoji",
-        "vae-emoji-64",
-        "vae-pictures",
-    )
-}
-
-RECIPES |= {
-    name: _adversarial(name)
-    for name in (
-        "gan-grid",
-        "gan-ring",
-        "pacgan-grid",
-        "pacgan-ring",
-        "wgan-gp-grid",
-        "wgan-gp-ring",
-        "dcgan-digits",
-        "wgan-digits",
-        "dcgan-mnist",
-        "wgan-mnist",
-        "wgan-gp-mnist",
-        "cgan-mnist",
-        "dcgan-stacked-mnist",
-        "pacdcgan-stacked-mnist",
-        "wgan-gp-stacked-mnist",
-        "dcgan-emoji",
-        "dcgan-pictures",
-        "wgan-pictures",
-        "wgan-gp-cifar",
-        "book-dcgan",
-        "book-wgan-gp",
-        "book-cgan",
-    )
-}
-
-RECIPES |= {
-    name: _diffusion(name)
-    for name in (
-        "diffusion-digits",
-        "diffusion-digits-likelihood",
-        "ddpm-mnist",
-        "ddpm-mnist-likelihood",
-        "ddpm-cifar",
-        "ddpm-emoji",
-        "ddpm-pictures",
-        "ddpm-grid",
-        "edm-digits",
-        "edm-mnist",
-        "edm-pictures",
-        "edm-grid",
-    )
-}
-
-RECIPES |= {
-    name: _wavenet(name)
-    for name in (
-        "wavenet-vowels",
-        "wavenet-digits",
-        "wavenet-digits-mixture",
-        "wavenet-audio",
-        "wavenet-paper",
-        "wavenet-tiny",
-    )
-}
-
-POINTS = ("grid-25", "ring-8", "swiss-roll", "two-moons", "*.csv")
-"""Sources of points; the last stands for any CSV or TSV file."""
-
-DEFAULTS: dict[tuple[str, str], str] = {
-    ("vae", "digits"): "vae-digits",
-    ("vae", "mnist"): "vae-mnist",
-    ("vae", "cifar10-jpeg"): "vae-cifar",
-    ("vae", "noto-emoji"): "vae-emoji",
-    ("vae", "*"): "vae-pictures",
-    ("gan", "digits"): "dcgan-digits",
-    ("gan", "mnist"): "dcgan-mnist",
-    ("gan", "stacked-mnist"): "pacdcgan-stacked-mnist",
-    ("gan", "noto-emoji"): "dcgan-emoji",
-    ("gan", "*"): "dcgan-pictures",
-    ("wgan", "digits"): "wgan-digits",
-    ("wgan", "mnist"): "wgan-gp-mnist",
-    ("wgan", "stacked-mnist"): "wgan-gp-stacked-mnist",
-    ("wgan", "cifar10-jpeg"): "wgan-gp-cifar",
-    ("wgan", "*"): "wgan-pictures",
-    ("ddpm", "digits"): "diffusion-digits",
-    ("ddpm", "mnist"): "ddpm-mnist",
-    ("ddpm", "cifar10-jpeg"): "ddpm-cifar",
-    ("ddpm", "noto-emoji"): "ddpm-emoji",
-    ("ddpm", "*"): "ddpm-pictures",
-    ("edm", "digits"): "edm-digits",
-    ("edm", "mnist"): "edm-mnist",
-    ("edm", "*"): "edm-pictures",
-    ("wavenet", "vowels"): "wavenet-vowels",
-    ("wavenet", "free-spoken-digits"): "wavenet-digits",
-    ("wavenet", "*"): "wavenet-audio",
-    **{("gan", points): "pacgan-grid" for points in POINTS},
-    **{("wgan", points): "wgan-gp-grid" for points in POINTS},
-    **{("ddpm", points): "ddpm-grid" for points in POINTS},
-    **{("edm", points): "edm-grid" for points in POINTS},
-}
-
-DEMOS: dict[str, str] = {
-    "vae": "vae-digits",
-    "gan": "dcgan-digits",
-    "wgan": "wgan-digits",
-    "ddpm": "diffusion-digits",
-    "edm": "edm-digits",
-    "wavenet": "wavenet-tiny",
-}
-"""The recipe that shows each system on built-in data; ``castalia demo`` runs them all."""
+def names() -> list[str]:
+    """Names of all recipes, system by system."""
+    return [name for system in CATALOGUE for name in of(system).recipes]
 
 
 def recipe(name: str) -> Recipe:
@@ -179,15 +62,38 @@ def recipe(name: str) -> Recipe:
     Raises:
         UsageError: there is none; near matches are listed.
     """
-    if name not in RECIPES:
-        raise UsageError(f"There is no recipe {name!r}. {near(name, RECIPES)}")
-    return RECIPES[name]()
+    # a recipe is mostly named after its system: look there first, and import the others only where it is not there
+    for system in sorted(CATALOGUE, key=lambda s: (not name.startswith(s), s not in name)):
+        if name in (found := of(system).recipes):
+            return found[name]()
+    raise UsageError(f"There is no recipe {name!r}. {near(name, names())}")
 
 
-def default(model: str, source: str) -> Recipe:
-    """Return the recipe that ``model`` uses for the data ``source``."""
-    table = ("*.csv",) if source.lower().endswith((".csv", ".tsv")) else ()
-    name = next((DEFAULTS[model, kind] for kind in (source, *table, "*") if (model, kind) in DEFAULTS), None)
-    if name is None:
-        raise UsageError(f"{model} has no recipe for {source!r}; name one with --recipe. {near(model, RECIPES)}")
-    return recipe(name)
+def demo(model: str) -> Recipe:
+    """Return the recipe that shows a system on built-in data."""
+    room = of(model)
+    return room.recipes[room.demo]()
+
+
+def tiny(model: str) -> Recipe:
+    """Return the recipe with which a system is tested: built-in data, at most 50,000 parameters."""
+    room = of(model)
+    return room.recipes[room.tiny]()
+
+
+def default(model: str, source: str, medium: str) -> Recipe:
+    """Return the recipe that ``model`` uses for the data ``source``.
+
+    Args:
+        model: name in the catalogue.
+        source: a named set or a path.
+        medium: what it holds.
+
+    Raises:
+        UsageError: there is no such model, or it has no recipe for such data.
+    """
+    room = of(model)
+    for kind in (source, f"{medium}:*", "*"):
+        if kind in room.defaults:
+            return room.recipes[room.defaults[kind]]()
+    raise UsageError(f"{model} has no recipe for {source!r}; name one with --recipe. {near(model, room.recipes)}")

@@ -24,6 +24,16 @@ def digits() -> Recipe:
     )
 
 
+def tiny() -> Recipe:
+    """The demo with a small network: for tests."""
+    base = digits()
+    return replace(
+        base,
+        config=replace(base.config, widths=(8, 16), hidden=64, latent_dims=4),
+        training=replace(base.training, lr=1e-2, ema_half_life=100),  # so small a network learns slowly
+    )
+
+
 def digits_plane() -> Recipe:
     """The same with two latent dimensions, for a map of the whole latent space."""
     base = digits()
@@ -159,4 +169,17 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "vae-emoji": emoji,
     "vae-emoji-64": emoji_64,
     "vae-pictures": pictures,
+    "vae-tiny": tiny,
 }
+
+DEFAULTS: dict[str, str] = {
+    "digits": "vae-digits",
+    "mnist": "vae-mnist",
+    "cifar10-jpeg": "vae-cifar",
+    "noto-emoji": "vae-emoji",
+    "*": "vae-pictures",
+}
+
+DEMO = "vae-digits"
+
+TINY = "vae-tiny"

@@ -30,7 +30,7 @@ from castalia.models.adversarial.losses import critic_loss
 from castalia.models.adversarial.networks import PlayersConfig, make_critic, make_generator
 from castalia.models.adversarial.residual import DownBlock, UpBlock
 from castalia.models.adversarial.wgan import WGANConfig
-from castalia.recipes import adversarial as recipes
+from castalia.recipes import gan, wgan
 
 
 def count(network: nn.Module) -> int:
@@ -56,13 +56,13 @@ def gulrajani(width: int) -> WGANConfig:
 def test_parameter_counts_of_reference_networks() -> None:
     """The book's, as instantiated from its code; Gulrajani's and Mimicry's, by arithmetic from their layer tables."""
     faces = ImageSpec(3, 64, 64, ("dark", "blond"))
-    assert both(recipes.book_dcgan().config, ImageSpec(1, 64, 64)) == (3_574_656, 2_763_520)  # type: ignore[arg-type]
-    assert both(recipes.book_wgan_gp().config, faces) == (3_806_083, 2_764_737)  # type: ignore[arg-type]
+    assert both(gan.book_dcgan().config, ImageSpec(1, 64, 64)) == (3_574_656, 2_763_520)  # type: ignore[arg-type]
+    assert both(wgan.book_wgan_gp().config, faces) == (3_806_083, 2_764_737)  # type: ignore[arg-type]
     # transposed 4x4: (32 + 2) x 128, 128 x 128 twice, 128 x 64, and 64 x 3 with a bias; four batch normalisations
     generator = 16 * (34 * 128 + 2 * 128 * 128 + 128 * 64 + 64 * 3) + 3 + 2 * (3 * 128 + 64)
     # 4x4 with biases: (3 + 2) x 64, 64 x 128, 128 x 128 twice, 128 x 1
     critic = 16 * (5 * 64 + 64 * 128 + 2 * 128 * 128 + 128) + 64 + 3 * 128 + 1
-    assert both(recipes.book_cgan().config, faces) == (generator, critic)  # type: ignore[arg-type]
+    assert both(wgan.book_cgan().config, faces) == (generator, critic)  # type: ignore[arg-type]
 
     def block(n: int, m: int, hidden: int, shortcut: bool = True) -> int:
         return 9 * n * hidden + hidden + 9 * hidden * m + m + (n * m + m if shortcut else 0)
@@ -86,7 +86,7 @@ def test_parameter_counts_of_perceptrons() -> None:
     # PacGAN: no biases under the batch normalisations; five pieces
     generator = 2 * 400 + 3 * 400 * 400 + 4 * 800 + 400 * 2 + 2
     critic = sum(n * 1000 + 1000 for n in (4, 200, 200)) + 201
-    assert both(recipes.pacgan_grid().config, points) == (generator, critic)  # type: ignore[arg-type]
+    assert both(gan.pacgan_grid().config, points) == (generator, critic)  # type: ignore[arg-type]
     # Gulrajani's toys: three hidden layers of 512
     toy = WGANConfig(network="mlp", latent_dims=2, widths=(512,) * 3, norm="none", critic_activation="relu")
     hidden = 3 * 512 + 2 * (512 * 512 + 512)

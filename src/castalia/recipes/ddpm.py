@@ -1,4 +1,4 @@
-"""Recipes of diffusion: ``ddpm`` in discrete time, ``edm`` in continuous noise levels.
+"""Recipes of diffusion in discrete time.
 
 An ``expected`` limit is one that the recipe was seen to meet with the commands on the system's page.
 """
@@ -12,8 +12,10 @@ from castalia.configuration import Data, Recipe, Schedule, Training
 from castalia.core.model import Optimizer
 from castalia.media.image.decode import ImageOptions
 from castalia.models.diffusion.ddpm import DDPMConfig
-from castalia.models.diffusion.edm import EDMConfig
 from castalia.nn.unet import UNetConfig, ddpm_cifar, small_8, small_28
+
+TINY_UNET = UNetConfig(channels=(8, 16), blocks=1, attention=(1,), head_channels=8, groups=4, middle="none")
+"""For pictures of 8 pixels, in tests."""
 
 
 def digits() -> Recipe:
@@ -26,16 +28,24 @@ def digits() -> Recipe:
     )
 
 
+def tiny() -> Recipe:
+    """The demo with a small network: for tests."""
+    base = digits()
+    return replace(
+        base,
+        config=replace(base.config, unet=TINY_UNET),
+        # fast enough for its samples to know their labels after a dozen steps; eps so that a gradient which is only
+        # rounding (that of a key's bias is zero) moves nothing
+        training=replace(
+            base.training, lr=5e-3, optimizer=Optimizer(eps=1e-4), schedule=Schedule(warmup=0), ema_half_life=100
+        ),
+    )
+
+
 def digits_likelihood() -> Recipe:
     """The same on the variational bound, with learned variance."""
     base = digits()
     return replace(base, config=replace(base.config, weighting="vlb", variance="learned"))
-
-
-def edm_digits() -> Recipe:
-    """The same with preconditioning and continuous noise levels."""
-    base = digits()
-    return replace(base, model="edm", config=EDMConfig(unet=small_8(), conditional=True))
 
 
 def mnist() -> Recipe:
@@ -70,12 +80,6 @@ def mnist_likelihood() -> Recipe:
         config=replace(base.config, weighting="vlb"),
         training=replace(base.training, steps=1_200, lr=6e-4),
     )
-
-
-def edm_mnist() -> Recipe:
-    """The same with preconditioning and continuous noise levels."""
-    base = mnist()
-    return replace(base, model="edm", config=EDMConfig(unet=small_28(), conditional=True))
 
 
 def cifar() -> Recipe:
@@ -128,13 +132,6 @@ def emoji() -> Recipe:
     )
 
 
-def edm_pictures() -> Recipe:
-    """Any pictures at 64 pixels, with preconditioning."""
-    base = pictures()
-    assert isinstance(base.config, DDPMConfig)
-    return replace(base, model="edm", config=EDMConfig(unet=base.config.unet))
-
-
 def points() -> Recipe:
     """25 Gaussians in the plane, with a perceptron."""
     return Recipe(
@@ -143,11 +140,6 @@ def points() -> Recipe:
         data=Data("grid-25", medium="points"),
         training=Training(steps=4_000, batch_size=512, lr=2e-3, ema_half_life=100_000),
     )
-
-
-def edm_points() -> Recipe:
-    """The same with preconditioning; the likelihood is computed with the exact trace."""
-    return replace(points(), model="edm", config=EDMConfig(probes=0))
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
@@ -159,8 +151,18 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "ddpm-emoji": emoji,
     "ddpm-pictures": pictures,
     "ddpm-grid": points,
-    "edm-digits": edm_digits,
-    "edm-mnist": edm_mnist,
-    "edm-pictures": edm_pictures,
-    "edm-grid": edm_points,
+    "ddpm-tiny": tiny,
 }
+
+DEFAULTS: dict[str, str] = {
+    "digits": "diffusion-digits",
+    "mnist": "ddpm-mnist",
+    "cifar10-jpeg": "ddpm-cifar",
+    "noto-emoji": "ddpm-emoji",
+    "points:*": "ddpm-grid",
+    "*": "ddpm-pictures",
+}
+
+DEMO = "diffusion-digits"
+
+TINY = "ddpm-tiny"
