@@ -19,7 +19,7 @@ def vowels() -> Recipe:
     return Recipe(
         model="wavenet",
         config=WaveNetConfig(layers=7, channels=24, skip=48),
-        data=Data("vowels", medium="audio"),
+        data=Data("vowels", medium="audio", options=AudioOptions(length=512)),
         training=Training(steps=1_500, batch_size=8, lr=4e-3, clip=1.0, ema_half_life=1_000),
     )
 
@@ -29,7 +29,8 @@ def tiny() -> Recipe:
     base = vowels()
     return replace(
         base,
-        config=replace(base.config, layers=5, channels=12, skip=24),
+        config=replace(base.config, layers=4, channels=8, skip=16),
+        data=Data("vowels", medium="audio", options=AudioOptions(length=256)),
         training=replace(base.training, lr=1e-2, ema_half_life=100),
     )
 

@@ -168,8 +168,10 @@ def test_loss_is_the_likelihood_per_sample():
     batch = Batch.of(x, torch.tensor([0, 2]), {"length": torch.tensor([100, 40]), "start": torch.tensor([0, 0])})
     loss, logs = model.loss(batch, BatchRng(0, total=2), Progress(0, 1))
     nats = model.log_likelihood(batch, rng=SampleRng(0, range(2))).nats
-    assert loss.item() == pytest.approx(-nats.sum().item() / 140, rel=1e-5)
-    assert logs["bits_per_sample"].item() == pytest.approx(loss.item() / math.log(2), rel=1e-5)
+    assert loss.item() == pytest.approx(-nats.sum().item() / 200, rel=1e-5)
+    assert logs["bits_per_sample"].item() == pytest.approx(-nats.sum().item() / 140 / math.log(2), rel=1e-5)
+    halves = [model.loss(batch[i : i + 1], BatchRng(0, total=1), Progress(0, 1))[0] for i in range(2)]
+    assert sum(halves).item() / 2 == pytest.approx(loss.item(), rel=1e-5)  # two processes
 
 
 def test_a_crop_counts_only_what_has_its_past():
@@ -183,7 +185,7 @@ def test_a_crop_counts_only_what_has_its_past():
         model.log_likelihood(Batch.of(x[:, :, :end], torch.tensor([1])), rng=SampleRng(0, [0])).nats.item()
         for end in (100 + field, 300)
     ]
-    assert loss.item() == pytest.approx((ends[0] - ends[1]) / (200 - field), rel=1e-4)
+    assert loss.item() == pytest.approx((ends[0] - ends[1]) / 200, rel=1e-4)
     short = replace(crop, extra={"length": torch.tensor([40]), "start": torch.tensor([100])})
     assert counted(short, 1000).sum() == 20  # half of it is past enough
     padded = Batch.of(x, None, {"length": torch.tensor([7])})

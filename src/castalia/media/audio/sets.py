@@ -36,7 +36,7 @@ SETS: Mapping[str, NamedData] = {
         "the folder recordings of https://github.com/Jakobovski/free-spoken-digit-dataset can be opened by its path",
     ),
     TINY: NamedData(
-        "sung vowels a, i, u of about a tenth of a second at many pitches, 8 kHz",
+        "sung vowels a, i, u of about a twentieth of a second at many pitches, 8 kHz",
         "none needed: computed",
         (1,),
         {"train": 48, "test": 24},
@@ -47,8 +47,9 @@ SETS: Mapping[str, NamedData] = {
 
 def open_set(name: str, options: AudioOptions, split: str, like: Spec | None, progress: Progress | None) -> AudioClips:
     """Open a named set; its files' names tell the classes unless the options say otherwise."""
+    assert like is None or isinstance(like, AudioSpec)
     if name == TINY:
-        return vowels(split)
+        return vowels(split, options.samples(8000) if like is None else like.length)
     entry = SETS[name]
     path = find(name, entry, entry.files["all"][0], progress)
     if options.labels == "folders":
@@ -56,17 +57,22 @@ def open_set(name: str, options: AudioOptions, split: str, like: Spec | None, pr
     return open_audio(path, options, split=split, like=like, name=name, progress=progress)
 
 
-def vowels(split: str = "train") -> AudioClips:
-    """Sung vowels of about a tenth of a second at 8 kHz, made by a formula: a, i and u at many pitches."""
+def vowels(split: str = "train", length: int = 512) -> AudioClips:
+    """Sung vowels of about a twentieth of a second at 8 kHz, made by a formula: a, i and u at many pitches.
+
+    Args:
+        split: ``train`` or ``test``.
+        length: samples of a training crop.
+    """
     rate, rng = 8000, np.random.Generator(np.random.Philox(derive(7, split)))
     pieces, labels = [], []
     for i in range(SETS[TINY].counts[split]):
         label = i % len(VOWELS)
-        length, pitch = int(rng.integers(600, 1000)), float(rng.uniform(95, 230))
-        pieces.append(vowel(list(VOWELS.values())[label], pitch, length, rate, rng))
+        samples, pitch = int(rng.integers(360, 560)), float(rng.uniform(95, 230))
+        pieces.append(vowel(list(VOWELS.values())[label], pitch, samples, rate, rng))
         labels.append(label)
     ends = np.cumsum([len(piece) for piece in pieces])
-    spec = AudioSpec(rate, 1, 512, tuple(VOWELS))
+    spec = AudioSpec(rate, 1, length, tuple(VOWELS))
     return AudioClips(np.concatenate(pieces)[:, None], ends, spec, name=TINY, labels=np.array(labels))
 
 

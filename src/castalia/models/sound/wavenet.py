@@ -26,6 +26,7 @@ Expected: see ``recipes/wavenet.py`` and the system's page.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -66,7 +67,7 @@ PIECE = 1000
 NOTHING = 256
 """The code that stands before the first sample."""
 
-AT_ONCE = 1 << 17
+AT_ONCE = 1 << 15
 """Samples that are measured at once; bounds the memory."""
 
 LOOKED_AT = 500
@@ -197,13 +198,16 @@ class WaveNet(Generator[WaveNetConfig, AudioSpec], Density, Streaming, Exportabl
         return (Stage("train", (Objective("wavenet", self.network, self.loss),)),)
 
     def loss(self, batch: Batch, rng: Rng, progress: Progress) -> tuple[Tensor, Logs]:
-        """Nats per sample, over those that have all that they depend on (at least the second half) before them."""
+        """Nats per sample of the crops, over those that have all that they depend on (or half a crop) before them.
+
+        What does not count is divided by as well, so that several processes, with unequal shares of it, weigh all
+        samples alike; the log has the bits of a sample that counts.
+        """
         values = self.values.values(batch.x[:, 0])
         outputs = self.network(values[:, :-1], self.labels.of(batch))
         mask = counted(batch, self.config.field)
-        nats = -self.values.log_prob(outputs.transpose(1, 2)[mask].T, values[mask])
-        loss = nats.sum() / mask.sum().clamp(min=1)
-        return loss, {"bits_per_sample": loss.detach() / np.log(2)}
+        nats = -self.values.log_prob(outputs.transpose(1, 2)[mask].T, values[mask]).sum()
+        return nats / mask.numel(), {"bits_per_sample": nats.detach() / mask.sum().clamp(min=1) / math.log(2)}
 
     # what it can do
 
@@ -336,12 +340,17 @@ class WaveNet(Generator[WaveNetConfig, AudioSpec], Density, Streaming, Exportabl
     def _measured(self, values: Tensor, mask: Tensor, label: Tensor | None) -> Tensor:
         """Nats (B,), in stretches, each with all the samples that it depends on before it."""
         nats = torch.zeros(len(values), dtype=torch.float64, device=values.device)
-        step = max(1024, AT_ONCE // len(values))
-        for begin in range(0, values.shape[1], step):
-            end, context = min(begin + step, values.shape[1]), min(begin, self.config.field)
-            outputs = self.network(values[:, begin - context : end - 1], label)[:, :, context:]
-            found = self.values.log_prob(outputs, values[:, begin:end]).double()
-            nats += torch.where(mask[:, begin:end], found, 0).sum(1)
+        field, longest = self.config.field, values.shape[1]
+        step = min(max(AT_ONCE // 4, 4 * field), longest)  # so that little is computed twice
+        rows = max(1, AT_ONCE // max(step, 1))
+        for first in range(0, len(values), rows):
+            mine = slice(first, first + rows)
+            known = None if label is None else label[mine]
+            for begin in range(0, int(mask[mine].sum(1).max()), step):
+                end, context = min(begin + step, longest), min(begin, field)
+                outputs = self.network(values[mine, begin - context : end - 1], known)[:, :, context:]
+                found = self.values.log_prob(outputs, values[mine, begin:end]).double()
+                nats[mine] += torch.where(mask[mine, begin:end], found, 0).sum(1)
         return nats
 
     def export_calls(self) -> Mapping[str, tuple[nn.Module, tuple[Tensor, ...]]]:
