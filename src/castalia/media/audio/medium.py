@@ -61,7 +61,7 @@ class AudioMedium(Medium):
         return open_set(name, options, split, like, progress)
 
     def tiny(self) -> Dataset:
-        return vowels()
+        return vowels(clips=48)
 
     def read(self, text: str, spec: AudioSpec) -> Tensor:
         return typed(text)
