@@ -242,18 +242,18 @@ def test_queues_compute_what_the_network_computes(config):
 @pytest.mark.parametrize("config", SHAPES, ids=str)
 @pytest.mark.parametrize("beginning", [0, 1, 150])
 def test_streams_are_what_computing_everything_anew_gives(config, beginning):
-    model, options = made(config), WaveNetSampling(length=max(160, beginning + 60))
+    model, options = made(config), WaveNetSampling(length=120)
     given = {"prompt": sound(2, beginning)} if beginning else {}
     fast = model.sample(2, given, rng=SampleRng(3, range(2)), options=options)
     slow = model.naive(2, given, SampleRng(3, range(2)), options)
-    assert fast.x.shape == (2, 1, options.length)
+    assert fast.x.shape == (2, 1, beginning + 120)
     assert (fast.x - slow.x).abs().max() < 1e-4
     if beginning:
         torch.testing.assert_close(fast.x[..., :beginning], model.values.sound(model.values.values(given["prompt"])))
 
 
 def test_pieces_laid_together_are_the_sample():
-    model, options = made(), WaveNetSampling(length=PIECE + 300)
+    model, options = made(), WaveNetSampling(length=PIECE + 230)
     given, rng = {"prompt": sound(2, 70), "label": torch.tensor([1, 2])}, SampleRng(0, range(2))
     seen: list[Preview] = []
     whole = model.sample(2, given, rng=rng, options=options, watch=seen.append)
@@ -277,7 +277,8 @@ def test_a_sound_can_be_taken_up_again_anywhere():
     label = torch.tensor([0, 1])
     whole = model.sample(2, {"label": label}, rng=rng, options=options).x
     for cut in (3, 500, PIECE, PIECE + 100):
-        again = model.sample(2, {"label": label, "prompt": whole[..., :cut]}, rng=rng, options=options).x
+        rest = WaveNetSampling(length=PIECE + 200 - cut)
+        again = model.sample(2, {"label": label, "prompt": whole[..., :cut]}, rng=rng, options=rest).x
         assert torch.equal(again, whole)
 
 
@@ -305,12 +306,12 @@ def test_queues_are_at_least_forty_times_as_fast():
     model = build(WaveNet, config, SPEC).eval()
     rng = SampleRng(0, [0])
     given = {"prompt": sound(1, config.field), "label": torch.tensor([0])}
-    model.sample(1, given, rng=rng, options=WaveNetSampling(length=config.field + 10))
+    model.sample(1, given, rng=rng, options=WaveNetSampling(length=10))
     begun = time.process_time()
-    model.sample(1, given, rng=rng, options=WaveNetSampling(length=config.field + 1500))
+    model.sample(1, given, rng=rng, options=WaveNetSampling(length=1500))
     fast = (time.process_time() - begun) / 1500
     begun = time.process_time()
-    model.naive(1, given, rng, WaveNetSampling(length=config.field + 12))
+    model.naive(1, given, rng, WaveNetSampling(length=12))
     slow = (time.process_time() - begun) / 12
     assert slow / fast > 40
 
@@ -348,8 +349,6 @@ def test_lengths_are_samples_or_seconds():
 def test_what_cannot_be_done_is_said():
     with pytest.raises(UsageError, match="mono"):
         build(WaveNet, SMALL, AudioSpec(8000, 2, 64))
-    with pytest.raises(UsageError, match="prompt has 90 samples"):
-        made().sample(1, {"prompt": sound(1, 90)}, rng=SampleRng(0, [0]), options=WaveNetSampling(length=80))
     for wrong in ({"kernel": 1}, {"layers": 20}, {"channels": 0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             WaveNetConfig(**wrong)
@@ -395,5 +394,5 @@ def test_learns_a_tone_and_goes_on_with_it():
     bits = -model.log_likelihood(tail, rng=SampleRng(0, [0])).nats.item() / 1600 / math.log(2)
     assert bits < 0.1
     prompt = {"prompt": tail.x[..., :200]}
-    more = model.sample(1, prompt, rng=SampleRng(0, [0]), options=WaveNetSampling(length=3000, temperature=0)).x[0, 0]
+    more = model.sample(1, prompt, rng=SampleRng(0, [0]), options=WaveNetSampling(length=2800, temperature=0)).x[0, 0]
     assert pitch(more[1000:].numpy(), 8000) == pytest.approx(200, rel=0.03)

@@ -120,8 +120,8 @@ class WaveNetSampling(Sampling):
     """How to sample.
 
     Attributes:
-        length: of the sound, a prompt included: a whole number is samples, a number with a point is seconds; None is
-            the length of a training crop.
+        length: of the sound, or of what comes after a prompt: a whole number is samples, a number with a point is
+            seconds; None is the length of a training crop.
     """
 
     length: int | float | None = None
@@ -149,6 +149,7 @@ class Stream:
         options: how to sample.
         rng: one stream per example.
         done: samples that are made, a prompt included.
+        total: samples that shall be made, a prompt included.
         first: the prompt, (n, 1, T), until it has been given out.
     """
 
@@ -158,6 +159,7 @@ class Stream:
     options: WaveNetSampling
     rng: SampleRng
     done: int
+    total: int
     first: Tensor | None
 
 
@@ -218,7 +220,7 @@ class WaveNet(Generator[WaveNetConfig, AudioSpec], Density, Streaming, Exportabl
     def draw(self, n: int, given: Given, rng: SampleRng, options: WaveNetSampling, watch: Watch | None) -> Batch:
         """Sound of the length asked for, by :meth:`start` and :meth:`advance`."""
         state = self.start(n, given, rng, options)
-        total, pieces = options.samples(self.spec), []
+        total, pieces = state.total, []
         steps = (state.first is not None) + -(-total // PIECE) - state.done // PIECE
         while state.done < total or state.first is not None:
             piece, state = self.advance(state)
@@ -236,20 +238,14 @@ class WaveNet(Generator[WaveNetConfig, AudioSpec], Density, Streaming, Exportabl
 
     @torch.no_grad()
     def start(self, n: int, given: Given, rng: SampleRng, options: WaveNetSampling) -> Stream:
-        """Empty queues, or those after the prompt.
-
-        Raises:
-            UsageError: the prompt is longer than the sound that is asked for.
-        """
-        label = self._label(given, rng)
+        """Empty queues, or those after the prompt."""
+        label, total = self._label(given, rng), options.samples(self.spec)
         prompt = given.get("prompt")
         queues = Queues(pack(self.network), n, self._condition(label, n))
         nothing = np.full(n, NOTHING) if self.network.codes else np.zeros(n, np.float32)
         if prompt is None or not prompt.shape[-1]:
-            return Stream(queues, (nothing, nothing), label, options, rng, 0, None)
-        total, length = options.samples(self.spec), prompt.shape[-1]
-        if length > total:
-            raise UsageError(f"The prompt has {length} samples, and the whole shall have {total}; set length higher.")
+            return Stream(queues, (nothing, nothing), label, options, rng, 0, total, None)
+        length = prompt.shape[-1]
         values = self.values.values(prompt[:, 0])
         # everything is kept that a later step can reach, and nothing before it is computed
         recent = values[:, -(self.config.field + queues.packed.ring) :]
@@ -257,7 +253,8 @@ class WaveNet(Generator[WaveNetConfig, AudioSpec], Density, Streaming, Exportabl
             inputs, _ = self.network.states(recent, label)
         queues.fill(torch.stack([x[:, :, :-1].transpose(1, 2) for x in inputs], dim=1).float().cpu().numpy())
         last, older = values[:, -1].cpu().numpy(), values[:, -2].cpu().numpy() if length > 1 else nothing
-        return Stream(queues, (last, older), label, options, rng, length, self.values.sound(values)[:, None])
+        first = self.values.sound(values)[:, None]
+        return Stream(queues, (last, older), label, options, rng, length, length + total, first)
 
     @torch.no_grad()
     def advance(self, state: Stream) -> tuple[Tensor, Stream]:
@@ -266,13 +263,12 @@ class WaveNet(Generator[WaveNetConfig, AudioSpec], Density, Streaming, Exportabl
         Raises:
             StopIteration: the sound has the length asked for.
         """
-        total = state.options.samples(self.spec)
-        if state.first is None and state.done >= total:
+        if state.first is None and state.done >= state.total:
             raise StopIteration
         if state.first is not None:
             piece, state.first = state.first, None
             return piece, state
-        steps = min(PIECE - state.done % PIECE, total - state.done)
+        steps = min(PIECE - state.done % PIECE, state.total - state.done)
         first = state.done % PIECE
         noise = self._noise(state.rng, state.done // PIECE)[first : first + steps]
         made = (self._steps_of_one if state.queues.n == 1 else self._steps)(state, noise)
@@ -317,6 +313,7 @@ class WaveNet(Generator[WaveNetConfig, AudioSpec], Density, Streaming, Exportabl
         label, total = self._label(given, rng), options.samples(self.spec)
         empty = torch.zeros(n, 1, 0, device=self.device)
         values = self.values.values(given.get("prompt", empty)[:, 0])
+        total += values.shape[1]
         while (done := values.shape[1]) < total:
             with precision_context("float32", self.device):
                 outputs = self.network(values[:, -self.config.field :], label)[:, :, -1].cpu().numpy()
