@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from castalia.configuration import Data, Recipe, Schedule, Training
+from castalia.configuration import Data, Expected, Recipe, Schedule, Training
 from castalia.core.model import Optimizer
 from castalia.media.audio.decode import AudioOptions
 from castalia.models.sound.wavenet import WaveNetConfig
@@ -50,13 +50,19 @@ def digits() -> Recipe:
             clip=1.0,
             ema_half_life=1_000,
         ),
+        # met in half the time on one thread (4.32); a Markov chain of order 2 has 5.08
+        expected=(
+            Expected(
+                "bits_per_sample", at_most=4.5, published="none of this data; order-2 Markov chain 5.08", minutes=20
+            ),
+        ),
     )
 
 
 def digits_mixture() -> Recipe:
     """The same with a mixture of logistics over 16-bit values."""
     base = digits()
-    return replace(base, config=replace(base.config, output="mixture"))
+    return replace(base, config=replace(base.config, output="mixture"), expected=())
 
 
 def audio() -> Recipe:
