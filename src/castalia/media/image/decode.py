@@ -24,6 +24,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 MAX_FILE_BYTES = 256 << 20
 MAX_SIDE = 1 << 15
+MAX_CAPTION = 1 << 16
 # Pillow itself refuses more than this; a larger limit in the options would promise what cannot be kept.
 PILLOW_MAX_PIXELS = 178_000_000
 
@@ -33,6 +34,8 @@ _FILTERS = {
     "box": Image.Resampling.BOX,
     "nearest": Image.Resampling.NEAREST,
 }
+Folders = Literal["auto", "splits", "classes", "none"]
+
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -65,6 +68,10 @@ class ImageOptions(Config):
         stream: whether pictures stay on the disk and are decoded when they are used. ``auto``: tar shards always,
             Parquet where its pixels would take more than 2 GiB, and nothing else. ``always`` is for tar and Parquet
             only; ``never`` decodes everything once.
+        folders: what the names of folders mean. ``auto`` takes ``train``, ``test`` and their like for splits and others
+            for classes, and asks where it could be either; ``splits`` leaves out what lies beside the splits;
+            ``classes`` knows no splits; ``none`` knows neither.
+        captions: bytes of UTF-8 that are kept of each caption, as the column ``caption``; 0 leaves captions out.
     """
 
     size: int | tuple[int, int] | None = None
@@ -76,6 +83,8 @@ class ImageOptions(Config):
     max_pixels: int = 100_000_000
     on_bad_file: Literal["error", "skip"] = "error"
     stream: Literal["auto", "always", "never"] = "auto"
+    folders: Folders = "auto"
+    captions: int = 0
 
     def __post_init__(self) -> None:
         for field in ("size", "background"):
@@ -95,9 +104,12 @@ class ImageOptions(Config):
             ("filter", tuple(_FILTERS)),
             ("on_bad_file", ("error", "skip")),
             ("stream", ("auto", "always", "never")),
+            ("folders", ("auto", "splits", "classes", "none")),
         ):
             if getattr(self, field) not in known:
                 raise UsageError(f"{field} is one of {', '.join(known)}, not {getattr(self, field)!r}.")
+        if not _is_int(self.captions, 0, MAX_CAPTION):
+            raise UsageError(f"captions is 0 to {MAX_CAPTION} bytes, not {self.captions!r}.")
         if not _is_int(self.max_pixels, 1, PILLOW_MAX_PIXELS):
             raise UsageError(f"max_pixels is 1 to {PILLOW_MAX_PIXELS}, not {self.max_pixels!r}.")
 

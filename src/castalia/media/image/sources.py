@@ -22,6 +22,7 @@ from castalia.media.image.array import MEMORY_LIMIT, ImageArray, Progress, alloc
 from castalia.media.image.arrays import ArrayListing, read_npy, read_npz
 from castalia.media.image.decode import SUFFIXES, Head, ImageOptions, decode_image, fit, inspect_image
 from castalia.media.image.idx import idx_stem, is_idx_images, labels_beside, read_idx
+from castalia.media.image.layout import arrange
 from castalia.media.image.parquet import list_parquet
 from castalia.media.image.parquet_shards import ParquetShards
 from castalia.media.image.shards import ImageShards, Source, items_of
@@ -29,7 +30,6 @@ from castalia.media.image.tar import COMPRESSED, refuse_compressed
 from castalia.media.image.tree import (
     Item,
     Listing,
-    arrange,
     file_opener,
     list_folder,
     list_zip,
@@ -174,14 +174,14 @@ def _list(
         files, notes = list_folder(path)
         if any(f.name.endswith(".parquet") for f in files) and not any(_is_picture(f.name) for f in files):
             return list_parquet(path, stack, split)
-        listing = arrange(files, str(path), split)
+        listing = arrange(files, str(path), split, options.folders, notes)
         return Listing(listing.items, listing.classes, notes + listing.notes, listing.split)
     if not path.is_file():
         raise DataError(f"{path} does not exist." if not path.exists() else f"{path} is neither a file nor a folder.")
     if is_idx_images(path):
         return _list_idx([path], None, str(path))
     if suffix == ".zip":
-        return arrange(list_zip(path, stack), str(path), split)
+        return arrange(list_zip(path, stack), str(path), split, options.folders)
     if suffix == ".parquet":
         return list_parquet(path, stack, split)
     if suffix == ".npy":
