@@ -18,31 +18,12 @@ from castalia.media.image.tree import METADATA, Item, Listing
 from castalia.media.splits import SPLITS, pick_split
 
 _HOLDERS = frozenset(
-    [
-        "images",
-        "image",
-        "imgs",
-        "img",
-        "pictures",
-        "picture",
-        "photos",
-        "photo",
-        "pics",
-        "data",
-        "dataset",
-        "jpg",
-        "jpegs",
-        "jpeg",
-        "png",
-        "pngs",
-        "jpegimages",
-        "raw",
-    ]
-)
+    ("images", "image", "imgs", "img", "pictures", "picture", "pics", "photos", "photo", "data", "dataset", "raw")
+) | {"jpg", "jpeg", "jpegs", "jpegimages", "png", "pngs"}
 """Folders of these names hold pictures; they say nothing about them."""
 
 _BESIDE = frozenset(
-    ["masks", "mask", "labels", "annotations", "segmentations", "segmentationclass", "depth", "depths", "gt"]
+    ("masks", "mask", "labels", "annotations", "segmentations", "segmentationclass", "depth", "depths", "gt")
 )
 """Folders of these names hold something about the pictures in another folder."""
 
@@ -196,7 +177,7 @@ def _labels(
         own = _first(p.name, base) if splits else ""
         by_split.setdefault(own, {})[p.name] = _first(p.name, f"{base}{own}/" if splits else base)
     given: dict[str, str | int | None] = {}
-    for own, names in by_split.items():
+    for names in by_split.values():
         heads = {h for h in names.values() if h}
         plain = {h for h in heads if h.lower() in _HOLDERS}
         if folders == "auto" and heads and heads <= plain:  # a folder called images is no class

@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal, final
+from typing import BinaryIO, Literal, final
 
 import numpy as np
 import torch
@@ -313,12 +313,18 @@ def _one_size(heads: Mapping[int, Head], source: Source, where: str) -> tuple[in
 
 def items_of(source: Source) -> list[Item]:
     """The same pictures for the reader that decodes all of them into memory."""
+    known: dict[str, str] = {}  # equal captions share their memory
+
+    def opened(i: int) -> BinaryIO:
+        data = source.read(i)
+        if not data:
+            raise DataError(f"{source.name(i)}: holds no picture bytes (only a path?); embed the files.")
+        return io.BytesIO(data)
 
     def item(i: int) -> Item:
         label = None if source.labels is None else int(source.labels[i])
-        return Item(
-            source.name(i), lambda: io.BytesIO(source.read(i)), label, source.text(i) if source.captions else None
-        )
+        text = source.text(i) if source.captions else None
+        return Item(source.name(i), lambda: opened(i), label, text if text is None else known.setdefault(text, text))
 
     return [item(i) for i in range(len(source))]
 

@@ -23,7 +23,6 @@ from castalia.media.image.arrays import ArrayListing, read_npy, read_npz
 from castalia.media.image.decode import SUFFIXES, Head, ImageOptions, decode_image, fit, inspect_image
 from castalia.media.image.idx import idx_stem, is_idx_images, labels_beside, read_idx
 from castalia.media.image.layout import arrange
-from castalia.media.image.parquet import list_parquet
 from castalia.media.image.parquet_shards import ParquetShards
 from castalia.media.image.shards import ImageShards, Source, items_of
 from castalia.media.image.tar import COMPRESSED, refuse_compressed
@@ -41,6 +40,9 @@ from castalia.media.splits import SPLITS, hashed_split, pick_split
 
 # Pixels in a picture above which decoding takes longer than the Python around it.
 _WORTH_THREADS = 128 * 128
+
+TRIED = 64
+"""Pictures that are tried to find one that can be read."""
 
 LOOKED_AT = 10_000
 """Names that are looked at to see whether a folder holds pictures."""
@@ -76,8 +78,8 @@ def open_images(
         MissingExtra: Parquet without pyarrow.
     """
     path, name = Path(path), name or Path(path).name
-    shards = _shards(path, options, split, memory_limit)
-    if shards is not None and options.stream != "never":
+    shards, streamed = _shards(path, options, split, memory_limit)
+    if shards is not None and streamed:
         return ImageShards(shards, options, name=name, where=str(path))
     if shards is not None:
         return _decode(
@@ -119,8 +121,8 @@ def _is_source(name: str) -> bool:
     return name.lower().endswith((".tar", ".parquet", *COMPRESSED))
 
 
-def _shards(path: Path, options: ImageOptions, split: str | None, memory_limit: int) -> Source | None:
-    """The index of a tar, or of Parquet that is to be streamed; None for anything else."""
+def _shards(path: Path, options: ImageOptions, split: str | None, memory_limit: int) -> tuple[Source | None, bool]:
+    """The index of a tar or of Parquet, and whether it is to be streamed; None for anything else."""
     kind = ""
     if path.is_file():
         kind = path.suffix.lower()
@@ -129,14 +131,15 @@ def _shards(path: Path, options: ImageOptions, split: str | None, memory_limit: 
     elif path.is_dir():
         kind = _shard_kind(path)
     if kind == ".tar":
-        return TarShards(path, split)
-    if kind == ".parquet" and options.stream != "never":
+        return TarShards(path, split), options.stream != "never"
+    if kind == ".parquet":
         found = ParquetShards(path, split)
-        if options.stream == "always" or _pixel_bytes(found, options, path) > memory_limit:
-            return found
-    elif options.stream == "always":
+        if options.stream != "auto":
+            return found, options.stream == "always"
+        return found, _pixel_bytes(found, options, path) > memory_limit
+    if options.stream == "always":
         raise UsageError(f"{path}: only tar and Parquet shards can be streamed. Leave data.options.stream out.")
-    return None
+    return None, False
 
 
 def _shard_kind(path: Path) -> str:
@@ -157,8 +160,15 @@ def _pixel_bytes(found: ParquetShards, options: ImageOptions, path: Path) -> int
     """What all pictures would take in memory; by the first one's size where none is given."""
     height, width = options.height_width or (0, 0)
     if not height:
-        head = inspect_image(io.BytesIO(found.read(0)), f"{path}: {found.name(0)}", options)
-        height, width = head.height, head.width
+        for i in range(min(len(found), TRIED)):
+            try:
+                head = inspect_image(io.BytesIO(found.read(i)), f"{path}: {found.name(i)}", options)
+            except DataError:
+                if options.on_bad_file == "error":
+                    raise
+            else:
+                height, width = head.height, head.width
+                break
     return len(found) * (options.channels or 3) * height * width
 
 
@@ -172,8 +182,6 @@ def _list(
         if idx:
             return _list_idx(idx, split, str(path))
         files, notes = list_folder(path)
-        if any(f.name.endswith(".parquet") for f in files) and not any(_is_picture(f.name) for f in files):
-            return list_parquet(path, stack, split)
         listing = arrange(files, str(path), split, options.folders, notes)
         return Listing(listing.items, listing.classes, notes + listing.notes, listing.split)
     if not path.is_file():
@@ -182,8 +190,6 @@ def _list(
         return _list_idx([path], None, str(path))
     if suffix == ".zip":
         return arrange(list_zip(path, stack), str(path), split, options.folders)
-    if suffix == ".parquet":
-        return list_parquet(path, stack, split)
     if suffix == ".npy":
         return read_npy(path, memory_limit)
     if suffix == ".npz":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import stat
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -108,6 +109,14 @@ def walk(path: Path) -> Iterator[str]:
         folders[:] = sorted(filter(_visible, folders))
         below = Path(folder).relative_to(path)
         yield from ((below / name).as_posix() for name in sorted(filter(_visible, files)))
+
+
+def is_plain(path: Path) -> bool:
+    """Whether a path, or what it links to, is a plain file: pipes and devices might never end."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def file_opener(path: Path) -> Callable[[], BinaryIO]:
