@@ -116,6 +116,17 @@ def picture(path: Path, options: ImageOptions) -> Tensor:
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous()
 
 
+def mask(path: Path, spec: ImageSpec) -> Tensor:
+    """A black and white picture file in the shape of ``spec``: bool (1, H, W), true where it is white.
+
+    What is transparent is not white, whatever lies under it.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    return picture(path, replace(as_read(ImageOptions(), replace(spec, channels=1)), background=0)) > 127
+
+
 def energy(a: Tensor, b: Tensor) -> float:
     """2 E|a - b| - E|a - a'| - E|b - b'|: 0 where two sets are distributed alike (Szekely & Rizzo 2013)."""
     x, y = a.flatten(1).double(), b.flatten(1).double()

@@ -26,7 +26,7 @@ from castalia.core.data import Batch, Blocks, Dataset, ImageSpec, spread
 from castalia.core.errors import DataError
 from castalia.core.rng import Rng
 from castalia.media.image.array import mirror
-from castalia.media.image.decode import Head, ImageOptions, decode_image, inspect_image
+from castalia.media.image.decode import DARK, Head, ImageOptions, dark_note, decode_image, inspect_image
 from castalia.media.image.tree import Item
 
 MIXED = 1 << 14
@@ -149,6 +149,9 @@ class ImageShards(Dataset):
             channels, height, width, source.classes
         )
         self._channels: Literal[1, 3, 4] = channels
+        deep = [i for i, head in heads.items() if head.deep]
+        if deep and all(self._darkest(i) for i in deep):
+            self.notes += (dark_note(len(deep)),)
         pixels = sum(head.height * head.width for head in heads.values()) / len(heads)
         self._threads = min(_THREADS, os.cpu_count() or 1) if pixels > _WORTH_THREADS else 1
         open_ = [what for what, given in (("size", options.size), ("channels", options.channels)) if given is None]
@@ -285,6 +288,13 @@ class ImageShards(Dataset):
                     if self.options.on_bad_file == "error":
                         raise
         return found
+
+    def _darkest(self, i: int) -> bool:
+        """Whether a picture of 16 bits is nearly black."""
+        try:
+            return bool((decode_image(self.source.read(i), self._named(i), self.options, 1) <= DARK).all())
+        except DataError:
+            return True
 
     def _common_channels(self, heads: Mapping[int, Head]) -> Literal[1, 3, 4]:
         """The fewest that hold the pictures that were looked at; alpha only where any of it is transparent."""

@@ -20,7 +20,16 @@ from PIL import Image
 from castalia.core.errors import DataError, UsageError
 from castalia.media.image.array import MEMORY_LIMIT, ImageArray, Progress, allocate, fill, parallel
 from castalia.media.image.arrays import ArrayListing, read_npy, read_npz
-from castalia.media.image.decode import SUFFIXES, Head, ImageOptions, decode_image, fit, inspect_image
+from castalia.media.image.decode import (
+    DARK,
+    SUFFIXES,
+    Head,
+    ImageOptions,
+    dark_note,
+    decode_image,
+    fit,
+    inspect_image,
+)
 from castalia.media.image.idx import idx_stem, is_idx_images, labels_beside, read_idx
 from castalia.media.image.layout import arrange
 from castalia.media.image.parquet_shards import ParquetShards
@@ -356,7 +365,7 @@ def _decode(
         classes=listing.classes,
         texts=[item.text or "" for item in good] if any(item.text is not None for item in good) else (),
         files=[item.name for item in good],
-        notes=[*listing.notes, *notes, *_notes(heads, bad)],
+        notes=[*listing.notes, *notes, *_notes(heads, bad), *_dark(heads, out)],
         flip=options.flip,
     )
 
@@ -374,6 +383,14 @@ def _notes(heads: list[Head], bad: list[DataError]) -> list[str]:
     if bad:
         notes.append(f"Skipped {len(bad)} files that cannot be read: " + " ".join(str(b) for b in bad[:3]))
     return notes
+
+
+def _dark(heads: list[Head], out: np.ndarray) -> list[str]:
+    """A sentence where files of 16 bits hold numbers of 12: on a scale of 16 these are nearly black."""
+    deep = [i for i, head in enumerate(heads) if head.deep]
+    if not deep or any((out[i][:3] > DARK).any() for i in deep):
+        return []
+    return [dark_note(len(deep))]
 
 
 def _common_size(heads: list[Head], items: list[Item], where: str) -> tuple[int, int]:
