@@ -126,7 +126,7 @@ def sample(options: Namespace) -> int:
     from castalia.cli.film import Film
     from castalia.configuration import medium_of
     from castalia.core.config import to_json
-    from castalia.core.data import ImageSpec
+    from castalia.core.data import ImageSpec, LabelSpec
 
     if not options.out and not options.stream:
         raise UsageError("Say where to write with --out FOLDER.")
@@ -137,6 +137,9 @@ def sample(options: Namespace) -> int:
     mixture = api.fitted_prior(opened, model) if options.prior == "fitted" else None
     chosen = api.sampling_options(model, options.settings, options.temperature)
     given = _given(options)
+    label = model.accepts().get("label")
+    if "label" in given and isinstance(label, LabelSpec):  # the name is what is recorded
+        given["label"] = label.classes[api.class_number(given["label"], label.classes)]
     if options.previews and not isinstance(opened.spec, ImageSpec):
         raise UsageError("--previews films pictures, and this run makes none.")
     film = Film() if options.previews else None

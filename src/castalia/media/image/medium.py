@@ -16,6 +16,7 @@ from castalia.core.errors import UsageError
 from castalia.core.files import disk_error
 from castalia.core.model import Config
 from castalia.media.base import Medium, Rate
+from castalia.media.classes import match_classes
 from castalia.media.image import sets
 from castalia.media.image.decode import ImageOptions, decode_image
 from castalia.media.image.sources import is_images, open_images
@@ -45,7 +46,7 @@ class ImageMedium(Medium):
         like: Spec | None = None,
         progress: Progress | None = None,
     ) -> Dataset:
-        return open_images(path, as_read(options, like), split=split, progress=progress)
+        return match_classes(open_images(path, as_read(options, like), split=split, progress=progress), like)
 
     def named(self) -> Mapping[str, NamedData]:
         return sets.SETS
@@ -58,7 +59,7 @@ class ImageMedium(Medium):
         like: Spec | None = None,
         progress: Progress | None = None,
     ) -> Dataset:
-        return sets.open_named(name, split, as_read(options, like), progress=progress)
+        return match_classes(sets.open_named(name, split, as_read(options, like), progress=progress), like)
 
     def tiny(self) -> Dataset:
         return sets.open_named("digits", "test", ImageOptions())

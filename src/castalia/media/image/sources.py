@@ -235,10 +235,10 @@ def _list_idx(paths: Sequence[Path], split: str | None, where: str) -> ArrayList
     labels = read_idx(beside, 1)
     if len(labels) != len(pixels):
         raise DataError(f"{beside} has {len(labels)} labels for the {len(pixels)} pictures of {path.name}.")
-    # The other splits are asked too, so that all of them have the same classes.
-    others = [read_idx(b, 1).max() for p in paths if p != path and (b := labels_beside(p)) is not None]
-    classes = tuple(str(i) for i in range(int(max([labels.max(), *others])) + 1))
-    return ArrayListing(pixels, labels.astype(np.int64), classes, notes, chosen)
+    # The other splits are asked too, so that all of them have the same classes: those that occur.
+    others = [read_idx(b, 1) for p in paths if p != path and (b := labels_beside(p)) is not None]
+    values = np.unique(np.concatenate([labels, *others]))
+    return ArrayListing(pixels, np.searchsorted(values, labels), tuple(map(str, values.tolist())), notes, chosen)
 
 
 def from_pixels(
