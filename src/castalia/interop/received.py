@@ -23,7 +23,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from castalia.catalogue import entry
 from castalia.core import assets
 from castalia.core.errors import RunError
-from castalia.core.files import SEAL, disk_error, read_json
+from castalia.core.files import SEAL, disk_error, open_plain, read_bounded, read_json
 from castalia.core.model import Model
 from castalia.runs import Run, open_run
 
@@ -54,8 +54,8 @@ def read_sums(folder: Path) -> dict[str, str]:
     path = folder / SUMS
     regular_size(path)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_bounded(path, LIMITS[SUMS]).decode("utf-8").splitlines()
+    except UnicodeDecodeError as error:
         raise RunError(f"{path} cannot be read as text ({error}).") from error
     sums: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
@@ -103,8 +103,10 @@ def copy_verified(source: Path, target: Path, digest: str) -> None:
     size, hasher = regular_size(source), hashlib.sha256()
     try:
         # O_NOFOLLOW (where the system has it): the name may have become a link since it was looked at
-        flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0)
+        flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
         with open(os.open(source, flags), "rb") as reader, open(target, "xb") as writer:
+            if not stat.S_ISREG(os.fstat(reader.fileno()).st_mode):
+                raise RunError(f"{source} is not a plain file.")
             while block := reader.read(1 << 20):
                 size -= len(block)
                 if size < 0:
@@ -162,7 +164,7 @@ def check_weights_header(path: Path, run: Run) -> None:
         RunError: the header is damaged, or a name, shape or size differs; the text gives the first.
     """
     size = regular_size(path)
-    with open(path, "rb") as file:
+    with open_plain(path) as file:
         start = file.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else -1
         if not 0 <= length <= min(size - 8, HEADER_LIMIT):

@@ -377,7 +377,11 @@ def _state(found: checkpoints.Checkpoint | None) -> State:
 
 def _passed_over(run: Run, found: checkpoints.Checkpoint | None) -> list[str]:
     """A sentence where damaged checkpoints newer than the one used were found."""
-    newer = [p.name for p in checkpoints.damaged(run.checkpoints) if found is not None and p.name > found.path.name]
+    newer = [
+        p.name
+        for p in checkpoints.damaged(run.checkpoints)
+        if found is not None and checkpoints.step_of(p) > found.step
+    ]
     return [f"damaged and passed over: {', '.join(newer)}"] if newer else []
 
 

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from castalia.core.data import Batch, Blocks, Dataset, ImageSpec, spread
 from castalia.core.errors import DataError
+from castalia.core.files import open_plain
 from castalia.core.rng import Rng
 from castalia.media.image.array import mirror
 from castalia.media.image.decode import DARK, Head, ImageOptions, dark_note, decode_image, inspect_image
@@ -402,8 +403,9 @@ class _Handle:
     """An open file that closes when nobody holds it any more."""
 
     def __init__(self, path: Path) -> None:
-        self.number = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        self._file = open_plain(path)
+        self.number = self._file.fileno()
 
     def __del__(self) -> None:
-        if hasattr(self, "number"):
-            os.close(self.number)
+        if hasattr(self, "_file"):
+            self._file.close()

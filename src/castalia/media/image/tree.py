@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from castalia.core.errors import DataError
+from castalia.core.files import open_plain
 from castalia.media.image.decode import MAX_FILE_BYTES
 
 METADATA = ("metadata.jsonl", "metadata.csv", "dataset.json")
@@ -124,7 +125,7 @@ def file_opener(path: Path) -> Callable[[], BinaryIO]:
 
     def opener() -> BinaryIO:
         try:
-            return open(path, "rb")
+            return open_plain(path)
         except OSError as error:
             raise DataError(f"{path}: cannot be opened ({error.strerror}).") from error
 

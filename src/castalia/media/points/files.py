@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from array import array
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ from typing import TextIO
 import numpy as np
 
 from castalia.core.errors import DataError
+from castalia.core.files import open_plain
 from castalia.media.points.array import PointsArray
 from castalia.media.splits import hashed_split
 
@@ -117,7 +119,7 @@ def read_table(path: Path) -> Table:
     try:
         if path.stat().st_size > MAX_TABLE_BYTES:
             raise DataError(f"{path}: larger than {MAX_TABLE_BYTES >> 30} GiB; save it as a float32 .npy array.")
-        with open(path, encoding="utf-8-sig", newline="") as file:
+        with io.TextIOWrapper(open_plain(path), encoding="utf-8-sig", newline="") as file:
             return _read(_Lines(file, path), path)
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text.") from error
