@@ -272,6 +272,15 @@ def create(path: Path, recipe: Recipe, spec: Spec, fingerprint: str, completed: 
     return Run(path, recipe, spec, fingerprint, completed)
 
 
+def discard(path: Path, kept: bool) -> None:
+    """Remove a run that was just created and never began; with ``kept`` its folder, which was there before, stays."""
+    for entry_ in list(path.iterdir()) if kept and path.is_dir() else [path]:
+        if entry_.is_dir() and not entry_.is_symlink():
+            shutil.rmtree(entry_, ignore_errors=True)
+        else:
+            remove(entry_)
+
+
 def open_run(path: Path) -> Run:
     """Read a run folder.
 

@@ -75,13 +75,15 @@ def read_bounded(file: BinaryIO, name: str, limit: int = MAX_FILE_BYTES) -> byte
 
 def list_folder(path: Path) -> tuple[list[Item], list[str]]:
     """List every visible regular file below a folder, and notes."""
-    items, links, odd = [], [], []
+    items, links, odd, runs = [], [], [], []
 
     def fail(error: OSError) -> None:
         raise DataError(f"{error.filename} cannot be listed: {error.strerror}.") from error
 
     for folder, folders, files in os.walk(path, onerror=fail):
         folders[:] = sorted(name for name in folders if _visible(name))
+        runs += [os.path.relpath(os.path.join(folder, name), path) for name in folders if is_run(Path(folder, name))]
+        folders[:] = [name for name in folders if not is_run(Path(folder, name))]
         links += [name for name in folders if os.path.islink(os.path.join(folder, name))]
         for name in filter(_visible, files):
             full = Path(folder, name)
@@ -91,9 +93,21 @@ def list_folder(path: Path) -> tuple[list[Item], list[str]]:
             else:
                 odd.append(full.relative_to(path).as_posix())
     notes = [f"Links to folders are not followed: {', '.join(sorted(links)[:3])}."] if links else []
+    if runs:
+        notes.append(f"Runs are not read as data: {', '.join(map(brief, sorted(runs)[:3]))}.")
     if odd:
         notes.append(f"{len(odd)} entries are no files (broken links, pipes): {', '.join(sorted(odd)[:3])}.")
     return sorted(items, key=lambda item: item.name), notes
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is a run of Castalia's, whose pictures are no data."""
+    try:
+        return (folder / "config.json").is_file() and any(
+            (folder / name).exists() for name in ("plan.json", "model.safetensors", "checkpoints")
+        )
+    except OSError:
+        return False
 
 
 def walk(path: Path) -> Iterator[str]:
@@ -107,7 +121,7 @@ def walk(path: Path) -> Iterator[str]:
         raise DataError(f"{error.filename} cannot be listed: {error.strerror}.") from error
 
     for folder, folders, files in os.walk(path, onerror=fail):
-        folders[:] = sorted(filter(_visible, folders))
+        folders[:] = sorted(name for name in folders if _visible(name) and not is_run(Path(folder, name)))
         below = Path(folder).relative_to(path)
         yield from ((below / name).as_posix() for name in sorted(filter(_visible, files)))
 
