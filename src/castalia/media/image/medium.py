@@ -11,11 +11,12 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from castalia.core.data import Batch, Dataset, ImageSpec, Spec
+from castalia.core.data import Batch, Dataset, ImageSpec, Spec, TextSpec
 from castalia.core.errors import UsageError
 from castalia.core.files import disk_error
 from castalia.core.model import Config
 from castalia.media.base import Medium, Rate
+from castalia.media.captions import CAPTION
 from castalia.media.classes import match_classes
 from castalia.media.image import sets
 from castalia.media.image.decode import ImageOptions, decode_image
@@ -102,7 +103,9 @@ def as_read(options: ImageOptions, like: Spec | None) -> ImageOptions:
         return options
     if not isinstance(like, ImageSpec):
         raise UsageError("Pictures were asked for in the shape of something that is no picture.")
-    return replace(options, size=(like.height, like.width), channels=like.channels, flip=False)
+    kept = dict(like.columns).get(CAPTION)
+    captions = kept.length if isinstance(kept, TextSpec) else 0
+    return replace(options, size=(like.height, like.width), channels=like.channels, flip=False, captions=captions)
 
 
 def picture(path: Path, options: ImageOptions) -> Tensor:

@@ -26,6 +26,7 @@ from castalia.core.data import Batch, Blocks, Dataset, ImageSpec, spread
 from castalia.core.errors import DataError
 from castalia.core.files import open_plain
 from castalia.core.rng import Rng
+from castalia.media.captions import CAPTION, caption_bytes, caption_columns
 from castalia.media.image.array import mirror
 from castalia.media.image.decode import DARK, Head, ImageOptions, dark_note, decode_image, inspect_image
 from castalia.media.image.tree import Item
@@ -146,8 +147,9 @@ class ImageShards(Dataset):
         height, width = options.height_width or _one_size(heads, source, where)
         channels: Literal[1, 3, 4] = options.channels or self._common_channels(heads)
         # Narrower than the base class says, and never set again.
+        self.captions = options.captions if source.captions else 0
         self.spec: ImageSpec = ImageSpec(  # pyright: ignore[reportIncompatibleVariableOverride]
-            channels, height, width, source.classes
+            channels, height, width, source.classes, columns=caption_columns(self.captions)
         )
         self._channels: Literal[1, 3, 4] = channels
         deep = [i for i, head in heads.items() if head.deep]
@@ -195,7 +197,9 @@ class ImageShards(Dataset):
         if self.options.flip and rng is not None:
             x = mirror(x, rng)
         label = None if self.labels is None else self.labels.index_select(0, torch.from_numpy(used)).long()
-        return Batch(x, index, label)
+        if not self.captions:
+            return Batch(x, index, label)
+        return Batch(x, index, label, {CAPTION: caption_bytes(self.texts, used.tolist(), self.captions)})
 
     def expect(self, ids: np.ndarray, threads: int) -> None:
         """Read and decode ``ids`` beside the caller; the next :meth:`batch` takes them if it is of the same."""

@@ -367,6 +367,7 @@ def _decode(
         files=[item.name for item in good],
         notes=[*listing.notes, *notes, *_notes(heads, bad), *_dark(heads, out)],
         flip=options.flip,
+        captions=options.captions,
     )
 
 
