@@ -178,6 +178,8 @@ def _pictures(opened: Run, paths: Sequence[str]) -> Tensor:
 
 def _read(opened: Run, path: str, spec: Any) -> Tensor:
     """One picture file in the shape of ``spec``, ``uint8`` (1, C, H, W)."""
+    if not Path(path).is_file():
+        raise UsageError(f"{path} cannot be read: there is no such file.")
     return picture(Path(path), as_read(opened.recipe.data.options, spec))[None]
 
 
