@@ -19,7 +19,7 @@ import torch
 
 from castalia import api, recipes
 from castalia.catalogue import CATALOGUE, Entry, entry
-from castalia.core.data import Dataset
+from castalia.core.data import Batch, Dataset, Spec, TextSpec
 from castalia.core.model import Density, Generator, Model
 from castalia.core.rng import SampleRng
 from castalia.core.threads import use_free_threads
@@ -27,6 +27,7 @@ from castalia.demo import pictures
 from castalia.evaluation.report import Page
 from castalia.media.image.write import png_bytes
 from castalia.media.rooms import medium_of
+from castalia.media.text.medium import TextMedium
 from castalia.training.loop import train
 
 SIDE = ("frechet", "precision", "recall", "coverage", "modes", "condition_accuracy", "memorisation", "sampling_speed")
@@ -111,14 +112,14 @@ def _system(page: Page, system: Entry, out: Path, minutes: float) -> dict[str, A
     )
     some = data.batch(np.arange(min(32, medium.shown, len(data))))
     columns = 16 if medium.name == "image" else None
-    page.png(png_bytes(medium.picture(some, run.spec, columns)), "Examples of the data")
+    _put(page, some, run.spec, columns, "Examples of the data")
     per_sample, drawn = 0.0, 0
     if isinstance(model, Generator):
         drawn = min(64, medium.shown)
         begun = time.monotonic()
         samples = api.sample(run, drawn, seed=1)
         per_sample = (time.monotonic() - begun) / drawn
-        page.png(png_bytes(medium.picture(samples, run.spec, columns)), "Samples: new, made by nobody")
+        _put(page, samples, run.spec, columns, "Samples: new, made by nobody")
         page.code(f"castalia sample runs/{system.name} -n {drawn} --seed 1 --out out/")
         medium.write(samples, run.spec, out / "samples" / system.name)
         if medium.name == "image":
@@ -129,6 +130,16 @@ def _system(page: Page, system: Entry, out: Path, minutes: float) -> dict[str, A
     page.metrics({system.name: metrics})
     page.code(f"castalia evaluate runs/{system.name} --baselines --drawn {DRAWN}")
     return metrics
+
+
+def _put(page: Page, batch: Batch, spec: Spec, columns: int | None, caption: str) -> None:
+    """Examples on a page: texts to read, and pictures of everything else."""
+    if isinstance(spec, TextSpec):
+        page.text(f"{caption}:")
+        for text in TextMedium().texts(batch, spec):
+            page.code(text)
+        return
+    page.png(png_bytes(medium_of(spec).picture(batch, spec, columns)), caption)
 
 
 def _measure(run: Any, model: Model, held_out: Dataset, left: float, per_sample: float) -> dict[str, Any]:
