@@ -24,13 +24,13 @@ from castalia.core.data import Batch, Dataset, ImageSpec
 from castalia.core.errors import UsageError
 from castalia.core.model import Generator, Sampling
 from castalia.core.precision import Precision
-from castalia.evaluation.distances import frechet
+from castalia.estimators.distances import frechet
+from castalia.estimators.metric import subset
+from castalia.estimators.progress import Show
 from castalia.evaluation.drawn import Measured
 from castalia.evaluation.evaluate import check_fits, hardware
 from castalia.evaluation.feature_network import feature_space
 from castalia.evaluation.features import FeatureSpace, see_all, see_data
-from castalia.evaluation.metric import subset
-from castalia.evaluation.progress import Show
 from castalia.evaluation.report import Page
 from castalia.media.image.write import png_bytes
 from castalia.runs import Run

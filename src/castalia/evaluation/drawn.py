@@ -29,12 +29,13 @@ from castalia.core.errors import NonFiniteError, UsageError
 from castalia.core.model import Generator, Sampling
 from castalia.core.precision import Precision, precision_context
 from castalia.core.rng import SampleRng
-from castalia.evaluation import memorisation, pictures
+from castalia.estimators import memorisation
+from castalia.estimators.memorisation import Nearest
+from castalia.estimators.metric import Metric, generator, mean_metric
+from castalia.estimators.progress import Show, Ticker
+from castalia.evaluation import pictures
 from castalia.evaluation.feature_network import feature_space
 from castalia.evaluation.features import Coordinates, FeatureSpace, Seen, see_all, see_data
-from castalia.evaluation.memorisation import Nearest
-from castalia.evaluation.metric import Metric, generator, mean_metric
-from castalia.evaluation.progress import Show, Ticker
 from castalia.evaluation.reference import Comparison, mode_counter
 
 NAMES = frozenset((

@@ -16,12 +16,12 @@ from castalia.core.errors import RunError, UsageError
 from castalia.core.files import write_sealed
 from castalia.core.model import Density, Generator, Inference, Sampling
 from castalia.core.precision import Precision
+from castalia.estimators.metric import Metric, subset
+from castalia.estimators.progress import Show
 from castalia.evaluation import baselines as trivial
 from castalia.evaluation import likelihood, pictures
 from castalia.evaluation.drawn import Measured, is_of_samples, measure_samples
 from castalia.evaluation.features import FeatureSpace
-from castalia.evaluation.metric import Metric, subset
-from castalia.evaluation.progress import Show
 from castalia.runs import Run
 from castalia.version import __version__
 
