@@ -10,6 +10,7 @@ feature_network.py   the small network of a data set, trained once and kept
 user_features.py     an ONNX network of the user's own
 reference.py    all of these for one set of examples against held-out ones
 drawn.py        a model's samples beside real examples and trivial ones
+measures.py     which measures the samples of a medium get
 evaluate.py     what a run's capabilities allow, measured and recorded
 report.py       self-contained HTML pages
 """
