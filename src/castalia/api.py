@@ -290,6 +290,26 @@ def sampling_options(
     )
 
 
+def wishes(texts: Sequence[str], short: Mapping[str, str | None]) -> dict[str, str]:
+    """What ``name=value`` texts ask for, and what has an option of its own (``--label``, ``--prompt``).
+
+    Raises:
+        UsageError: a text has no name, or the same thing is asked for twice.
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"--given {text}: write it as name=value, for example --given caption='red heart'.")
+        found[name] = value
+    for name, value in short.items():
+        if value is not None:
+            if name in found:
+                raise UsageError(f"--{name} and --given {name}= ask for the same thing.")
+            found[name] = value
+    return found
+
+
 def given_of(model: Generator, wishes: Mapping[str, Wish], n: int) -> dict[str, Tensor]:
     """What a person wishes for ``n`` examples as tensors on the model's device.
 
