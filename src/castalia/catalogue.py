@@ -107,6 +107,22 @@ CATALOGUE: dict[str, Entry] = {
             paper="Karras et al. 2022 (arXiv:2206.00364); likelihood: Song et al. 2021 (arXiv:2011.13456)",
             capabilities=("Generator", "Density", "Latents", "Refinement", "Exportable"),
         ),
+        Entry(
+            "gpt2",
+            "GPT-2",
+            "sequence.gpt2:GPT2",
+            media=("text",),
+            paper="Radford et al. 2019, Language Models are Unsupervised Multitask Learners",
+            capabilities=("Generator", "Density", "Streaming", "Exportable"),
+        ),
+        Entry(
+            "lstm",
+            "LSTM language model",
+            "sequence.lstm:LSTM",
+            media=("text",),
+            paper="Hochreiter & Schmidhuber 1997; Zaremba, Sutskever & Vinyals 2014 (arXiv:1409.2329)",
+            capabilities=("Generator", "Density", "Streaming"),
+        ),
     )
 }
 

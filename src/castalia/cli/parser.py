@@ -217,9 +217,10 @@ def make_parser() -> Parser:
     p.add_argument("source", help="an exported folder, one of diffusers, or hf://owner/name@revision")
     p.add_argument("--out", type=_path, required=True, help="run folder to make")
 
-    p = verb("demo", "Train every system on built-in data and write a page to look at.")
+    p = verb("demo", "Train systems on built-in data and write a page to look at: one of each family, or those named.")
+    p.add_argument("names", nargs="*", metavar="NAME", help="systems to show; see: castalia models")
     p.add_argument("--out", default="demo", help="folder (demo)")
-    p.add_argument("--minutes", type=_number, default=4.0, help="for all systems together")
+    p.add_argument("--minutes", type=_number, default=5.0, help="for all systems together (5)")
 
     p = verb("doctor", "Check this installation.")
     json_option(p)

@@ -338,12 +338,12 @@ def import_(options: Namespace) -> int:
 
 
 def demo(options: Namespace) -> int:
-    """Train everything on built-in data and write a page."""
+    """Train systems on built-in data and write a page."""
     from castalia.demo import demo as run_demo
 
     if options.minutes <= 0:
         raise UsageError("--minutes must be positive.")
-    print(f"Open {run_demo(Path(options.out), options.minutes).resolve().as_uri()}")
+    print(f"Open {run_demo(Path(options.out), options.minutes, options.names).resolve().as_uri()}")
     return 0
 
 

@@ -95,24 +95,29 @@ class Optimizer:
     """How an objective's parameters move. ``None`` fields are taken from the recipe's training section.
 
     Attributes:
-        name: ``adamw`` (decoupled decay), ``adam`` (L2 inside the gradient), ``adamax``, ``rmsprop`` or ``sgd``.
+        name: ``adamw`` (decoupled decay), ``adam`` (L2 inside the gradient), ``adamax``, ``rmsprop``, ``sgd``, or
+            ``muon`` (matrices of hidden layers by orthogonal updates, everything else by ``adamw``).
         lr: peak learning rate.
         betas: decay rates of the moments (momentum is ``betas[0]`` for rmsprop and sgd).
         eps: added to the denominator.
         weight_decay: strength of the decay; vectors and scalars are never decayed.
+        others: ``muon``: learning rate of what is no matrix of a hidden layer, relative to that of those.
     """
 
-    name: Literal["adamw", "adam", "adamax", "rmsprop", "sgd"] = "adamw"
+    name: Literal["adamw", "adam", "adamax", "rmsprop", "sgd", "muon"] = "adamw"
     lr: float | None = None
     betas: tuple[float, float] = (0.9, 0.99)
     eps: float = 1e-8
     weight_decay: float = 0.0
+    others: float = 0.5
 
     def __post_init__(self) -> None:
         if self.lr is not None and self.lr <= 0:
             raise ValueError("lr must be positive")
         if not all(0 <= beta < 1 for beta in self.betas) or self.eps < 0 or self.weight_decay < 0:
             raise ValueError("betas lie in [0, 1); eps and weight_decay must not be negative")
+        if self.others <= 0:
+            raise ValueError("others must be positive")
 
 
 @dataclass(frozen=True)

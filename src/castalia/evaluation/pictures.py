@@ -107,34 +107,44 @@ def _nearest(x: Tensor, train: Dataset, k: int) -> tuple[Tensor, Tensor]:
 
 
 def sampling_speed(
-    model: Generator, *, n: int = 256, batch: int = 64, seed: int = 0, precision: Precision = "float32"
+    model: Generator,
+    *,
+    n: int = 256,
+    batch: int = 64,
+    seconds: float = 3.0,
+    seed: int = 0,
+    precision: Precision = "float32",
 ) -> Metric:
-    """Samples per second of wall-clock time, measured on ``n`` samples in batches after one batch of warm-up.
+    """Samples per second of wall-clock time, in batches, after what warms up.
 
     Args:
         model: what samples.
-        n: samples timed, rounded up to whole batches.
-        batch: samples drawn at once.
+        n: samples timed at most, rounded up to whole batches.
+        batch: samples drawn at once at most; fewer where so many take longer than a second.
+        seconds: no batch is begun after this time.
         seed: of the samples.
         precision: of the networks.
     """
-    batches = math.ceil(n / batch)
 
-    def draw(number: int) -> None:
-        rng = SampleRng(seed, range(number * batch, (number + 1) * batch), model.device)
+    def draw(first: int, rows: int) -> float:
+        rng = SampleRng(seed, range(first, first + rows), model.device)
+        wait(model.device)
+        started = time.perf_counter()
         with torch.no_grad(), precision_context(precision, model.device):
-            model.sample(batch, rng=rng)
+            model.sample(rows, rng=rng)
+        wait(model.device)
+        return max(time.perf_counter() - started, 1e-9)
 
-    draw(batches)
-    wait(model.device)
-    started = time.perf_counter()
-    for number in range(batches):
-        draw(number)
-    wait(model.device)
-    seconds = max(time.perf_counter() - started, 1e-9)
+    rows = 1
+    while draw(n, rows) * 2 < 1 and rows < batch:
+        rows = min(2 * rows, batch)
+    times: list[float] = []
+    while not times or (sum(times) < seconds and len(times) * rows < n):
+        times.append(draw(len(times) * rows, rows))
+    total, spent = len(times) * rows, sum(times)
     where = f"{model.device.type}, {torch.get_num_threads()} threads, {precision}"
-    detail = f"batches of {batch} on {where}, {seconds:.3g} s in all"
-    return Metric(batches * batch / seconds, "samples/s", "wall-clock", batches * batch, seed, None, detail)
+    detail = f"batches of {rows} on {where}, {spent:.3g} s in all"
+    return Metric(total / spent, "samples/s", "wall-clock", total, seed, None, detail)
 
 
 def wait(device: torch.device) -> None:

@@ -5,6 +5,7 @@ likelihoods.py   Bernoulli, Gaussian and logistic-mixture likelihoods of 8-bit p
 labels.py        class labels: their shares, the null class
 unet.py          the U-Net of diffusion, from the five below
 attention.py     self-attention over the places of a picture
+causal.py        self-attention that looks back, with a cache, and the block of a transformer around it
 convolutions.py  3x3 and 1x1 convolutions, and enlarging with one, called in the fastest way
 winograd.py      3x3 convolutions with a quarter of the multiplications
 embeddings.py    sinusoidal and Fourier features of times

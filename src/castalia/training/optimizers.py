@@ -11,14 +11,17 @@ from torch import Tensor, nn
 from castalia.configuration import Schedule, Training
 from castalia.core.errors import RunError
 from castalia.core.model import Optimizer
+from castalia.training.muon import Muon, hidden_matrices
 from castalia.training.sharding import place
 
 SHORTEST = 5
 """A warm-up takes no more than one of this many parts of a stage."""
 
 
-def make(parameters: Sequence[nn.Parameter], settings: Optimizer, training: Training) -> torch.optim.Optimizer:
-    """Build an optimizer over some parameters; vectors and scalars are not decayed."""
+def make(
+    parameters: Sequence[nn.Parameter], settings: Optimizer, training: Training, module: nn.Module
+) -> torch.optim.Optimizer:
+    """Build an optimizer over some parameters of a module; vectors and scalars are not decayed."""
     lr = settings.lr or training.lr
     groups = [{"params": list(parameters), "weight_decay": 0.0}]
     if settings.weight_decay:
@@ -31,6 +34,15 @@ def make(parameters: Sequence[nn.Parameter], settings: Optimizer, training: Trai
         groups = [g for g in groups if g["params"]]
     if settings.name == "adamw":
         made = torch.optim.AdamW(groups, lr, settings.betas, settings.eps, fused=True)
+    elif settings.name == "muon":
+        hidden = {id(p) for p in hidden_matrices(module)}
+        matrices = [p for p in parameters if id(p) in hidden]
+        rest = [p for p in parameters if id(p) not in hidden]
+        groups = [
+            {"params": matrices, "muon": True, "weight_decay": settings.weight_decay},
+            {"params": rest, "lr": lr * settings.others, "weight_decay": 0.0},
+        ]
+        made = Muon([g for g in groups if g["params"]], lr, settings.betas, settings.eps)
     elif settings.name == "adam":
         made = torch.optim.Adam(groups, lr, settings.betas, settings.eps, fused=True)
     elif settings.name == "adamax":
@@ -40,7 +52,7 @@ def make(parameters: Sequence[nn.Parameter], settings: Optimizer, training: Trai
     else:
         made = torch.optim.SGD(groups, lr, momentum=settings.betas[0])
     for group in made.param_groups:
-        group["peak_lr"] = lr
+        group["peak_lr"] = group["lr"]
     return made
 
 

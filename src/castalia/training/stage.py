@@ -115,7 +115,7 @@ class ActiveStage:
                 settings = objective.optimizer or training.optimizer
                 key = (id(objective.module), settings)
                 if key not in shared:
-                    shared[key] = objective.name, optimizers.make(mine, settings, training)
+                    shared[key] = objective.name, optimizers.make(mine, settings, training, objective.module)
                 part.optimizer_name, part.optimizer = shared[key]
             self.parts.append(part)
             draw += objective.repeat

@@ -1,0 +1,177 @@
+"""The demo: systems of the catalogue on built-in data, and one page to look at.
+
+Without names it is a tour of one system of each family; with names it shows these. The time is shared by the systems,
+and what measuring may cost follows from what is left of a system's share. What a system shows follows from its medium
+and its capabilities.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from castalia import api, recipes
+from castalia.catalogue import CATALOGUE, Entry, entry
+from castalia.core.data import Dataset
+from castalia.core.model import Density, Generator, Model
+from castalia.core.rng import SampleRng
+from castalia.core.threads import use_free_threads
+from castalia.demo import pictures
+from castalia.evaluation.report import Page
+from castalia.media.image.write import png_bytes
+from castalia.media.rooms import medium_of
+from castalia.training.loop import train
+
+SIDE = ("frechet", "precision", "recall", "coverage", "modes", "condition_accuracy", "memorisation", "sampling_speed")
+"""What systems of pictures are compared in at the end of the page."""
+
+TRAINING_SHARE = 0.6
+"""Share of a system's time that trains; the rest measures and draws."""
+
+DRAWN = 500
+"""Samples that are measured where there is time for them."""
+
+EXAMPLES = 500
+"""Held-out examples whose likelihood is measured where there is time for them."""
+
+
+def demo(out: Path, minutes: float = 5.0, names: Sequence[str] = ()) -> Path:
+    """Train systems and write ``out/index.html``.
+
+    Args:
+        out: folder of the page and of the runs; runs of an earlier demo in it are replaced.
+        minutes: for all systems together.
+        names: which systems; none: the first of each family.
+
+    Returns:
+        The page.
+
+    Raises:
+        UsageError: there is no such system.
+    """
+    shown = [entry(name) for name in names] or tour()
+    page = Page("Castalia: what it makes")
+    page.text(
+        "Everything on this page was made a moment ago on this computer, by the commands shown, from data that come "
+        "with the program or with its libraries. Nothing was downloaded."
+    )
+    if not names:
+        page.text(f"One system of each family; `castalia demo NAME` shows any of: {', '.join(CATALOGUE)}.")
+    ends = time.monotonic() + 60 * minutes
+    measured = {}
+    for number, one in enumerate(shown):  # what one system leaves of its time is for those after it
+        share = max(0.3 * minutes / len(shown), (ends - time.monotonic()) / 60 / (len(shown) - number))
+        measured[one.name] = _system(page, one, out, share)
+    alike = {name: found for name, found in measured.items() if CATALOGUE[name].media[0] == "image"}
+    if len(alike) > 1:
+        page.heading("Side by side")
+        page.metrics({name: {k: m for k, m in found.items() if k.startswith(SIDE)} for name, found in alike.items()})
+        page.code("castalia compare " + " ".join(f"runs/{name}" for name in alike) + " --out report.html")
+    page.heading("What the numbers mean")
+    for word, meaning in MEANINGS.items():
+        page.text(f"{word}: {meaning}")
+    page.heading("Now your own data")
+    page.code(NEXT)
+    page.write(out / "index.html")
+    return out / "index.html"
+
+
+def tour() -> list[Entry]:
+    """The first system of each family."""
+    first: dict[str, Entry] = {}
+    for one in CATALOGUE.values():
+        first.setdefault(one.family, one)
+    return list(first.values())
+
+
+def _system(page: Page, system: Entry, out: Path, minutes: float) -> dict[str, Any]:
+    """Train one system, show and measure what it can do, and return the measurements."""
+    started, name = time.monotonic(), recipes.of(system.name).demo
+    recipe = recipes.recipe(name)
+    recipe = replace(recipe, training=replace(recipe.training, minutes=minutes * TRAINING_SHARE, log_every=20))
+    data = api.training_data(recipe)
+    use_free_threads()  # other programs may have come since the last system
+    run = train(recipe, data, _fresh(out, system.name))
+    use_free_threads()
+    trained = time.monotonic() - started
+    held_out = api.open_data(recipe.data.source, split="test", like=run)
+    model, medium = run.model()[0], medium_of(run.spec)
+
+    page.heading(system.title)
+    page.text(f"{system.paper}. Trained for {trained:.0f} seconds on {len(data):,} examples.")
+    page.code(
+        f"castalia train {system.name} --recipe {name} --minutes {recipe.training.minutes:.2g} --out runs/{system.name}"
+    )
+    some = data.batch(np.arange(min(32, medium.shown, len(data))))
+    columns = 16 if medium.name == "image" else None
+    page.png(png_bytes(medium.picture(some, run.spec, columns)), "Examples of the data")
+    per_sample, drawn = 0.0, 0
+    if isinstance(model, Generator):
+        drawn = min(64, medium.shown)
+        begun = time.monotonic()
+        samples = api.sample(run, drawn, seed=1)
+        per_sample = (time.monotonic() - begun) / drawn
+        page.png(png_bytes(medium.picture(samples, run.spec, columns)), "Samples: new, made by nobody")
+        page.code(f"castalia sample runs/{system.name} -n {drawn} --seed 1 --out out/")
+        medium.write(samples, run.spec, out / "samples" / system.name)
+        if medium.name == "image":
+            pictures.show(page, model, data, held_out, system.name)
+    page.curve(run.losses(), "step", "loss")
+    left = max(2.0, 60 * minutes - (time.monotonic() - started))
+    metrics = _measure(run, model, held_out, left, per_sample)
+    page.metrics({system.name: metrics})
+    page.code(f"castalia evaluate runs/{system.name} --baselines --drawn {DRAWN}")
+    return metrics
+
+
+def _measure(run: Any, model: Model, held_out: Dataset, left: float, per_sample: float) -> dict[str, Any]:
+    """Measure within ``left`` seconds: as many examples and samples as there is time for, up to what says enough."""
+    limit = None
+    if isinstance(model, Density):
+        few = held_out.batch(np.arange(min(8, len(held_out)))).to(model.device)
+        begun = time.monotonic()
+        with torch.no_grad():
+            model.log_likelihood(few, rng=SampleRng(0, range(len(few)), model.device), samples=100)
+        each = (time.monotonic() - begun) / len(few)
+        limit = int(np.clip(0.4 * left / max(each, 1e-6), 10, EXAMPLES))
+    drawn = 0
+    if run.spec and medium_of(run.spec).name in ("image", "points") and isinstance(model, Generator):
+        drawn = int(np.clip(0.3 * left / max(per_sample, 1e-6), 50, DRAWN))
+        drawn = min(drawn, len(held_out))
+    options: dict[str, Any] = {"samples": 100, "limit": limit, "drawn": drawn}
+    simple = drawn > 0 and isinstance(model, Density) and medium_of(run.spec).name == "image"
+    return api.evaluate(run, baselines=simple, **options)["metrics"]
+
+
+def _fresh(out: Path, name: str) -> Path:
+    """An empty run folder; a run left by an earlier demo is removed."""
+    folder = out / "runs" / name
+    if (folder / "config.json").is_file():
+        shutil.rmtree(folder)
+    return folder
+
+
+MEANINGS = {
+    "nll": "negative log-likelihood: how surprised the model is by held-out examples, in nats; lower is better. A "
+    "bound says that the truth is not worse than this; K is the number of importance samples behind it.",
+    "bits per dimension": "the same divided by the number of pixel values, in bits: what a perfect compressor built "
+    "on this model would spend per value. 8 is the cost of raw bytes.",
+    "baselines": "models that anybody would try first, measured in the same units: a system that does not beat them "
+    "has learnt nothing.",
+    "frechet": "how far the features of samples lie from those of held-out examples; the floor is that of real ones.",
+    "precision, recall": "the share of samples that lie among the real examples, and of real ones among the samples.",
+    "memorisation": "how near samples are to training examples, beside held-out ones; well below 1 means copies.",
+    "active units": "latent dimensions that carry information about the example.",
+}
+
+NEXT = """castalia train vae --data FOLDER_OF_PICTURES --size 64 --minutes 30 --out runs/mine
+castalia sample runs/mine -n 16 --seed 7 --out out/
+castalia edit interpolate runs/mine --from A.png --to B.png --frames 16 --out walk.gif
+castalia evaluate runs/mine --baselines"""

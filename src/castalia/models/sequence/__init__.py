@@ -1,0 +1,1 @@
+"""Models that write one token after another."""
