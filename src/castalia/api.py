@@ -43,6 +43,9 @@ __all__ = [
 DRAWN = 1_000
 """Samples that are measured where nobody says how many."""
 
+DRAWN_ALONE = 64
+"""The same of media that are not compared in a feature space: each is long to make, and a mean needs few."""
+
 SAMPLES_AT_ONCE = 256
 """Examples drawn at once, at most."""
 
@@ -454,10 +457,11 @@ def evaluate(run: Run | str | Path, data: str | None = None, *, split: str = "te
         seen = open_data(run.recipe.data.source, split=run.recipe.data.split, like=run)
     model, chosen = run.model()[0], options.pop("options", None)
     if drawn is None:
-        words = too_few(DRAWN, seen, held_out) if seen is not None and isinstance(model, Generator) else ""
+        usual = DRAWN if medium_of(run.spec).name in COMPARED else DRAWN_ALONE
+        words = too_few(usual, seen, held_out) if seen is not None and isinstance(model, Generator) else ""
         if words:  # nobody asked for them: what can be measured is not lost for it
             warnings.warn(f"Samples were not measured. {words}", stacklevel=2)
-        options["drawn"] = 0 if words else DRAWN
+        options["drawn"] = 0 if words else usual
     chosen = sampling_options(model, chosen) if isinstance(model, Generator) else None
     own, inception = options.pop("features", None), options.pop("inception", None)
     if own or inception:

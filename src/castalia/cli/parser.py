@@ -169,7 +169,7 @@ def make_parser() -> Parser:
         help="K samples on M random examples, K/100 on all: an estimate",
     )
     p.add_argument("--limit", type=_positive, metavar="N", help="likelihoods of only N random examples")
-    drawn_option(p, None, "1,000 where there are examples enough; 0 leaves this out")
+    drawn_option(p, None, "1,000 of pictures and points, 64 of others, where there are examples enough; 0: none")
     sampling_options(p, label=False)
     network = p.add_mutually_exclusive_group()
     network.add_argument("--features", metavar="FILE.onnx", help="measure samples in the features of this network")
