@@ -11,6 +11,6 @@ memory.py    ours with memory that is kept, beside ours without
 metrics.py   distances beside torchmetrics and prdc
 start.py     commands, imports, first step, memory
 
-Apart, each with options of its own: mode_coverage.py (which modes of a known mixture a GAN covers) and streaming.py
-(pictures a second from shards).
+Apart, each with options of its own: mode_coverage.py (which modes of a known mixture a GAN covers), streaming.py
+(pictures a second from shards) and sound.py (samples of sound a second).
 """

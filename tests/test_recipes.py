@@ -18,7 +18,7 @@ from tests.training import toys
 LARGEST_TINY = 50_000
 """Parameters of a tiny recipe: fifty systems are to be tested in minutes."""
 
-BUILT_IN = ("digits", "stacked-digits", "ring-8", "grid-25", "swiss-roll", "two-moons", "stdlib", "counting")
+BUILT_IN = ("digits", "stacked-digits", "ring-8", "grid-25", "swiss-roll", "two-moons", "stdlib", "counting", "vowels")
 """Data that need no download, in the recipes that run everywhere; a medium's own sets are added by its systems."""
 
 

@@ -123,6 +123,15 @@ CATALOGUE: dict[str, Entry] = {
             paper="Hochreiter & Schmidhuber 1997; Zaremba, Sutskever & Vinyals 2014 (arXiv:1409.2329)",
             capabilities=("Generator", "Density", "Streaming"),
         ),
+        Entry(
+            "wavenet",
+            "WaveNet",
+            "sound.wavenet:WaveNet",
+            media=("audio",),
+            paper="van den Oord et al. 2016 (arXiv:1609.03499); queues: Paine et al. 2016 (arXiv:1611.09482); mixture "
+            "output: Salimans et al. 2017 (arXiv:1701.05517)",
+            capabilities=("Generator", "Density", "Streaming", "Exportable"),
+        ),
     )
 }
 

@@ -143,14 +143,15 @@ def make_parser() -> Parser:
 
     p = verb("sample", "Draw samples from a run and write them as files.")
     p.add_argument("run", help="a run folder")
-    p.add_argument("-n", type=_positive, default=16, help="how many (16)")
+    p.add_argument("-n", type=_positive, help="how many (16; with --stream 1)")
     p.add_argument("--seed", type=int, default=0, help="another seed gives other samples")
     p.add_argument("--start", type=int, default=0, help="number of the first sample")
     p.add_argument("--temperature", type=_number, help="1 samples the model; less stays near its modes")
     prior_option(p)
     sampling_options(p)
     p.add_argument("--previews", metavar="FILE.gif", help="a film of the sampling, for models that sample in steps")
-    p.add_argument("--out", type=_path, required=True, help="folder for the files and grid.png")
+    p.add_argument("--stream", action="store_true", help="text: print it while it is written; --out may be left out")
+    p.add_argument("--out", type=_path, help="folder for the files and grid.png")
 
     p = verb("edit", "Interpolate, traverse, redraw, fill in, reconstruct and calculate.")
     edits = p.add_subparsers(dest="edit", metavar="EDIT", required=True)
@@ -202,9 +203,9 @@ def make_parser() -> Parser:
     p.add_argument("run", help="a run folder")
     p.add_argument(
         "--format",
-        choices=["folder", "torch", "onnx", "diffusers"],
+        choices=["folder", "torch", "onnx", "diffusers", "transformers"],
         default="folder",
-        help="folder: for a model hub; diffusers: a pipeline of that library",
+        help="folder: for a model hub; diffusers, transformers: for these libraries",
     )
     p.add_argument(
         "--label", metavar="CLASS", help="diffusers: the class that its pipelines, which take none, will draw"
@@ -214,7 +215,9 @@ def make_parser() -> Parser:
     p.add_argument("--to-hub", metavar="OWNER/NAME", help="upload a folder to the Hugging Face hub instead (private)")
 
     p = verb("import", "Make a run from an exported folder.")
-    p.add_argument("source", help="an exported folder, one of diffusers, or hf://owner/name@revision")
+    p.add_argument(
+        "source", help="an exported folder, one of diffusers or (GPT-2) transformers, or hf://owner/name@revision"
+    )
     p.add_argument("--out", type=_path, required=True, help="run folder to make")
 
     p = verb("demo", "Train systems on built-in data and write a page to look at: one of each family, or those named.")

@@ -128,6 +128,9 @@ def sample(options: Namespace) -> int:
     from castalia.core.config import to_json
     from castalia.core.data import ImageSpec
 
+    if not options.out and not options.stream:
+        raise UsageError("Say where to write with --out FOLDER.")
+    options.n = options.n or (1 if options.stream else 16)
     opened = api.load(options.run)
     started = time.perf_counter()
     model, origin = api.generator(opened), opened.model()[1]
@@ -138,17 +141,27 @@ def sample(options: Namespace) -> int:
         raise UsageError("--previews films pictures, and this run makes none.")
     film = Film() if options.previews else None
     precision = opened.precision(model.device, options.precision)
-    samples = api.draw(
-        model,
-        options.n,
-        seed=options.seed,
-        start=options.start,
-        mixture=mixture,
-        given=given,
-        options=chosen,
-        precision=precision,
-        watch=film.add if film is not None else None,
-    )
+    if options.stream:
+        from castalia.cli.stream import stream
+        from castalia.core.data import join
+
+        wanted = {"seed": options.seed, "given": given, "options": chosen, "precision": precision}
+        numbers = range(options.start, options.start + options.n)
+        samples = join([stream(model, number, **wanted) for number in numbers], model.spec)
+        if not options.out:
+            return 0
+    else:
+        samples = api.draw(
+            model,
+            options.n,
+            seed=options.seed,
+            start=options.start,
+            mixture=mixture,
+            given=given,
+            options=chosen,
+            precision=precision,
+            watch=film.add if film is not None else None,
+        )
     seconds = time.perf_counter() - started
     recipe = {
         "model": opened.recipe.model,
@@ -302,6 +315,10 @@ def export(options: Namespace) -> int:
     out = Path(options.out)
     if options.format == "folder":
         folder.export_folder(opened, out)
+    elif options.format == "transformers":
+        from castalia.interop.gpt2_runs import export_gpt2
+
+        export_gpt2(opened, out)
     elif options.format == "diffusers":
         from castalia.core.data import LabelSpec
         from castalia.interop.diffusers_runs import export_diffusers
@@ -323,6 +340,7 @@ def import_(options: Namespace) -> int:
     """Make a run from an exported folder."""
     from castalia.interop import folder, hub
     from castalia.interop.diffusers import looks_like_diffusers
+    from castalia.interop.gpt2 import looks_like_gpt2
 
     out = Path(options.out)
     if options.source.startswith("hf://"):
@@ -331,6 +349,10 @@ def import_(options: Namespace) -> int:
         from castalia.interop.diffusers_runs import import_diffusers
 
         made = import_diffusers(Path(options.source), out)
+    elif looks_like_gpt2(Path(options.source)):
+        from castalia.interop.gpt2_runs import import_gpt2
+
+        made = import_gpt2(Path(options.source), out)
     else:
         made = folder.import_folder(Path(options.source), out)
     print(f"Imported {made.recipe.model} as {made.path}/")

@@ -20,6 +20,7 @@ import torch
 
 from castalia import card
 from castalia.configuration import Recipe
+from castalia.core import assets
 from castalia.core.errors import RunError
 from castalia.core.files import disk_error, read_json, sha256, write_bytes, write_json, write_sealed
 from castalia.core.weights import load_tensors, save_tensors
@@ -31,6 +32,7 @@ from castalia.interop.received import (
     SUMS,
     WEIGHTS,
     check_weights_header,
+    copy_assets,
     copy_verified,
     read_configuration,
     read_sums,
@@ -59,7 +61,7 @@ def export_folder(run: Run, out: Path) -> Path:
     model, origin = run.model(torch.device("cpu"))
     public = replace(run, recipe=_without_folders(run.recipe))
     with new_folder(out) as folder:
-        create(folder, public.recipe, run.spec, run.fingerprint)
+        create(folder, public.recipe, run.spec, run.fingerprint, run.completed)
         metadata = {"castalia.model": run.recipe.model, "castalia.step": _step(run, origin)}
         save_tensors(folder / WEIGHTS, model.state_dict(), metadata)
         write_json(folder / METRICS, run.results())
@@ -95,9 +97,12 @@ def import_folder(path: Path, out: Path) -> Run:
             if name in sums:
                 copy_verified(path / name, received / name, sums[name])
         source = read_configuration(received)
+        copy_assets(path, received, source)
+        for asset in (*assets.of(source.spec), *assets.of(source.config)):
+            assets.read(asset)  # which is kept: the received copy is gone soon
         metrics = _metrics(received / METRICS)
     with new_folder(out) as folder:
-        run = create(folder, source.recipe, source.spec, source.fingerprint)
+        run = create(folder, source.recipe, source.spec, source.fingerprint, source.completed)
         copy_verified(path / WEIGHTS, run.weights, sums[WEIGHTS])
         check_weights_header(run.weights, run)
         run.model(torch.device("cpu"))  # strict: proves that the weights fit

@@ -21,6 +21,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from castalia.catalogue import entry
+from castalia.core import assets
 from castalia.core.errors import RunError
 from castalia.core.files import SEAL, disk_error, read_json
 from castalia.core.model import Model
@@ -38,7 +39,10 @@ HEADER_LIMIT = 16 << 20
 """Largest safetensors header in bytes: some 100,000 tensors."""
 
 _LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
-_FIELDS = {SEAL, "schema_version", "recipe", "spec", "fingerprint", "made_with"}
+_FIELDS = {SEAL, "schema_version", "recipe", "completed", "spec", "fingerprint", "made_with"}
+
+MOST_ASSETS = 16
+"""Assets that a run may name."""
 
 
 def read_sums(folder: Path) -> dict[str, str]:
@@ -129,6 +133,24 @@ def read_configuration(folder: Path) -> Run:
         return open_run(folder)
     except (ValueError, TypeError, OverflowError) as error:  # numbers of thousands of digits, lists as keys
         raise RunError(f"{path} is not a Castalia run configuration ({error}).") from error
+
+
+def copy_assets(source: Path, target: Path, run: Run) -> None:
+    """Copy what a configuration names by its SHA-256 (vocabularies and the like), verified, and make it readable.
+
+    Raises:
+        RunError: one is missing, too large, or not what its name says; or there are too many.
+    """
+    named = list(dict.fromkeys((*assets.of(run.spec), *assets.of(run.config), *assets.of(run.recipe.config))))
+    if len(named) > MOST_ASSETS:
+        raise RunError(f"{source / CONFIG} names {len(named)} assets; a run has at most {MOST_ASSETS}.")
+    for asset in named:
+        path = source / "assets" / asset.file
+        if regular_size(path) > assets.LARGEST:
+            raise RunError(f"{path} is larger than {assets.LARGEST >> 20} MiB.")
+        (target / "assets").mkdir(exist_ok=True)
+        copy_verified(path, target / "assets" / asset.file, asset.sha256)
+    assets.look_in(target / "assets")
 
 
 def check_weights_header(path: Path, run: Run) -> None:

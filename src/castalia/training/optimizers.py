@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from castalia.configuration import Schedule, Training
-from castalia.core.errors import RunError
+from castalia.core.errors import RunError, UsageError
 from castalia.core.model import Optimizer
 from castalia.training.muon import Muon, hidden_matrices
-from castalia.training.sharding import place
+from castalia.training.sharding import is_shard, place
 
 SHORTEST = 5
 """A warm-up takes no more than one of this many parts of a stage."""
@@ -35,6 +35,10 @@ def make(
     if settings.name == "adamw":
         made = torch.optim.AdamW(groups, lr, settings.betas, settings.eps, fused=True)
     elif settings.name == "muon":
+        if any(is_shard(p) for p in parameters):
+            raise UsageError(
+                "Muon needs whole matrices, and a sharded model has none. Take another optimizer, or no --shard."
+            )
         hidden = {id(p) for p in hidden_matrices(module)}
         matrices = [p for p in parameters if id(p) in hidden]
         rest = [p for p in parameters if id(p) not in hidden]

@@ -1,0 +1,389 @@
+"""WaveNet: sound, one sample after another.
+
+Papers
+    van den Oord et al. 2016, "WaveNet: A Generative Model for Raw Audio" (arXiv:1609.03499): eq. 1 (the chain rule),
+    section 2.1 (dilated causal convolutions), 2.2 (mu-law and softmax), eq. 2 (the gate), 2.4 and figure 4 (residual
+    and skip connections; ``stack.py``), eq. 3 (a label inside the gates).
+    Paine et al. 2016, "Fast Wavenet Generation Algorithm" (arXiv:1611.09482): ``queues.py``.
+    Mixture output: Salimans et al. 2017 (arXiv:1701.05517), as in Parallel WaveNet (arXiv:1711.10433).
+
+Equations
+    p(x) = prod_t p(x_t | x_1, ..., x_{t-1}), and in each layer
+    z = tanh(W_f * x + V_f h) . sigmoid(W_g * x + V_g h),    x' = x + W_r z,    skip += W_s z,
+    where * is a causal convolution with a dilation of 1, 2, 4, ..., and h is the label.
+
+What differs, and why
+    The 1x1 convolutions to the skip connections are one matrix over all layers, which is the same sum in fewer passes.
+    Before the first sample the layers' inputs are zero, not the sound: there is no beginning to invent, and queues that
+    begin empty give the same numbers.
+    The last bias starts at the frequencies of values, so that training starts from the model of independent samples.
+    The tables of the first convolution and the rows of the last start as random waves over the codes, so that
+    neighbours among the 256 codes begin alike. From independent numbers their order has to be learnt first, which costs
+    a short training a quarter of a bit (measured on the system's page).
+
+Expected: see ``recipes/wavenet.py`` and the system's page.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from castalia.core.data import AudioSpec, Batch, Dataset, LabelSpec, Spec, some_of
+from castalia.core.errors import UsageError
+from castalia.core.model import (
+    Config,
+    Density,
+    Exportable,
+    Generator,
+    Given,
+    Likelihood,
+    Logs,
+    Model,
+    Objective,
+    Preview,
+    Progress,
+    Sampling,
+    Stage,
+    Streaming,
+    Watch,
+)
+from castalia.core.precision import precision_context
+from castalia.core.rng import Rng, SampleRng
+from castalia.models.sound.queues import Queues
+from castalia.models.sound.stack import Layer, Network, pack
+from castalia.nn.labels import Labels
+from castalia.nn.samples import MuLaw, sample_distribution
+
+PIECE = 1000
+"""Samples per address of randomness, and per piece of a stream."""
+
+NOTHING = 256
+"""The code that stands before the first sample."""
+
+AT_ONCE = 1 << 15
+"""Samples that are measured at once; bounds the memory."""
+
+LOOKED_AT = 500
+"""Clips looked at, evenly spaced in the data, for the frequencies of values."""
+
+
+@dataclass(frozen=True)
+class WaveNetConfig(Config):
+    """Configuration of a WaveNet.
+
+    Attributes:
+        blocks: how often the dilations 1, 2, 4, ... begin anew.
+        layers: layers of a block.
+        kernel: taps of a dilated convolution.
+        channels: of the residual path; a gate has twice as many.
+        skip: channels of the skip connections and of the layer after them.
+        output: ``softmax`` over 256 mu-law codes, or ``mixture`` of logistics over 16-bit values.
+        mixtures: logistics of the mixture.
+        conditional: whether labels are used, where the data have them.
+    """
+
+    blocks: int = 1
+    layers: int = 10
+    kernel: int = 3
+    channels: int = 32
+    skip: int = 64
+    output: Literal["softmax", "mixture"] = "softmax"
+    mixtures: int = 10
+    conditional: bool = True
+
+    def __post_init__(self) -> None:
+        if min(self.blocks, self.layers, self.channels, self.skip, self.mixtures) < 1 or self.kernel < 2:
+            raise ValueError("blocks, layers, channels, skip and mixtures must be positive, kernel at least 2")
+        if self.layers > 16:
+            raise ValueError("layers is at most 16: the last dilation is 2 ** (layers - 1); give more blocks")
+
+    @property
+    def dilations(self) -> tuple[int, ...]:
+        """Of all layers, in order."""
+        return tuple(2**i for _ in range(self.blocks) for i in range(self.layers))
+
+    @property
+    def field(self) -> int:
+        """How many samples before it a sample depends on."""
+        return 2 + (self.kernel - 1) * sum(self.dilations)
+
+
+@dataclass(frozen=True)
+class WaveNetSampling(Sampling):
+    """How to sample.
+
+    Attributes:
+        length: of the sound, or of what comes after a prompt: a whole number is samples, a number with a point is
+            seconds; None is the length of a training crop.
+    """
+
+    length: int | float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.length is not None and (isinstance(self.length, bool) or not 0 < self.length < 1e9):
+            raise ValueError("length must be positive: samples, or seconds where it has a point (1.0)")
+
+    def samples(self, spec: AudioSpec) -> int:
+        """How many samples that is."""
+        if self.length is None:
+            return spec.length
+        return self.length if isinstance(self.length, int) else max(1, round(self.length * spec.rate))
+
+
+@dataclass
+class Stream:
+    """Where sampling stands. Going on uses up the state.
+
+    Attributes:
+        queues: what the steps need.
+        last: the newest value of each stream and the one before, (n,) each.
+        label: (n,), or None.
+        options: how to sample.
+        rng: one stream per example.
+        done: samples that are made, a prompt included.
+        total: samples that shall be made, a prompt included.
+        first: the prompt, (n, 1, T), until it has been given out.
+    """
+
+    queues: Queues
+    last: tuple[np.ndarray, np.ndarray]
+    label: Tensor | None
+    options: WaveNetSampling
+    rng: SampleRng
+    done: int
+    total: int
+    first: Tensor | None
+
+
+class WaveNet(Generator[WaveNetConfig, AudioSpec], Density, Streaming, Exportable):
+    """p(x_t | everything before) by a stack of dilated causal convolutions."""
+
+    Config = WaveNetConfig
+    SampleOptions: ClassVar[type[Sampling]] = WaveNetSampling
+    shard_units = (Layer,)
+
+    def __init__(self, config: WaveNetConfig, spec: AudioSpec) -> None:
+        super().__init__()
+        if spec.channels != 1:
+            raise UsageError("WaveNet makes mono; set data.options.channels=1 to mix stereo down.")
+        self.config, self.spec = config, spec
+        self.classes = len(spec.classes) if config.conditional else 0
+        self.labels = Labels(self.classes)
+        self.values = sample_distribution(config.output, config.mixtures)
+        c, codes = config, isinstance(self.values, MuLaw)
+        self.network = Network(c.dilations, c.kernel, c.channels, c.skip, self.values.maps, codes, self.classes)
+
+    @torch.no_grad()
+    def initialise(self, data: Dataset, rng: Rng, parents: Mapping[str, Model]) -> None:
+        """Set the last bias to how often values occur (in 500 clips at most); count the labels."""
+        self.labels.fit(data)
+        parts = []
+        for ids in np.array_split(some_of(data, LOOKED_AT), 20):
+            if len(ids):
+                batch = data.batch(ids)
+                parts.append(self.values.values(batch.x[:, 0])[counted(batch, 0)])
+        bias = self.network.out.bias
+        assert bias is not None
+        bias.copy_(self.values.base(torch.cat(parts)))
+
+    # the objective
+
+    def stages(self) -> tuple[Stage, ...]:
+        return (Stage("train", (Objective("wavenet", self.network, self.loss),)),)
+
+    def loss(self, batch: Batch, rng: Rng, progress: Progress) -> tuple[Tensor, Logs]:
+        """Nats per sample of the crops, over those that have all that they depend on (or half a crop) before them.
+
+        What does not count is divided by as well, so that several processes, with unequal shares of it, weigh all
+        samples alike; the log has the bits of a sample that counts.
+        """
+        values = self.values.values(batch.x[:, 0])
+        outputs = self.network(values[:, :-1], self.labels.of(batch))
+        mask = counted(batch, self.config.field)
+        nats = -self.values.log_prob(outputs.transpose(1, 2)[mask].T, values[mask]).sum()
+        return nats / mask.numel(), {"bits_per_sample": nats.detach() / mask.sum().clamp(min=1) / math.log(2)}
+
+    # what it can do
+
+    def accepts(self) -> Mapping[str, Spec]:
+        """A label where it is conditional; a prompt: the beginning of the sound."""
+        return {**({"label": LabelSpec(self.spec.classes)} if self.classes else {}), "prompt": self.spec}
+
+    def draw(self, n: int, given: Given, rng: SampleRng, options: WaveNetSampling, watch: Watch | None) -> Batch:
+        """Sound of the length asked for, by :meth:`start` and :meth:`advance`."""
+        state = self.start(n, given, rng, options)
+        total, pieces = state.total, []
+        steps = (state.first is not None) + -(-total // PIECE) - state.done // PIECE
+        while state.done < total or state.first is not None:
+            piece, state = self.advance(state)
+            pieces.append(piece)
+            if watch is not None:
+                so_far = list(pieces)
+                watch(Preview(len(pieces), steps, lambda p=so_far, label=state.label: Batch.of(torch.cat(p, 2), label)))
+        return Batch.of(torch.cat(pieces, dim=2), state.label)
+
+    def cost(self, options: WaveNetSampling) -> int:
+        """Its samples, and a little of what is kept of it in the queues: many streams at once are far faster."""
+        c = self.config
+        kept = len(c.dilations) * c.channels * (max(c.dilations) * (c.kernel - 1) + 128)
+        return options.samples(self.spec) + kept // 32
+
+    @torch.no_grad()
+    def start(self, n: int, given: Given, rng: SampleRng, options: WaveNetSampling) -> Stream:
+        """Empty queues, or those after the prompt."""
+        label, total = self._label(given, rng), options.samples(self.spec)
+        prompt = given.get("prompt")
+        queues = Queues(pack(self.network), n, self._condition(label, n))
+        nothing = np.full(n, NOTHING) if self.network.codes else np.zeros(n, np.float32)
+        if prompt is None or not prompt.shape[-1]:
+            return Stream(queues, (nothing, nothing), label, options, rng, 0, total, None)
+        length = prompt.shape[-1]
+        values = self.values.values(prompt[:, 0])
+        # everything is kept that a later step can reach, and nothing before it is computed
+        recent = values[:, -(self.config.field + queues.packed.ring) :]
+        with precision_context("float32", self.device):  # that of the queues
+            inputs, _ = self.network.states(recent, label)
+        queues.fill(torch.stack([x[:, :, :-1].transpose(1, 2) for x in inputs], dim=1).float().cpu().numpy())
+        last, older = values[:, -1].cpu().numpy(), values[:, -2].cpu().numpy() if length > 1 else nothing
+        first = self.values.sound(values)[:, None]
+        return Stream(queues, (last, older), label, options, rng, length, length + total, first)
+
+    @torch.no_grad()
+    def advance(self, state: Stream) -> tuple[Tensor, Stream]:
+        """The prompt, then up to 1,000 samples: (n, 1, T).
+
+        Raises:
+            StopIteration: the sound has the length asked for.
+        """
+        if state.first is None and state.done >= state.total:
+            raise StopIteration
+        if state.first is not None:
+            piece, state.first = state.first, None
+            return piece, state
+        steps = min(PIECE - state.done % PIECE, state.total - state.done)
+        first = state.done % PIECE
+        noise = self._noise(state.rng, state.done // PIECE)[first : first + steps]
+        made = (self._steps_of_one if state.queues.n == 1 else self._steps)(state, noise)
+        state.done += steps
+        return self.values.sound(torch.from_numpy(made)).to(self.device)[:, None], state
+
+    def _steps(self, state: Stream, noise: np.ndarray) -> np.ndarray:
+        """The next values (n, T), by noise (T, n, draws)."""
+        look, draw, codes = state.queues.look, self.values.draw, self.network.codes
+        newest, older = state.queues.packed.now, state.queues.packed.before
+        (now, before), temperature = state.last, state.options.temperature
+        made = np.empty((state.queues.n, len(noise)), now.dtype)
+        for i, uniform in enumerate(noise):
+            if codes:
+                outputs = look(newest[now], older[before])
+            else:
+                outputs = look(now[:, None] * newest, before[:, None] * older)
+            before, now = now, draw(outputs, uniform, temperature)
+            made[:, i] = now
+        state.last = now, before
+        return made
+
+    def _steps_of_one(self, state: Stream, noise: np.ndarray) -> np.ndarray:
+        """The same for a single stream, with plain numbers: up to twice as fast."""
+        look, draw, codes, made = state.queues.look, self.values.draw_one, self.network.codes, []
+        newest, older = state.queues.packed.now, state.queues.packed.before
+        (now, before), temperature = (v.item() for v in state.last), state.options.temperature
+        for uniform in noise[:, 0].tolist():
+            if codes:
+                outputs = look(newest[now : now + 1], older[before : before + 1])
+            else:
+                outputs = look(newest * now, older * before)
+            before, now = now, draw(outputs[0], uniform, temperature)
+            made.append(now)
+        kind = state.last[0].dtype
+        state.last = np.array([now], kind), np.array([before], kind)
+        return np.array([made], kind)
+
+    @torch.no_grad()
+    def naive(self, n: int, given: Given, rng: SampleRng, options: WaveNetSampling) -> Batch:
+        """The same by computing the whole receptive field anew for every sample."""
+        label, total = self._label(given, rng), options.samples(self.spec)
+        empty = torch.zeros(n, 1, 0, device=self.device)
+        values = self.values.values(given.get("prompt", empty)[:, 0])
+        total += values.shape[1]
+        while (done := values.shape[1]) < total:
+            with precision_context("float32", self.device):
+                outputs = self.network(values[:, -self.config.field :], label)[:, :, -1].cpu().numpy()
+            noise = self._noise(rng, done // PIECE)[done % PIECE]
+            drawn = torch.from_numpy(self.values.draw(outputs, noise, options.temperature)).to(values)
+            values = torch.cat([values, drawn[:, None]], dim=1)
+        return Batch.of(self.values.sound(values)[:, None], label)
+
+    @torch.no_grad()
+    def log_likelihood(self, batch: Batch, *, rng: SampleRng, samples: int = 1) -> Likelihood:
+        """Exact. A conditional model is given the labels; where there are none, it sums over all there could be."""
+        values, mask = self.values.values(batch.x[:, 0]), counted(batch, 0)
+        if not self.classes or batch.label is not None:
+            nats, detail = self._measured(values, mask, self.labels.of(batch)), "chain rule"
+        else:
+            each = [self._measured(values, mask, torch.full_like(batch.ids, label)) for label in range(self.classes)]
+            weights = self.labels.shares.double().log()[:, None].to(values.device)
+            nats, detail = torch.logsumexp(torch.stack(each) + weights, 0), "chain rule, summed over labels"
+        return Likelihood(nats, "exact", detail, self.values.preprocessing)
+
+    def _measured(self, values: Tensor, mask: Tensor, label: Tensor | None) -> Tensor:
+        """Nats (B,), in stretches, each with all the samples that it depends on before it."""
+        nats = torch.zeros(len(values), dtype=torch.float64, device=values.device)
+        field, longest = self.config.field, values.shape[1]
+        step = min(max(AT_ONCE // 4, 4 * field), longest)  # so that little is computed twice
+        rows = max(1, AT_ONCE // max(step, 1))
+        for first in range(0, len(values), rows):
+            mine = slice(first, first + rows)
+            known = None if label is None else label[mine]
+            for begin in range(0, int(mask[mine].sum(1).max()), step):
+                end, context = min(begin + step, longest), min(begin, field)
+                outputs = self.network(values[mine, begin - context : end - 1], known)[:, :, context:]
+                found = self.values.log_prob(outputs, values[mine, begin:end]).double()
+                nats[mine] += torch.where(mask[mine, begin:end], found, 0).sum(1)
+        return nats
+
+    def export_calls(self) -> Mapping[str, tuple[nn.Module, tuple[Tensor, ...]]]:
+        """The network: values (codes, or samples of a mixture) and labels to outputs for every sample and the next."""
+        x = torch.zeros(2, 1, 64, device=self.device)
+        label = (torch.zeros(2, dtype=torch.int64, device=self.device),) if self.classes else ()
+        return {"network": (self.network, (self.values.values(x[:, 0]), *label))}
+
+    # inside
+
+    def _label(self, given: Given, rng: SampleRng) -> Tensor | None:
+        label = given["label"] if "label" in given else self.labels.drawn(rng)
+        return None if label is None else label.to(self.device)
+
+    def _noise(self, rng: SampleRng, piece: int) -> np.ndarray:
+        """Uniform numbers (PIECE, n, draws) of a stretch of samples; the same however far it is used."""
+        drawn = rng.at("piece", piece).uniform("sample", PIECE, self.values.draws)
+        return drawn.transpose(0, 1).contiguous().cpu().numpy()
+
+    def _condition(self, label: Tensor | None, n: int) -> np.ndarray:
+        """What the labels add before the gates, ``float32`` (n, L, 2R), g halved."""
+        r, found = self.config.channels, self.network.conditions(label)
+        if found is None:
+            return np.zeros((n, len(self.config.dilations), 2 * r), np.float32)
+        condition = found.detach().squeeze(3).float().cpu().numpy().copy()
+        condition[:, :, r:] *= 0.5
+        return condition
+
+
+def counted(batch: Batch, field: int) -> Tensor:
+    """Which samples of a batch (B, T) count: no padding; in a crop from inside a clip, none without its past.
+
+    Where the past would take more than half of a crop, half of it is enough.
+    """
+    length = batch.extra.get("length", torch.full((len(batch),), batch.x.shape[-1], device=batch.x.device))
+    start = batch.extra.get("start", torch.zeros_like(length))
+    t = torch.arange(batch.x.shape[-1], device=batch.x.device)
+    needed = torch.where(start > 0, torch.clamp(length // 2, max=field), 0)
+    return (t < length[:, None]) & (t >= needed[:, None])
