@@ -39,6 +39,9 @@ from castalia.runs import Run
 STEPS = (5, 10, 20, 50, 100, 250)
 """Numbers of sampling steps that are tried with models that sample in steps."""
 
+DRAWN = 2_000
+"""Samples of each run where nobody says how many."""
+
 PLOTTED = 1_000
 """Samples behind each point of a plot, where no fewer are asked for."""
 
@@ -91,7 +94,7 @@ def compare(
     *,
     data: str | None = None,
     split: str = "test",
-    drawn: int = 2_000,
+    drawn: int | None = None,
     samples: int = 100,
     limit: int | None = None,
     seed: int = 0,
@@ -104,7 +107,7 @@ def compare(
         paths: run folders, at least one.
         data: named set or path; None takes the data of the first run.
         split: which part they are measured on.
-        drawn: samples of each run.
+        drawn: samples of each run; None for 2,000 of what is compared in a feature space, and few of what is not.
         samples: importance samples per example, for likelihoods that are bounds.
         limit: likelihoods of only so many random examples.
         seed: of all randomness.
@@ -123,7 +126,10 @@ def compare(
     for run in runs:
         check_fits(run, real_data)
     space, real = None, None
-    if medium_of(runs[0].spec).name in COMPARED:  # samples of other media have numbers, and no distance to plot
+    compared = medium_of(runs[0].spec).name in COMPARED
+    if drawn is None:
+        drawn = DRAWN if compared else api.DRAWN_ALONE
+    if compared:  # samples of other media have numbers, and no distance to plot
         space = feature_space(train, show=show)
         ids = subset(len(real_data), min(drawn, PLOTTED), seed, "plotted")
         real = see_data(space, real_data, ids).features

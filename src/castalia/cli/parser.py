@@ -69,8 +69,8 @@ def make_parser() -> Parser:
     def json_option(p: argparse.ArgumentParser) -> None:
         p.add_argument("--json", action="store_true", help="print JSON for programs")
 
-    def drawn_option(p: argparse.ArgumentParser, usual: int | None, words: str) -> None:
-        p.add_argument("--drawn", type=int, default=usual, metavar="N", help=f"samples to draw and measure ({words})")
+    def drawn_option(p: argparse.ArgumentParser, words: str) -> None:
+        p.add_argument("--drawn", type=int, metavar="N", help=f"samples to draw and measure ({words})")
 
     def given_options(p: argparse.ArgumentParser) -> None:
         p.add_argument("--label", metavar="CLASS", help="ask a conditional model for this class, by name or number")
@@ -170,7 +170,7 @@ def make_parser() -> Parser:
         help="K samples on M random examples, K/100 on all: an estimate",
     )
     p.add_argument("--limit", type=_positive, metavar="N", help="likelihoods of only N random examples")
-    drawn_option(p, None, "1,000 of pictures and points, 64 of others, where there are examples enough; 0: none")
+    drawn_option(p, "1,000 of pictures and points, 64 of others, where there are examples enough; 0: none")
     sampling_options(p, label=False)
     network = p.add_mutually_exclusive_group()
     network.add_argument("--features", metavar="FILE.onnx", help="measure samples in the features of this network")
@@ -188,7 +188,7 @@ def make_parser() -> Parser:
     p.add_argument("--split", default="test", help="which part (test)")
     p.add_argument("--samples", type=_positive, default=100, metavar="K", help="importance samples per example (100)")
     p.add_argument("--limit", type=_positive, metavar="N", help="likelihoods of only N random examples")
-    drawn_option(p, 2_000, "2,000")
+    drawn_option(p, "2,000 of pictures and points, 64 of others")
     p.add_argument("--no-plots", action="store_true", help="leave out the plots against time, which take the longest")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--out", type=_path, metavar="FILE.html", help="the page")
