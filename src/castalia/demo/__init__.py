@@ -24,6 +24,7 @@ from castalia.core.model import Density, Generator, Model
 from castalia.core.rng import SampleRng
 from castalia.core.threads import use_free_threads
 from castalia.demo import pictures
+from castalia.evaluation.measures import COMPARED
 from castalia.evaluation.report import Page
 from castalia.media.image.write import png_bytes
 from castalia.media.rooms import medium_of
@@ -38,6 +39,9 @@ TRAINING_SHARE = 0.6
 
 DRAWN = 500
 """Samples that are measured where there is time for them."""
+
+FEW = 64
+"""The same of media whose samples take long, and are told apart by few."""
 
 EXAMPLES = 500
 """Held-out examples whose likelihood is measured where there is time for them."""
@@ -152,13 +156,12 @@ def _measure(run: Any, model: Model, held_out: Dataset, left: float, per_sample:
             model.log_likelihood(few, rng=SampleRng(0, range(len(few)), model.device), samples=100)
         each = (time.monotonic() - begun) / len(few)
         limit = int(np.clip(0.4 * left / max(each, 1e-6), 10, EXAMPLES))
-    drawn = 0
-    if run.spec and medium_of(run.spec).name in ("image", "points") and isinstance(model, Generator):
-        drawn = int(np.clip(0.3 * left / max(per_sample, 1e-6), 50, DRAWN))
-        drawn = min(drawn, len(held_out))
-    options: dict[str, Any] = {"samples": 100, "limit": limit, "drawn": drawn}
-    simple = drawn > 0 and isinstance(model, Density) and medium_of(run.spec).name == "image"
-    return api.evaluate(run, baselines=simple, **options)["metrics"]
+    drawn, medium = 0, medium_of(run.spec).name
+    if isinstance(model, Generator):
+        least, most = (50, DRAWN) if medium in COMPARED else (20, FEW)
+        drawn = min(int(np.clip(0.3 * left / max(per_sample, 1e-6), least, most)), len(held_out))
+    simple = isinstance(model, Density) and medium == "image"
+    return api.evaluate(run, baselines=simple, samples=100, limit=limit, drawn=drawn)["metrics"]
 
 
 def _fresh(out: Path, name: str) -> Path:
