@@ -9,9 +9,9 @@ from castalia.core.data import ImageSpec
 from castalia.core.errors import RunError, UsageError
 from castalia.core.model import build
 from castalia.core.weights import save_tensors
+from castalia.estimators.metric import Metric
 from castalia.evaluation.evaluate import context, evaluate, record
 from castalia.evaluation.feature_network import FeatureSettings, feature_space
-from castalia.evaluation.metric import Metric
 from castalia.models.autoencoders.vae import VAE, VAEConfig
 from castalia.runs import create, open_run
 

@@ -96,4 +96,4 @@ def test_a_transparent_part_of_a_mask_is_not_white(tmp_path):
     out = io.BytesIO()
     image.save(out, "PNG")
     (tmp_path / "mask.png").write_bytes(out.getvalue())
-    assert medium.mask(tmp_path / "mask.png", ImageSpec(3, 1, 3)).tolist() == [[[True, False, False]]]
+    assert medium.mask(tmp_path / "mask.png", PLAIN, ImageSpec(3, 1, 3)).tolist() == [[[True, False, False]]]

@@ -120,7 +120,7 @@ def picture(path: Path, options: ImageOptions) -> Tensor:
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous()
 
 
-def mask(path: Path, spec: ImageSpec) -> Tensor:
+def mask(path: Path, options: ImageOptions, spec: ImageSpec) -> Tensor:
     """A black and white picture file in the shape of ``spec``: bool (1, H, W), true where it is white.
 
     What is transparent is not white, whatever lies under it.
@@ -128,7 +128,7 @@ def mask(path: Path, spec: ImageSpec) -> Tensor:
     Raises:
         DataError: it cannot be read.
     """
-    return picture(path, replace(as_read(ImageOptions(), replace(spec, channels=1)), background=0)) > 127
+    return picture(path, replace(as_read(options, replace(spec, channels=1)), background=0)) > 127
 
 
 def energy(a: Tensor, b: Tensor) -> float:
