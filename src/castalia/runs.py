@@ -228,6 +228,9 @@ def load_weights(model: Model, tensors: Mapping[str, Tensor], source: Path) -> N
                 f"expected {own[name].dtype}{list(own[name].shape)}."
             )
     model.load_state_dict(dict(tensors))
+    for name, parameter in model.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise RunError(f"{source} holds values in {name!r} that are not finite numbers; it cannot be used.")
 
 
 def default_device() -> torch.device:

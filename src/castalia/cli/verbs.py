@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from castalia.core.errors import UsageError
+from castalia.core.errors import HIDDEN, UsageError, shown
 
 
 def run(options: Namespace) -> int:
@@ -22,7 +22,8 @@ def run(options: Namespace) -> int:
 
 
 def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    print(HIDDEN.sub(lambda found: json.dumps(found[0])[1:-1], text))
 
 
 def models(options: Namespace) -> int:
@@ -77,7 +78,7 @@ def data(options: Namespace) -> int:
         _print_json(report)
     else:
         for key, value in _shortened(report).items():
-            print(f"{key}: {value}")
+            print(shown(f"{key}: {value}"))
     return 0
 
 

@@ -22,7 +22,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from castalia.catalogue import entry
 from castalia.core import assets
-from castalia.core.errors import RunError
+from castalia.core.errors import RunError, shown
 from castalia.core.files import SEAL, disk_error, open_plain, read_bounded, read_json
 from castalia.core.model import Model
 from castalia.runs import Run, open_run
@@ -40,6 +40,8 @@ HEADER_LIMIT = 16 << 20
 
 _LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 _FIELDS = {SEAL, "schema_version", "recipe", "completed", "spec", "fingerprint", "made_with"}
+
+LARGEST_NUMBER = 10**18
 
 MOST_ASSETS = 16
 """Assets that a run may name."""
@@ -132,9 +134,22 @@ def read_configuration(folder: Path) -> Run:
         data = read_json(path, LIMITS[CONFIG])
         for name in sorted(set(data) - _FIELDS) if isinstance(data, dict) else ():
             raise RunError(f"{path}: there is no field {name!r}.")
+        _check_numbers(data, str(path))
         return open_run(folder)
     except (ValueError, TypeError, OverflowError) as error:  # numbers of thousands of digits, lists as keys
         raise RunError(f"{path} is not a Castalia run configuration ({error}).") from error
+
+
+def _check_numbers(value: Any, where: str) -> None:
+    """Refuse numbers whose square float32 cannot hold: nothing that is computed with them is finite."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            _check_numbers(part, f"{where}: {shown(str(key))[:60]}" if where.count(": ") < 6 else where)
+    elif isinstance(value, list):
+        for part in value:
+            _check_numbers(part, where)
+    elif isinstance(value, int | float) and not -LARGEST_NUMBER <= value <= LARGEST_NUMBER:
+        raise RunError(f"{where}: a number beyond {LARGEST_NUMBER:g} is not one that can be computed with.")
 
 
 def copy_assets(source: Path, target: Path, run: Run) -> None:
