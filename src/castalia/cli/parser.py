@@ -76,7 +76,7 @@ def make_parser() -> Parser:
         p.add_argument(
             "--label",
             metavar="CLASS",
-            help="ask a conditional model for this class, by its name (or number, where no name is one)",
+            help="ask a conditional model for this class",
         )
         p.add_argument(
             "--prompt", metavar="TEXT", help="the beginning, for models that continue one; @FILE reads a file"

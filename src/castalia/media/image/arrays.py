@@ -84,7 +84,7 @@ def read_npz(path: Path, split: str | None, memory_limit: int) -> ArrayListing:
 
 
 def _read_npz(archive: zipfile.ZipFile, path: Path, split: str | None, memory_limit: int) -> ArrayListing:
-    entries = [found for info in archive.infolist() if (found := _entry(archive, info, path)) is not None]
+    entries = [entry for entry in (_entry(archive, info, path) for info in archive.infolist()) if entry is not None]
     notes: list[str] = []
     images = _by_split([e for e in entries if len(e.shape) in (3, 4)], PICTURES, path, notes)
     if not images:

@@ -199,7 +199,8 @@ def _read(lines: _Lines, path: Path) -> Table:
     notes = [f"Coordinates: {', '.join(names[i] for i in keep)}."] if names and len(keep) <= 16 else []
     if indexed:
         notes.append("The first column has no name: it is an index, and no coordinate.")
-    coarse = int(((exact == np.rint(exact)) & (np.abs(exact) > 1 << 24) & (exact != points)).sum())
+    large = (exact == np.rint(exact)) & (np.abs(exact) > 1 << 24) & (exact != points)
+    coarse = sum(float(str(kept)) != value for kept, value in zip(points[large], exact[large], strict=True))
     if coarse:
         notes.append(f"{coarse:,} whole numbers above 16,777,216 lose digits in 32 bits; subtract what they share.")
     if at_label is None:
