@@ -107,8 +107,10 @@ def read_bounded(path: Path, limit: int) -> bytes:
         raise RunError(f"{path} cannot be read: {error.strerror}.") from error
 
 
-def read_json(path: Path, limit: int = 16 << 20) -> Any:
+def read_json(path: Path, limit: int = 16 << 20, *, finite: bool = False) -> Any:
     """Read JSON from a file of at most ``limit`` bytes.
+
+    NaN and infinity, which are no JSON but are written by others, are errors with ``finite``.
 
     Raises:
         RunError: it is missing, too large or not JSON; the text gives file and line.
@@ -118,7 +120,7 @@ def read_json(path: Path, limit: int = 16 << 20) -> Any:
         raise RunError(f"{path} holds {constant}, which is not a finite number, and no JSON.")
 
     try:
-        return json.loads(read_bounded(path, limit).decode("utf-8"), parse_constant=refuse)
+        return json.loads(read_bounded(path, limit).decode("utf-8"), parse_constant=refuse if finite else None)
     except json.JSONDecodeError as error:
         raise RunError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}).") from error
     except (ValueError, RecursionError) as error:  # not UTF-8, a number of thousands of digits, endless nesting
@@ -136,7 +138,7 @@ def read_sealed(path: Path, limit: int = 16 << 20) -> Any:
     Raises:
         RunError: it cannot be read, or its contents are not those that were written.
     """
-    data = read_json(path, limit)
+    data = read_json(path, limit, finite=True)
     if not isinstance(data, dict):
         return data
     if SEAL in data:
