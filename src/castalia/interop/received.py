@@ -148,7 +148,7 @@ def _check_numbers(value: Any, where: str) -> None:
     elif isinstance(value, list):
         for part in value:
             _check_numbers(part, where)
-    elif isinstance(value, int | float) and not -LARGEST_NUMBER <= value <= LARGEST_NUMBER:
+    elif isinstance(value, int | float) and (value > LARGEST_NUMBER or value < -LARGEST_NUMBER):  # NaN is named later
         raise RunError(f"{where}: a number beyond {LARGEST_NUMBER:g} is not one that can be computed with.")
 
 
