@@ -215,10 +215,10 @@ def test_overfits_one_batch(name: str, data: dict[str, Dataset], tmp_path: Path)
     model = make(name, table).eval()
     if not isinstance(model, Generator):
         return
-    start = end = medium.distance(api.draw(model, 64), table.all, spec)
+    start = end = medium.distance(api.draw(model, 32), table.all, spec)
     for steps in (120, 250):  # most need no more than the first
         run = train(small_recipe(name, steps=steps), table, tmp_path / str(steps), quiet=True)
-        end = medium.distance(api.sample(run, 64), table.all, spec)
+        end = medium.distance(api.sample(run, 32), table.all, spec)
         if end < 0.7 * start:
             break
     assert end < 0.7 * start, f"the distance went from {start:.3f} to {end:.3f}"
