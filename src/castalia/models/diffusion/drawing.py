@@ -117,6 +117,14 @@ class Denoiser:
         return self.network.embed(time, label).unflatten(0, (len(times), rows))
 
     def __call__(self, x: Tensor, sigma: float, label: Tensor | None = None) -> Tensor:
+        return self.settle(self.unsettled(x, sigma, label), sigma)
+
+    def settle(self, denoised: Tensor, sigma: float) -> Tensor:
+        """Denoised examples as far as the medium allows them, where there are ``units``."""
+        return denoised if self.units is None else self.units.settle(denoised, sigma)
+
+    def unsettled(self, x: Tensor, sigma: float, label: Tensor | None = None) -> Tensor:
+        """Denoised examples as the network has them."""
         skip, out, inner, time = self.scalings(sigma)
         if time not in self.embeddings:
             self.embeddings[time] = self._embed([time])[0]
@@ -128,8 +136,7 @@ class Denoiser:
         if self.split:
             output, raw = output.chunk(2, dim=1)
             self.fraction = (raw + 1) / 2
-        denoised = torch.add(x if skip == 1 else x * skip, output, alpha=out)
-        return denoised if self.units is None else self.units.settle(denoised, sigma)
+        return torch.add(x if skip == 1 else x * skip, output, alpha=out)
 
     def for_labels(self, label: Tensor | None, null: int, options: DrawingOptions) -> Denoise:
         """The denoise function of examples with these labels, ``int64`` (B,), guided as the options say.
@@ -144,7 +151,7 @@ class Denoiser:
                     "Guidance needs a conditional model: this one was trained without labels. Leave guidance at 1."
                 )
             return lambda x, sigma: self(x, sigma)
-        return guided(self, label, null, guidance)
+        return guided(self.unsettled, label, null, guidance, self.settle)
 
 
 @dataclass(frozen=True)
