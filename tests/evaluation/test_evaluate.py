@@ -8,14 +8,17 @@ from castalia.configuration import Data, Recipe, Training
 from castalia.core.data import ImageSpec
 from castalia.core.errors import RunError, UsageError
 from castalia.core.model import build
+from castalia.core.rng import BatchRng
 from castalia.core.weights import save_tensors
 from castalia.evaluation.evaluate import context, evaluate, record
 from castalia.evaluation.feature_network import FeatureSettings, feature_space
 from castalia.evaluation.metric import Metric
 from castalia.models.autoencoders.vae import VAE, VAEConfig
+from castalia.models.diffusion.ddpm import DDPM, DDPMConfig
+from castalia.nn.unet import UNetConfig
 from castalia.runs import create, open_run
 
-from .toys import random_pictures
+from .toys import Pictures, random_pictures
 
 SPEC = ImageSpec(1, 4, 4)
 
@@ -53,6 +56,21 @@ def test_everything_that_a_vae_can_do(run, data):
 def test_eight_bit_likelihoods_give_plain_bits(tmp_path, data):
     out = evaluate(make_run(tmp_path / "run", likelihood="logistic", mixtures=2), data, split="test", samples=1)
     assert out["bits_per_dim"].unit == "bits/dim"
+
+
+def test_baselines_stand_beside_a_likelihood_over_the_same_values(tmp_path):
+    """Drawings in black and white: a model of them knows two values, and so do its baselines."""
+    config = DDPMConfig(unet=UNetConfig(channels=(8, 8), blocks=1, attention=(), groups=4), timesteps=40)
+    run = create(tmp_path / "run", Recipe("ddpm", config, Data("toys"), Training(steps=1)), SPEC, "toys")
+    drawings = Pictures(255 * (random_pictures(60, SPEC.shape).x > 127).to(torch.uint8))
+    model = build(DDPM, config, SPEC)
+    model.initialise(drawings, BatchRng(0, total=1), {})
+    save_tensors(run.weights, model.state_dict(), {"castalia.step": "1"})
+    out = evaluate(open_run(run.path), drawings, split="test", samples=2, baselines=True, train=drawings)
+    assert out["nll"].unit == out["baseline_mixture_nll"].unit == "nats of 2 values"
+    assert out["bits_per_dim"].unit == out["baseline_pixels_bits_per_dim"].unit
+    assert out["baseline_pixels_bits_per_dim"].value == pytest.approx(1.0, abs=0.15)
+    assert "elbo" not in out
 
 
 def test_the_same_seed_gives_the_same_numbers(run, data):

@@ -338,12 +338,15 @@ class Likelihood:
         kind: ``exact``; ``bound`` (in expectation not above the truth); ``estimate``.
         detail: how it was obtained, for example ``importance weighted, K = 5000``.
         preprocessing: what was done to the data first, for example ``dynamic binarisation``.
+        values: the natural values, least first, over which pictures have a probability, where those are not all 256. It
+            is what baselines must be measured over as well: among fewer values each is likelier.
     """
 
     nats: Tensor
     kind: Literal["exact", "bound", "estimate"]
     detail: str
     preprocessing: str
+    values: tuple[int, ...] | None = None
 
 
 class Density(ABC):

@@ -56,7 +56,7 @@ def evaluate(
 ) -> dict[str, Metric]:
     """Measure what the run's model can do; nothing is written (see :func:`record`).
 
-    A ``Density`` gives ``nll``, ``bits_per_dim`` and (with a bound) ``elbo``; ``Inference`` give ``kl``,
+    A ``Density`` gives ``nll``, ``bits_per_dim`` and (with an importance-weighted bound) ``elbo``; ``Inference`` give ``kl``,
     ``active_units``, ``mse`` and ``psnr``; every model gives ``sampling_speed``; ``baselines`` adds
     ``baseline_pixels_...`` and ``baseline_mixture_...``; ``drawn`` adds all of
     :func:`castalia.evaluation.drawn.measure_samples`, which compares samples with the whole of ``data``.
@@ -96,15 +96,20 @@ def evaluate(
     model, _ = run.model()
     out: dict[str, Metric] = {}
     binarise: trivial.Binarise = "none"
+    values: tuple[int, ...] | None = None
     if isinstance(model, Density):
         out |= likelihood.measure(model, data, ids, samples=samples, refine=refine, seed=seed, show=progress)
-        binarise = trivial.binarisation(out["nll"].detail)
+        if baselines and isinstance(run.spec, ImageSpec):  # what they have to be measured over
+            one = likelihood.log_likelihoods(model, data, ids[:1], seed=seed)
+            binarise, values = trivial.binarisation(one.preprocessing), one.values
     if isinstance(model, Inference):
         out |= likelihood.latent_use(model, data, ids, seed=seed, show=progress)
         if isinstance(run.spec, ImageSpec):
             out |= pictures.reconstruction(model, data, ids, seed=seed, show=progress)
     if baselines and train is not None:
-        out |= trivial.baselines(train, data, ids, binarise=binarise, seed=seed, show=progress)
+        out |= trivial.baselines(
+            train, data, ids, binarise=binarise, values=values, seed=seed, show=progress
+        )
     if len(ids) < len(data):
         out = {name: _limited(metric, len(data)) for name, metric in out.items()}
     if not isinstance(model, Generator):

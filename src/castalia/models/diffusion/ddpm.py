@@ -272,4 +272,5 @@ class DDPM(Diffusion[DDPMConfig]):
         which = "all" if used == rest else f"{used} random ones"
         detail = f"variational bound: decoder, prior, and {which} of {rest} terms, one noise each"
         detail += "; null class" if self.classes else ""
-        return Likelihood(self.units.log_volume() - nats, "bound", detail, self.units.preprocessing)
+        nats = self.units.log_volume() - nats
+        return Likelihood(nats, "bound", detail, self.units.preprocessing, self.units.values)

@@ -244,4 +244,5 @@ class EDM(Diffusion[EDMConfig]):
         sigmas = schedules.karras_sigmas(c.flow_steps + 1, low, c.sigma_max)[-2::-1]
         nats = flow_log_density(lambda y, s: denoiser(y, s, label), x0, sigmas, probes=probes or None)
         how += f", {c.probes} random probes of the trace" if c.probes else ", exact trace"
-        return Likelihood(nats + change, "estimate", how + ("; null class" if self.classes else ""), preprocessing)
+        how += "; null class" if self.classes else ""
+        return Likelihood(nats + change, "estimate", how, preprocessing, self.units.values)

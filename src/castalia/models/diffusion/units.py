@@ -37,6 +37,11 @@ class Units(nn.Module, ABC):
     @abstractmethod
     def preprocessing(self) -> str: ...
 
+    @property
+    @abstractmethod
+    def values(self) -> tuple[int, ...] | None:
+        """See :class:`castalia.core.model.Likelihood`."""
+
     @abstractmethod
     def fit(self, data: Dataset) -> None:
         """Set its buffers from the training data."""
@@ -95,6 +100,10 @@ class PictureUnits(Units):
     def preprocessing(self) -> str:
         n = self.levels
         return "none (8-bit values)" if n == 256 else f"none ({n} evenly spaced values, those of the training data)"
+
+    @property
+    def values(self) -> tuple[int, ...] | None:
+        return None if self.levels == 256 else tuple(self.table[: self.levels].tolist())
 
     def fit(self, data: Dataset) -> None:
         seen = torch.zeros(256, dtype=torch.int64)
@@ -177,6 +186,10 @@ class PointUnits(Units):
     @property
     def preprocessing(self) -> str:
         return "none (a density in the units of the data)"
+
+    @property
+    def values(self) -> tuple[int, ...] | None:
+        return None
 
     def fit(self, data: Dataset) -> None:
         x = torch.cat([data.batch(ids).x for ids in _some(data)]).double()
