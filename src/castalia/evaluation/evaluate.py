@@ -56,8 +56,8 @@ def evaluate(
 ) -> dict[str, Metric]:
     """Measure what the run's model can do; nothing is written (see :func:`record`).
 
-    A ``Density`` gives ``nll``, ``bits_per_dim`` and (with an importance-weighted bound) ``elbo``; ``Inference`` give ``kl``,
-    ``active_units``, ``mse`` and ``psnr``; every model gives ``sampling_speed``; ``baselines`` adds
+    A ``Density`` gives ``nll``, ``bits_per_dim`` and (with an importance-weighted bound) ``elbo``; ``Inference`` give
+    ``kl``, ``active_units``, ``mse`` and ``psnr``; every model gives ``sampling_speed``; ``baselines`` adds
     ``baseline_pixels_...`` and ``baseline_mixture_...``; ``drawn`` adds all of
     :func:`castalia.evaluation.drawn.measure_samples`, which compares samples with the whole of ``data``.
 
@@ -107,9 +107,7 @@ def evaluate(
         if isinstance(run.spec, ImageSpec):
             out |= pictures.reconstruction(model, data, ids, seed=seed, show=progress)
     if baselines and train is not None:
-        out |= trivial.baselines(
-            train, data, ids, binarise=binarise, values=values, seed=seed, show=progress
-        )
+        out |= trivial.baselines(train, data, ids, binarise=binarise, values=values, seed=seed, show=progress)
     if len(ids) < len(data):
         out = {name: _limited(metric, len(data)) for name, metric in out.items()}
     if not isinstance(model, Generator):

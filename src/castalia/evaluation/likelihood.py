@@ -92,6 +92,7 @@ def log_likelihoods(
     device = getattr(model, "device", torch.device("cpu"))
     parts: list[Tensor] = []
     found: Likelihood | None = None
+    error = 0.0
     for start in range(0, len(ids), rows):
         mine = ids[start : start + rows]
         rng = SampleRng(seed, [int(i) for i in mine], device)
@@ -100,6 +101,7 @@ def log_likelihoods(
         if found.nats.shape != (len(mine),):
             raise ValueError(f"log_likelihood returned shape {tuple(found.nats.shape)} for {len(mine)} examples")
         parts.append(found.nats.double().cpu())
+        error = max(error, found.error)
         ticker.step(len(mine))
     assert found is not None
     nats = torch.cat(parts)
@@ -110,7 +112,7 @@ def log_likelihoods(
             f"the first: {', '.join(map(str, bad[:5]))}). Nothing was recorded: leaving them out would "
             "flatter the model."
         )
-    return replace(found, nats=nats)
+    return replace(found, nats=nats, error=error)
 
 
 def measure(
@@ -123,7 +125,7 @@ def measure(
     seed: int = 0,
     show: Show | None = None,
 ) -> dict[str, Metric]:
-    """Negative log-likelihood: ``nll`` (see :func:`nats_unit`), ``bits_per_dim``; ``elbo`` beside an importance-weighted bound.
+    """Negative log-likelihood: ``nll`` (see :func:`nats_unit`), ``bits_per_dim``; with importance weights ``elbo``.
 
     Args:
         model: what is measured.
@@ -250,7 +252,9 @@ def latent_use(
 
 
 def _kind(likelihood: Likelihood) -> str:
-    return likelihood.kind + (f" ({likelihood.detail})" if likelihood.detail else "")
+    how = likelihood.detail
+    how += f"; numerical error up to {likelihood.error:.2g} nat" if likelihood.error else ""
+    return likelihood.kind + (f" ({how})" if how else "")
 
 
 def per_unit(nll: Metric, nats: np.ndarray | None, data: Dataset, ids: np.ndarray) -> dict[str, Metric]:

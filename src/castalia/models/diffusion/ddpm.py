@@ -19,6 +19,8 @@ What differs, and why
     expectation that of the bound, and its variance much smaller than with weights on evenly drawn steps.
     Where a denoised picture is clipped, the direction of the noise follows from the clipped one.
     Pictures that hold few values are modelled as such; see units.py.
+    L_vlb is computed with the denoised example settled (clipped), as the bound is measured and samples are drawn. The
+    code of Nichol & Dhariwal trains the variance with it unclipped, and clips afterwards.
 
 Expected: see ``recipes/diffusion.py`` and the system's page.
 """

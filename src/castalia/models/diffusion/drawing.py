@@ -88,15 +88,23 @@ class Denoiser:
 
     The embeddings of time and label do not depend on x. They are computed once for each noise level and each label that
     occurs, for the whole schedule together where that is not too much. With ``units``, denoised examples are settled.
+    ``mean`` is that of the data, about which the scalings work.
 
     Attributes:
         fraction: what the network said about the variance at the last call (B, ...), where it says that.
     """
 
     def __init__(
-        self, network: Network, scalings: Scalings, *, label: Tensor | None, units: Units | None, split: bool = False
+        self,
+        network: Network,
+        scalings: Scalings,
+        *,
+        label: Tensor | None,
+        units: Units | None,
+        split: bool = False,
+        mean: float = 0.0,
     ) -> None:
-        self.network, self.scalings, self.units, self.split = network, scalings, units, split
+        self.network, self.scalings, self.units, self.split, self.mean = network, scalings, units, split, mean
         self.known = None if label is None else label.unique()
         self.embeddings: dict[float, Tensor] = {}
         self.fraction: Tensor | None = None
@@ -132,11 +140,14 @@ class Denoiser:
         if self.known is not None:
             assert label is not None
             embedding = embedding[torch.searchsorted(self.known, label)]
+        if self.mean:
+            x = x - self.mean
         output = self.network.forward_embedded((x * inner).float(), embedding).to(x.dtype)
         if self.split:
             output, raw = output.chunk(2, dim=1)
             self.fraction = (raw + 1) / 2
-        return torch.add(x if skip == 1 else x * skip, output, alpha=out)
+        denoised = torch.add(x if skip == 1 else x * skip, output, alpha=out)
+        return denoised.add_(self.mean) if self.mean else denoised
 
     def for_labels(self, label: Tensor | None, null: int, options: DrawingOptions) -> Denoise:
         """The denoise function of examples with these labels, ``int64`` (B,), guided as the options say.

@@ -56,9 +56,7 @@ class Guidance:
         return self.scale != 1 and self.low < sigma <= self.high
 
 
-def guided(
-    denoise: Conditional, label: Tensor, null: int, guidance: Guidance, settle: Settle | None = None
-) -> Denoise:
+def guided(denoise: Conditional, label: Tensor, null: int, guidance: Guidance, settle: Settle | None = None) -> Denoise:
     """The guided denoise function of examples with these labels.
 
     Args:

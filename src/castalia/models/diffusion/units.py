@@ -54,10 +54,10 @@ class Units(nn.Module, ABC):
     def outward(self, u: Tensor) -> Tensor:
         """The inverse; where natural units are whole numbers, rounded and clipped."""
 
-    def deviation(self, data: Dataset) -> Tensor:
-        """Standard deviation of all values of the data, in the process's units."""
+    def moments(self, data: Dataset) -> tuple[float, float]:
+        """Mean and mean square of all values of the data, in the process's units."""
         u = torch.cat([self.inward(data.batch(ids).x.to(next(self.buffers()).device)).flatten() for ids in _some(data)])
-        return u.double().std(correction=0).float().clamp(min=1e-3)
+        return float(u.double().mean()), float(u.double().square().mean())
 
     @abstractmethod
     def check(self, x: Tensor) -> None:
