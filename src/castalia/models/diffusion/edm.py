@@ -246,7 +246,7 @@ class EDM(Diffusion[EDMConfig]):
         """By the probability flow, see the module; ``samples`` is ignored (``config.probes`` counts the probes)."""
         x = batch.x
         self.units.check(x)
-        c, label = self.config, self.labels.null(len(x))
+        c, label, mean = self.config, self.labels.null(len(x)), self.config.data_mean
         denoiser, x0 = self._denoiser(label, clip=False), self.units.inward(x)
         low, change = c.sigma_min, torch.tensor(self.units.log_volume(), dtype=torch.float64)
         how = f"probability flow, {c.flow_steps} Runge-Kutta steps"
@@ -269,10 +269,11 @@ class EDM(Diffusion[EDMConfig]):
             """Of the first so many examples, around the mean."""
             own = None if label is None else label[:rows]
             sigmas = schedules.karras_sigmas(steps + 1, low, c.sigma_max)[-2::-1]
-            denoise = lambda y, s: (
-                denoiser(y + c.data_mean, s, own) - c.data_mean if c.data_mean else denoiser(y, s, own)
-            )  # noqa: E731
-            start = x0[:rows] - c.data_mean if c.data_mean else x0[:rows]
+
+            def denoise(y: Tensor, sigma: float) -> Tensor:
+                return denoiser(y + mean, sigma, own) - mean if mean else denoiser(y, sigma, own)
+
+            start = x0[:rows] - mean if mean else x0[:rows]
             return flow_log_density(denoise, start, sigmas, probes=[p[:rows] for p in probes] or None)
 
         nats, few = density(len(x), c.flow_steps), min(CHECKED, len(x))
