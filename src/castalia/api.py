@@ -20,6 +20,7 @@ from castalia.core.errors import UsageError, near
 from castalia.core.model import Config, Generator, Given, Inference, Latents, Model, Sampling, Watch, check_field
 from castalia.core.precision import Precision, precision_context
 from castalia.core.rng import SampleRng
+from castalia.core.threads import look_again
 from castalia.media.named import medium_for
 from castalia.media.named import open_data as _open_data
 from castalia.media.rooms import medium_of, room
@@ -372,6 +373,7 @@ def draw(
     parts: list[Batch] = []
     rows = at_once(model, options)
     for first in range(0, n, rows):
+        look_again()
         ids = range(start + first, start + min(first + rows, n))
         rng = SampleRng(seed, ids, model.device)
         mine: Given = {name: value[first : first + rows] for name, value in wanted.items()}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from castalia.core.threads import look_again
+
 Show = Callable[[str], None]
 
 
@@ -22,7 +24,8 @@ class Ticker:
         self.done, self.started = 0, time.monotonic()
 
     def step(self, n: int) -> None:
-        """Count ``n`` more units as done."""
+        """Count ``n`` more units as done; an occasion to look at the threads again."""
+        look_again()
         self.done += n
         if self.show is not None:
             elapsed = time.monotonic() - self.started

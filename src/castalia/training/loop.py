@@ -115,7 +115,7 @@ def train(
         decided = parallel.on_main(lambda: plan.load(run.path / "plan.json", state.plan), world)
         if decided is not None:
             plan.check_threads(decided.threads)
-            torch.set_num_threads(decided.threads)
+            torch.set_num_threads(decided.threads_at(state.step))
         world.rows(settings.batch_size // settings.accumulate)  # refuse a batch that cannot be shared, before all else
 
         # the model: from its seed or from the checkpoint, laid out as the hardware likes it
@@ -143,8 +143,8 @@ def train(
         stages = budgeted(model.stages(), settings)
         if decided is None:
             decided = parallel.on_main(lambda: _decide(recipe, run, model, data, world, stages), world)
-            torch.set_num_threads(decided.threads)
-            fewer = _fewer_threads(decided, usual)
+            torch.set_num_threads(decided.threads_at(0))
+            fewer = _fewer_threads(decided, 0)
         shards = Shards(model, world, decided.precision) if world.sharded else None
         ends = decided.ends(stages)
 
@@ -165,6 +165,7 @@ def train(
         sample_every = settings.sample_every or max(1, ends[-1] // 10)
 
         active: ActiveStage | None = None
+        pace = plan.Pace()
         number, until = 0, math.inf
         started, spent, first, saved_at = time.monotonic(), state.seconds, state.step, time.monotonic()
         in_all = 60 * settings.minutes or math.inf
@@ -182,6 +183,7 @@ def train(
                     reporter.steps = ends[-1]
                 until = in_all - left + plan.time_of(recipe, stages, number, left) if settings.minutes else math.inf
                 mine = replace(settings, lr=settings.stages.get(stages[number].name, Budget()).lr or settings.lr)
+                pace = plan.Pace()
                 active = ActiveStage(stages[number], start, ends[number] - start, model, data, mine, world, shards)
                 enter = stages[number].enter
                 if step == start and enter is not None:
@@ -195,6 +197,9 @@ def train(
                 averages = {}
 
             # one step: every objective in turn
+            if torch.get_num_threads() != decided.threads_at(step):
+                torch.set_num_threads(decided.threads_at(step))
+            begun = time.monotonic()
             local = step - active.start
             logs: dict[str, float] = {}
             used: list[Tensor] = []
@@ -224,6 +229,17 @@ def train(
                 reporter.say(text)
                 if state.bad_in_a_row >= settings.max_bad_steps:
                     raise NonFiniteError(f"{text} {_last_good(run, state)}")
+
+            # are other programs in the way of the threads?
+            if pace.slow(time.monotonic() - begun) and plan.may_have_fewer(recipe, world):
+                had = torch.get_num_threads()
+                free = plan.free_threads(had)
+                if free < had and decided.threads_at(state.step) == had:
+                    decided = decided.with_fewer(state.step, free)
+                    plan.store(run.path / "plan.json", decided)
+                    state.plan, pace = to_json(decided), plan.Pace()
+                    for sentence in _fewer_threads(decided, state.step):
+                        reporter.say(f"Note: {sentence}")
 
             # is anything over: the stage, its time, all time?
             elapsed = time.monotonic() - started
@@ -381,13 +397,15 @@ def _passed_over(run: Run, found: checkpoints.Checkpoint | None) -> list[str]:
     return [f"damaged and passed over: {', '.join(newer)}"] if newer else []
 
 
-def _fewer_threads(decided: plan.Plan, usual: int) -> list[str]:
-    """A sentence where a new run has fewer threads than it would have on an idle machine."""
-    if decided.threads >= usual:
+def _fewer_threads(decided: plan.Plan, step: int) -> list[str]:
+    """A sentence where a run computes from this step on with fewer threads than it would have on an idle machine."""
+    count = decided.threads_at(step)
+    if count == decided.threads:
         return []
     return [
-        f"{decided.threads} of {usual} threads, because other programs keep cores busy, and threads that wait for a "
-        "core hold up the others. The run keeps this number; training.threads sets another."
+        f"{count} of {decided.threads} threads from step {step:,} on, because other programs keep cores busy, and "
+        "threads that wait for a core hold up the others. The plan of the run says so, and a resume does the same; "
+        "training.threads sets a number that stays."
     ]
 
 
