@@ -1,4 +1,5 @@
 import json
+import threading
 from dataclasses import replace
 
 import pytest
@@ -85,6 +86,19 @@ def test_limit_takes_a_random_subset_and_says_so(run, data):
     assert out["nll"].n == out["mse"].n == 10
     assert out["nll"].detail.startswith("10 random examples of 40")
     assert context(run, data, out, split="test", seconds=1.0)["preprocessing"].startswith("dynamic binarisation")
+
+
+def test_two_records_at_once_lose_nothing(run, data):
+    """Each reads the table, adds to it and replaces it: without a lock one would overwrite what the other added."""
+    number = Metric(1.0, "nats", "exact", 40, 0, None, "")
+    where = context(run, data, {"nll": number}, split="test", seconds=1.0)
+    names = [f"m{i}" for i in range(8)]
+    threads = [threading.Thread(target=record, args=(run, {name: number}, where)) for name in names]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    assert set(run.results()["metrics"]) == set(names)
 
 
 def test_data_of_another_shape_is_refused_with_advice(run):

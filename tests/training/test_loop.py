@@ -353,6 +353,35 @@ def test_the_number_of_threads_does_not_depend_on_the_neighbours(
     assert plans[0] == plans[1]
 
 
+def test_a_run_has_one_writer(data: Table, tmp_path: Path) -> None:
+    """A second ``--resume`` beside a running training is refused, and the first loses no line."""
+    wished = recipe("toy-stages", steps=12, checkpoint_every=4, log_every=1)
+
+    def second(step: int, logs: object) -> None:
+        if step == 9:
+            with pytest.raises(UsageError, match="Another process is writing"):
+                train(wished, data, tmp_path / "run", resume=True, quiet=True)
+
+    run = train(wished, data, tmp_path / "run", quiet=True, callback=second)
+    assert [line["step"] for line in run.metrics()] == list(range(1, 13))
+    train(wished, data, tmp_path / "run", resume=True, quiet=True)
+
+
+def test_a_folder_that_was_moved_ends_the_training(data: Table, tmp_path: Path) -> None:
+    """Not with exit 0 and a folder of the old name that is no run; what was saved is continued where it is."""
+    wished = recipe("toy-stages", steps=12, checkpoint_every=4)
+
+    def move(step: int, logs: object) -> None:
+        if step == 6:
+            (tmp_path / "run").rename(tmp_path / "elsewhere")
+
+    with pytest.raises(RunError, match="moved, removed or replaced"):
+        train(wished, data, tmp_path / "run", quiet=True, callback=move)
+    assert not (tmp_path / "run").exists()
+    moved = train(wished, data, tmp_path / "elsewhere", resume=True, quiet=True)
+    equal_runs(train(wished, data, tmp_path / "straight", quiet=True), moved)
+
+
 def test_stage_shares() -> None:
     stages = build(toys.Stages, toys.ToyConfig(), toys.SPEC).stages()
     assert stage_ends(stages, 12) == [8, 12]

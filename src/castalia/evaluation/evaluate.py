@@ -14,6 +14,7 @@ from castalia import card
 from castalia.core.data import Dataset, ImageSpec
 from castalia.core.errors import RunError, UsageError
 from castalia.core.files import write_sealed
+from castalia.core.locks import PATIENCE, Lock
 from castalia.core.model import Density, Generator, Inference, Sampling
 from castalia.core.precision import Precision
 from castalia.evaluation import baselines as trivial
@@ -227,7 +228,14 @@ def record(run: Run, metrics: Mapping[str, Metric], context: Mapping[str, Any]) 
 
     Raises:
         RunError: it cannot be read or written; the old file is untouched.
+        UsageError: another process has been writing for a minute.
     """
+    with Lock(run.path / "config.json").take(PATIENCE):  # not the lock of a training, which lasts for hours
+        return _record(run, metrics, context)
+
+
+def _record(run: Run, metrics: Mapping[str, Metric], context: Mapping[str, Any]) -> dict[str, Any]:
+    """Read what is there, merge, write."""
     old = run.results()
     if not isinstance(old, dict) or not all(isinstance(old.get(key, {}), dict) for key in ("metrics", "context")):
         raise RunError(f"{run.path}/results.json is not a table of results; move it away and measure again.")

@@ -25,6 +25,7 @@ from castalia.core.config import to_json
 from castalia.core.data import Dataset
 from castalia.core.errors import Interrupted, NonFiniteError, RunError
 from castalia.core.guest import guest, no_denormals
+from castalia.core.locks import Lock
 from castalia.core.model import Config, Generator, Model, Stage, build, lay_out, training_mode
 from castalia.core.precision import Precision, precision_context
 from castalia.core.rng import BatchRng, SampleRng, derive
@@ -91,10 +92,10 @@ def train(
         callback: called after each step with its number and its logged values.
 
     Raises:
-        UsageError: ``out`` is in use, or a resumed run differs in recipe or data.
+        UsageError: ``out`` is in use, another process writes to it, or a resumed run differs in recipe or data.
         NonFiniteError: loss or gradients stayed non-finite.
         Interrupted: a signal asked to end; the run was saved.
-        RunError: the disk is full, or the run is damaged.
+        RunError: the disk is full, the run is damaged, or its folder was moved meanwhile.
     """
     settings = recipe.training
     with ExitStack() as stack:
@@ -109,7 +110,9 @@ def train(
         torch.set_num_threads(usual)
 
         # the run: new, or as it was left
-        run = _open(recipe, data, out, resume, world)
+        lock = Lock(out)
+        stack.callback(lock.release)
+        run = _open(recipe, data, out, resume, world, lock)
         found = parallel.on_main(lambda: _newest(run), world)
         state = _state(found)
         decided = parallel.on_main(lambda: plan.load(run.path / "plan.json", state.plan), world)
@@ -276,6 +279,7 @@ def train(
                 raise NonFiniteError(f"The last steps of the training were skipped. {_last_good(run, state)}")
             if (due and not state.bad_in_a_row) or last or over or signal:
                 state.seconds = spent + elapsed
+                parallel.on_main(lock.check, world)
                 _save(run, state, model, ema, active, settings.keep, world)
                 saved_at = time.monotonic()
             if state.step % sample_every == 0 or last or over:
@@ -290,6 +294,7 @@ def train(
             if over and not last:
                 reporter.say(f"{settings.minutes:g} minutes are over after step {state.step:,} of {ends[-1]:,}.")
                 break
+        parallel.on_main(lock.check, world)
         if world.main:
             card.write(run)
         reporter.say(f"Done: {run.path}")
@@ -301,18 +306,23 @@ def parameter_count(model: torch.nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def _open(recipe: Recipe, data: Dataset, out: Path, resume: bool, world: parallel.World) -> Run:
+def _open(recipe: Recipe, data: Dataset, out: Path, resume: bool, world: parallel.World, lock: Lock) -> Run:
     """The run, created by process 0 or left by an earlier training."""
     kind = entry(recipe.model).load()
     done = resume and (out / "config.json").exists()
     completed = runs.open_run(out).completed if done else kind.complete(recipe.config, data)
     completed = None if completed == recipe.config else completed
-    parallel.on_main(lambda: _create(recipe, data, out, resume, completed), world)
+    parallel.on_main(lambda: _create(recipe, data, out, resume, completed, lock), world)
     return Run(out, recipe, data.spec, data.fingerprint, completed)
 
 
-def _create(recipe: Recipe, data: Dataset, out: Path, resume: bool, completed: Config | None) -> None:
-    """Create the run, or check that the one in ``out`` may be continued; remove what a killed process left."""
+def _create(recipe: Recipe, data: Dataset, out: Path, resume: bool, completed: Config | None, lock: Lock) -> None:
+    """Create the run, or check that the one in ``out`` may be continued; remove what a killed process left.
+
+    From here on the run has one writer, which holds the lock.
+    """
+    if resume and (out / "config.json").exists():
+        lock.take()
     for leftover in [*out.glob(".*.tmp-*"), *out.glob("samples/.*.tmp-*")] if resume else ():
         with suppress(OSError):  # in the way of nothing; where nothing can be written at all, the next write says so
             leftover.unlink()
@@ -321,6 +331,7 @@ def _create(recipe: Recipe, data: Dataset, out: Path, resume: bool, completed: C
         checkpoints.clean(out / "checkpoints")
         return
     runs.create(out, recipe, data.spec, data.fingerprint, completed)
+    lock.take()
 
 
 def _stored(found: checkpoints.Checkpoint, model: Model) -> dict[str, Tensor]:
