@@ -17,6 +17,7 @@ from castalia.configuration import Data, Recipe, override_data
 from castalia.core.config import override, to_json
 from castalia.core.data import Batch, Dataset, LabelSpec, ScalarSpec, Spec, join
 from castalia.core.errors import UsageError, near
+from castalia.core.guest import guest
 from castalia.core.model import Config, Generator, Given, Inference, Latents, Model, Sampling, Watch, check_field
 from castalia.core.precision import Precision, precision_context
 from castalia.core.rng import SampleRng
@@ -204,6 +205,7 @@ def load(path: str | Path) -> Run:
     return runs.open_run(Path(path))
 
 
+@guest()
 def sample(
     run: Run | str | Path,
     n: int,
@@ -353,6 +355,7 @@ def at_once(model: Generator, options: Sampling) -> int:
     return max(1, min(SAMPLES_AT_ONCE, NUMBERS_AT_ONCE // max(1, model.cost(options))))
 
 
+@guest()
 def draw(
     model: Generator,
     n: int,
@@ -401,6 +404,7 @@ def save(examples: Batch, spec: Run | Spec, folder: str | Path) -> list[Path]:
     return [*paths, Path(folder) / "grid.png"]
 
 
+@guest()
 def evaluate(run: Run | str | Path, data: str | None = None, *, split: str = "test", **options: Any) -> dict[str, Any]:
     """Measure a run and store the results in it; options are those of ``castalia evaluate``.
 

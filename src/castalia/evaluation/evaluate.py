@@ -14,6 +14,7 @@ from castalia import card
 from castalia.core.data import Dataset, ImageSpec
 from castalia.core.errors import RunError, UsageError
 from castalia.core.files import write_sealed
+from castalia.core.guest import guest
 from castalia.core.locks import PATIENCE, Lock
 from castalia.core.model import Density, Generator, Inference, Sampling
 from castalia.core.precision import Precision
@@ -37,6 +38,7 @@ EARLIER = 20
 """Older tables kept."""
 
 
+@guest()
 def evaluate(
     run: Run,
     data: Dataset,
