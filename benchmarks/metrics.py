@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from benchmarks import ceilings
 from benchmarks.harness import Options, Row, alternate, profile
-from castalia.evaluation.coverage import coverage
-from castalia.evaluation.distances import frechet
+from castalia.estimators.coverage import coverage
+from castalia.estimators.distances import frechet
 
 
 class Given(nn.Module):

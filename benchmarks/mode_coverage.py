@@ -31,7 +31,7 @@ from torch import Tensor
 
 from castalia import api, checkpoints, recipes
 from castalia.core.model import Model
-from castalia.evaluation.modes import mixture_modes
+from castalia.estimators.modes import mixture_modes
 from castalia.media.points.array import PointsArray
 from castalia.training.loop import train
 

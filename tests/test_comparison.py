@@ -101,3 +101,16 @@ def test_command_line(runs: list[Run], tmp_path: Path, capsys: pytest.CaptureFix
 def test_logarithmic_axes_leave_out_what_has_no_logarithm() -> None:
     html = Page("x").curve({"a": [(1, 10), (10, 1000), (0, 5), (5, -1)]}, "x", "y", log=True).html()
     assert html.count("<circle") == 2
+
+
+def test_runs_of_other_media_are_compared_by_their_own_measures(tmp_path: Path) -> None:
+    recipe = small_recipe("lstm", steps=4)
+    run = train(recipe, api.training_data(recipe), tmp_path / "text", quiet=True)
+    (side,) = comparison.compare([run.path])
+    metrics = side.results["metrics"]
+    assert {"bits_per_byte", "repetition", "repetition_floor", "pairs", "pairs_floor"} <= set(metrics)
+    assert "frechet" not in metrics
+    assert metrics["sampling_speed"]["n"] == api.DRAWN_ALONE
+    assert "features" not in side.results["context"]["sampling"]
+    assert (side.by_steps, side.by_training, side.nearest) == ([], [], None)
+    assert "repetition" in comparison.page([side]).html()

@@ -62,8 +62,8 @@ def is_pictures(batch: Batch) -> bool:
     return batch.x.dtype == torch.uint8
 
 
-GENTLE = Schedule("step", warmup=0, end=0.05, milestones=(0.0,))
-"""A twentieth of the usual rate: at the full one, sums in another order are soon another training."""
+GENTLE = Schedule("step", warmup=0, end=0.02, milestones=(0.0,))
+"""A fiftieth of the usual rate: at the full one, sums in another order are soon another training."""
 
 
 def small_recipe(model: str, **training: object) -> Recipe:

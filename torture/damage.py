@@ -259,8 +259,8 @@ class Victim:
 
 def measure(made: Run) -> None:
     """Give a run results without measuring it for long."""
+    from castalia.estimators.metric import Metric
     from castalia.evaluation.evaluate import record
-    from castalia.evaluation.metric import Metric
 
     metric = Metric(1.5, "nats", "made up", 8, 0, (1.25, 1.75))
     record(made, {"nll": metric}, {"weights": "step 8", "data": "digits", "seconds": 0.125})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +41,12 @@ __all__ = [
     "train",
     "training_data",
 ]
+
+DRAWN = 1_000
+"""Samples that are measured where nobody says how many."""
+
+DRAWN_ALONE = 64
+"""The same of media that are not compared in a feature space: each is long to make, and a mean needs few."""
 
 SAMPLES_AT_ONCE = 256
 """Examples drawn at once, at most."""
@@ -289,6 +296,26 @@ def sampling_options(
     )
 
 
+def wishes(texts: Sequence[str], short: Mapping[str, str | None]) -> dict[str, str]:
+    """What ``name=value`` texts ask for, and what has an option of its own (``--label``, ``--prompt``).
+
+    Raises:
+        UsageError: a text has no name, or the same thing is asked for twice.
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"--given {text}: write it as name=value, for example --given caption='red heart'.")
+        found[name] = value
+    for name, value in short.items():
+        if value is not None:
+            if name in found:
+                raise UsageError(f"--{name} and --given {name}= ask for the same thing.")
+            found[name] = value
+    return found
+
+
 def given_of(model: Generator, wishes: Mapping[str, Wish], n: int) -> dict[str, Tensor]:
     """What a person wishes for ``n`` examples as tensors on the model's device.
 
@@ -413,7 +440,8 @@ def evaluate(run: Run | str | Path, data: str | None = None, *, split: str = "te
         data: named set or path; None takes the one that it was trained on.
         split: which part.
         **options: ``samples``, ``refine``, ``limit``, ``seed``, ``baselines``, ``drawn`` (number of samples to draw and
-            measure), ``options`` (how to draw them: texts ``name=value`` or the model's ``SampleOptions``),
+            measure; None: as many as are usual, or none and a warning where the data are too few), ``options`` (how to
+            draw them: texts ``name=value`` or the model's ``SampleOptions``),
             ``precision`` (in which, as for :func:`sample`),
             ``features`` (an ONNX file with a feature network of yours), ``inception`` (the same, and it is the
             Inception network of the FID), ``keep`` and ``progress``; see
@@ -426,13 +454,20 @@ def evaluate(run: Run | str | Path, data: str | None = None, *, split: str = "te
     import time
 
     from castalia.evaluation import evaluate as measuring
+    from castalia.evaluation.measures import COMPARED, too_few
 
     run = load(run) if not isinstance(run, Run) else run
     held_out = open_data(data or run.recipe.data.source, split=split, like=run)
-    seen = None
-    if options.get("baselines") or options.get("drawn"):
+    seen, drawn = None, options.get("drawn", 0)
+    if options.get("baselines") or drawn != 0:
         seen = open_data(run.recipe.data.source, split=run.recipe.data.split, like=run)
     model, chosen = run.model()[0], options.pop("options", None)
+    if drawn is None:
+        usual = DRAWN if medium_of(run.spec).name in COMPARED else DRAWN_ALONE
+        words = too_few(usual, seen, held_out) if seen is not None and isinstance(model, Generator) else ""
+        if words:  # nobody asked for them: what can be measured is not lost for it
+            warnings.warn(f"Samples were not measured. {words}", stacklevel=2)
+        options["drawn"] = 0 if words else usual
     chosen = sampling_options(model, chosen) if isinstance(model, Generator) else None
     own, inception = options.pop("features", None), options.pop("inception", None)
     if own or inception:
@@ -450,8 +485,9 @@ def evaluate(run: Run | str | Path, data: str | None = None, *, split: str = "te
         sampling = {
             "options": to_json(chosen),
             "precision": options["precision"],
-            "features": "of the training data" if space is None else space.name,
         }
+        if medium_of(run.spec).name in COMPARED:
+            sampling["features"] = "of the training data" if space is None else space.name
     context = measuring.context(run, held_out, metrics, split=split, seconds=seconds, sampling=sampling)
     return measuring.record(run, metrics, context)
 

@@ -24,19 +24,23 @@ from castalia.core.data import Batch, Dataset, ImageSpec
 from castalia.core.errors import UsageError
 from castalia.core.model import Generator, Sampling
 from castalia.core.precision import Precision
-from castalia.evaluation.distances import frechet
+from castalia.estimators.distances import frechet
+from castalia.estimators.metric import subset
+from castalia.estimators.progress import Show
 from castalia.evaluation.drawn import Measured
 from castalia.evaluation.evaluate import check_fits, hardware
 from castalia.evaluation.feature_network import feature_space
 from castalia.evaluation.features import FeatureSpace, see_all, see_data
-from castalia.evaluation.metric import subset
-from castalia.evaluation.progress import Show
+from castalia.evaluation.measures import COMPARED
 from castalia.evaluation.report import Page
 from castalia.media.image.write import png_bytes
 from castalia.runs import Run
 
 STEPS = (5, 10, 20, 50, 100, 250)
 """Numbers of sampling steps that are tried with models that sample in steps."""
+
+DRAWN = 2_000
+"""Samples of each run where nobody says how many."""
 
 PLOTTED = 1_000
 """Samples behind each point of a plot, where no fewer are asked for."""
@@ -90,7 +94,7 @@ def compare(
     *,
     data: str | None = None,
     split: str = "test",
-    drawn: int = 2_000,
+    drawn: int | None = None,
     samples: int = 100,
     limit: int | None = None,
     seed: int = 0,
@@ -103,7 +107,7 @@ def compare(
         paths: run folders, at least one.
         data: named set or path; None takes the data of the first run.
         split: which part they are measured on.
-        drawn: samples of each run.
+        drawn: samples of each run; None for 2,000 of what is compared in a feature space, and few of what is not.
         samples: importance samples per example, for likelihoods that are bounds.
         limit: likelihoods of only so many random examples.
         seed: of all randomness.
@@ -121,9 +125,14 @@ def compare(
     train = api.open_data(source, split="train", like=runs[0])
     for run in runs:
         check_fits(run, real_data)
-    space = feature_space(train, show=show)
-    ids = subset(len(real_data), min(drawn, PLOTTED), seed, "plotted")
-    real = see_data(space, real_data, ids).features
+    space, real = None, None
+    compared = medium_of(runs[0].spec).name in COMPARED
+    if drawn is None:
+        drawn = DRAWN if compared else api.DRAWN_ALONE
+    if compared:  # samples of other media have numbers, and no distance to plot
+        space = feature_space(train, show=show)
+        ids = subset(len(real_data), min(drawn, PLOTTED), seed, "plotted")
+        real = see_data(space, real_data, ids).features
     sides = []
     for name, run in zip(_names(runs), runs, strict=True):
         if show is not None:
@@ -144,9 +153,10 @@ def compare(
         medium = medium_of(run.spec)
         precision = run.precision(model.device)
         picture = png_bytes(medium.picture(api.draw(model, medium.shown, seed=seed, precision=precision), run.spec))
-        plotter = _Plotter(space, real, seed, precision, name, show)
-        steps = plotter.by_steps(model) if plots else []
-        training = plotter.by_training(run) if plots else []
+        steps, training = [], []
+        if plots and space is not None and real is not None:
+            plotter = _Plotter(space, real, seed, precision, name, show)
+            steps, training = plotter.by_steps(model), plotter.by_training(run)
         copies = _nearest(measured[0], train) if measured and isinstance(run.spec, ImageSpec) else None
         sides.append(Side(name, run, weights, results, picture, copies, steps, training))
     return sides
@@ -154,7 +164,9 @@ def compare(
 
 def _nearest(measured: Measured, train: Dataset) -> bytes:
     """Samples, and below each the training example nearest to it by features."""
-    found = (measured.nearest_features or measured.nearest).ids[:NEIGHBOURS]
+    near = measured.nearest_features or measured.nearest
+    assert near is not None
+    found = near.ids[:NEIGHBOURS]
     samples = measured.drawn.x[: len(found)]
     neighbours = train.batch(found.numpy()).x
     return png_bytes(medium_of(train.spec).picture(Batch.of(torch.cat([samples, neighbours])), train.spec, len(found)))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import resource
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +136,24 @@ def test_evaluate_json(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "K = 20" in metrics["nll"]["kind"]
     assert json.loads((run / "results.json").read_text())["metrics"]["nll"] == metrics["nll"]
     assert "nll" in (run / "README.md").read_text()
+
+
+def test_a_set_too_small_for_samples(
+    run: Path, pictures: tuple[str, str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What can be measured is; samples only where somebody insists, and then it is said how to leave them out."""
+    few = [str(run), "--data", str(Path(pictures[0]).parent), "--split", "all", "--samples", "2"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert main(["evaluate", *few, "--json"]) == 0
+    told = capsys.readouterr()
+    assert re.search(r"Samples were not measured.* 1000, .* and 3\..*--drawn 0", told.err)
+    metrics = json.loads(told.out)["metrics"]
+    assert metrics["nll"]["n"] == 3
+    assert "frechet" not in metrics
+    assert main(["evaluate", *few, "--drawn", "40"]) == 2
+    assert "--drawn 0" in capsys.readouterr().err
+    assert main(["evaluate", *few, "--drawn", "0", "--json"]) == 0
 
 
 EDITS = {

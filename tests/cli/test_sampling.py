@@ -57,9 +57,10 @@ def test_label_and_options_are_used_and_recorded(runs: dict[str, str], tmp_path:
 def test_precision_is_that_of_training_where_nothing_is_asked(
     runs: dict[str, str], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    exact = api.sample(runs[name], 2, seed=3).x
-    assert torch.equal(exact, api.sample(runs[name], 2, seed=3, precision="float32").x)  # these trained in float32
-    narrow = api.sample(runs[name], 2, seed=3, precision="bfloat16").x
+    n = 16 if name == "vae" else 2  # few values of a vae differ after so few steps
+    exact = api.sample(runs[name], n, seed=3).x
+    assert torch.equal(exact, api.sample(runs[name], n, seed=3, precision="float32").x)  # these trained in float32
+    narrow = api.sample(runs[name], n, seed=3, precision="bfloat16").x
     assert torch.equal(narrow, exact) == (name == "ddpm")  # which rounds to the 17 greys that there are
     assert (narrow.float() - exact.float()).abs().mean() < 10  # of 255: the same pictures, rounded on the way
     one = tmp_path / "run"
@@ -68,11 +69,11 @@ def test_precision_is_that_of_training_where_nothing_is_asked(
     plan = {k: v for k, v in plan.items() if k != "sha256"} | {"precision": "bfloat16"}
     (one / "plan.json").write_text(json.dumps(plan))
     monkeypatch.setattr("castalia.runs.bf16_is_native", lambda device: True)
-    assert torch.equal(api.sample(one, 2, seed=3).x, narrow)
+    assert torch.equal(api.sample(one, n, seed=3).x, narrow)
     assert main(["sample", str(one), "-n", "2", "--seed", "3", "--out", str(tmp_path / "out")]) == 0
     assert read_recipe(tmp_path / "out" / "0000.png")["precision"] == "bfloat16"
     monkeypatch.setattr("castalia.runs.bf16_is_native", lambda device: False)
-    assert torch.equal(api.sample(one, 2, seed=3).x, exact)
+    assert torch.equal(api.sample(one, n, seed=3).x, exact)
 
 
 @pytest.mark.parametrize(

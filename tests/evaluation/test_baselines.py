@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from castalia.core.errors import UsageError
+from castalia.estimators.mixtures import Bernoullis, DiagonalGaussians, FullGaussians, log_bin_mass
 from castalia.evaluation.baselines import BaseRates, BestMixture, IndependentPixels, baselines, mixture_target
-from castalia.evaluation.mixtures import Bernoullis, DiagonalGaussians, FullGaussians, log_bin_mass
 
 from .toys import Pictures, all_ids, random_pictures
 

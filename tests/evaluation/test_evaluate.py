@@ -11,9 +11,9 @@ from castalia.core.errors import RunError, UsageError
 from castalia.core.model import build
 from castalia.core.rng import BatchRng
 from castalia.core.weights import save_tensors
+from castalia.estimators.metric import Metric
 from castalia.evaluation.evaluate import context, evaluate, record
 from castalia.evaluation.feature_network import FeatureSettings, feature_space
-from castalia.evaluation.metric import Metric
 from castalia.models.autoencoders.vae import VAE, VAEConfig
 from castalia.models.diffusion.ddpm import DDPM, DDPMConfig
 from castalia.nn.unet import UNetConfig

@@ -6,10 +6,13 @@ The few options of ``train`` are the ones people type; everything else in a reci
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from typing import Any, NoReturn
 
+from castalia.cli.edits import add_forms
+from castalia.cli.values import number as _number
+from castalia.cli.values import path as _path
+from castalia.cli.values import positive as _positive
 from castalia.core.errors import near
 from castalia.version import __version__
 
@@ -40,32 +43,6 @@ class Parser(argparse.ArgumentParser):
         return options
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
-    return value
-
-
-_positive.__name__ = "whole number"
-
-
-def _number(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"must be a finite number, not {text}")
-    return value
-
-
-_number.__name__ = "number"
-
-
-def _path(text: str) -> str:
-    if not text:
-        raise argparse.ArgumentTypeError("must not be empty")
-    return text
-
-
 def make_parser() -> Parser:
     """Build the parser."""
     parser = Parser(
@@ -92,14 +69,8 @@ def make_parser() -> Parser:
     def json_option(p: argparse.ArgumentParser) -> None:
         p.add_argument("--json", action="store_true", help="print JSON for programs")
 
-    def drawn_option(p: argparse.ArgumentParser, usual: int) -> None:
-        p.add_argument(
-            "--drawn",
-            type=int,
-            default=usual,
-            metavar="N",
-            help=f"samples to draw for distances, precision, coverage and the like ({usual:,}); 0 leaves these out",
-        )
+    def drawn_option(p: argparse.ArgumentParser, words: str) -> None:
+        p.add_argument("--drawn", type=int, metavar="N", help=f"samples to draw and measure ({words})")
 
     def given_options(p: argparse.ArgumentParser) -> None:
         p.add_argument("--label", metavar="CLASS", help="ask a conditional model for this class, by name or number")
@@ -184,70 +155,7 @@ def make_parser() -> Parser:
 
     p = verb("edit", "Interpolate, traverse, redraw, fill in, reconstruct and calculate.")
     edits = p.add_subparsers(dest="edit", metavar="EDIT", required=True)
-
-    def edit(name: str, text: str, out: str) -> Parser:
-        made = edits.add_parser(name, help=text, description=text)
-        made.set_defaults(parser=made)
-        made.add_argument("run", help="a run folder")
-        made.add_argument("--out", type=_path, required=True, help=out)
-        return made
-
-    walk_out = "FILE.gif, .mp4 or .webp, or FILE.png for a strip"
-    p = edit("interpolate", "Walk from one picture to another.", walk_out)
-    p.add_argument("--from", dest="start", required=True, metavar="A.png", help="first picture")
-    p.add_argument("--to", dest="end", required=True, metavar="B.png", help="last picture")
-    p.add_argument("--frames", type=_positive, default=16)
-    p.add_argument("--how", choices=["linear", "spherical"], default="spherical")
-    p.add_argument("--fps", type=_number, default=12.0)
-
-    p = edit("walk", "Walk through random places of the latent space.", walk_out)
-    p.add_argument("--points", type=_positive, default=6, help="places to visit")
-    p.add_argument("--label", metavar="CLASS", help="ask a conditional model for this class, by name or number")
-    prior_option(p)
-    p.add_argument("--frames", type=_positive, default=72)
-    p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--fps", type=_number, default=12.0)
-
-    p = edit("reconstruct", "Encode pictures and decode them again.", "FILE.png: originals above reconstructions")
-    p.add_argument("pictures", nargs="+", help="picture files")
-
-    p = edit("traverse", "Move one latent at a time.", "FILE.png for a grid; FILE.gif or .mp4 for a film")
-    p.add_argument("--of", metavar="A.png", help="start from this picture instead of the prior's centre")
-    p.add_argument("--dims", help="latents, for example 0,3,7; without it, the most informative eight")
-    p.add_argument("--data", help="data that tells which latents are informative (the run's own)")
-    p.add_argument("--span", type=_number, default=3.0, help="from -span to span")
-    p.add_argument("--frames", type=_positive, default=11)
-
-    p = edit("arithmetic", "Picture A - B + C, in latent space.", "FILE.png: A, B, C and the result")
-    for name in ("a", "b", "c"):
-        p.add_argument(f"--{name}", required=True, metavar=f"{name.upper()}.png")
-
-    p = edit(
-        "attribute",
-        "Add a class or a caption word to a picture, in steps.",
-        "FILE.png for a strip, or a film",
-    )
-    p.add_argument("--of", required=True, metavar="A.png", help="the picture to change")
-    p.add_argument("--add", required=True, metavar="NAME", help="a class name, or a word of the captions")
-    p.add_argument("--data", help="labelled or captioned data (the run's own)")
-    p.add_argument("--strength", type=_number, default=2.0, help="from -strength to strength")
-    p.add_argument("--frames", type=_positive, default=9)
-
-    p = edit("map", "Draw a two-dimensional map of the latent space.", "FILE.png")
-    p.add_argument("--cells", type=_positive, default=20, help="pictures per side")
-    p.add_argument("--data", help="data whose main plane is drawn where there are more than two latents")
-
-    p = edit(
-        "redraw",
-        "Draw a picture anew: the whole of it, or what a mask leaves open.",
-        "FILE.png: A and its new versions",
-    )
-    p.add_argument("--of", required=True, metavar="A.png", help="the picture")
-    p.add_argument("--mask", metavar="MASK.png", help="white where to redraw; everything else stays bit for bit")
-    p.add_argument("--strength", type=_number, default=1.0, help="0 keeps the picture, 1 keeps nothing (1)")
-    p.add_argument("-n", type=_positive, default=7, help="how many versions (7)")
-    p.add_argument("--seed", type=int, default=0)
-    sampling_options(p)
+    add_forms(edits)
 
     p = verb("evaluate", "Measure a run.")
     p.add_argument("run", help="a run folder")
@@ -262,7 +170,7 @@ def make_parser() -> Parser:
         help="K samples on M random examples, K/100 on all: an estimate",
     )
     p.add_argument("--limit", type=_positive, metavar="N", help="likelihoods of only N random examples")
-    drawn_option(p, 1_000)
+    drawn_option(p, "1,000 of pictures and points, 64 of others, where there are examples enough; 0: none")
     sampling_options(p, label=False)
     network = p.add_mutually_exclusive_group()
     network.add_argument("--features", metavar="FILE.onnx", help="measure samples in the features of this network")
@@ -280,7 +188,7 @@ def make_parser() -> Parser:
     p.add_argument("--split", default="test", help="which part (test)")
     p.add_argument("--samples", type=_positive, default=100, metavar="K", help="importance samples per example (100)")
     p.add_argument("--limit", type=_positive, metavar="N", help="likelihoods of only N random examples")
-    drawn_option(p, 2_000)
+    drawn_option(p, "2,000 of pictures and points, 64 of others")
     p.add_argument("--no-plots", action="store_true", help="leave out the plots against time, which take the longest")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--out", type=_path, metavar="FILE.html", help="the page")

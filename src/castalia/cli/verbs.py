@@ -186,23 +186,13 @@ def sample(options: Namespace) -> int:
 
 def _given(options: Namespace) -> dict[str, str]:
     """What ``--given``, ``--label`` and ``--prompt`` ask for."""
-    given: dict[str, str] = {}
-    for text in options.given or ():
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise UsageError(f"--given {text}: write it as name=value, for example --given caption='red heart'.")
-        given[name] = value
-    for name in ("label", "prompt"):
-        value = getattr(options, name, None)
-        if value is not None:
-            if name in given:
-                raise UsageError(f"--{name} and --given {name}= ask for the same thing.")
-            given[name] = value
-    return given
+    from castalia import api
+
+    return api.wishes(options.given or (), {name: getattr(options, name, None) for name in ("label", "prompt")})
 
 
 def edit(options: Namespace) -> int:
-    """Work in the latent space."""
+    """Do something with a run's model."""
     from castalia.cli import edits
 
     return edits.run(options)

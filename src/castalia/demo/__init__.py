@@ -19,14 +19,16 @@ import torch
 
 from castalia import api, recipes
 from castalia.catalogue import CATALOGUE, Entry, entry
-from castalia.core.data import Dataset
+from castalia.core.data import Batch, Dataset, Spec, TextSpec
 from castalia.core.model import Density, Generator, Model
 from castalia.core.rng import SampleRng
 from castalia.core.threads import use_free_threads
 from castalia.demo import pictures
+from castalia.evaluation.measures import COMPARED
 from castalia.evaluation.report import Page
 from castalia.media.image.write import png_bytes
 from castalia.media.rooms import medium_of
+from castalia.media.text.medium import TextMedium
 from castalia.training.loop import train
 
 SIDE = ("frechet", "precision", "recall", "coverage", "modes", "condition_accuracy", "memorisation", "sampling_speed")
@@ -37,6 +39,9 @@ TRAINING_SHARE = 0.6
 
 DRAWN = 500
 """Samples that are measured where there is time for them."""
+
+FEW = 64
+"""The same of media whose samples take long, and are told apart by few."""
 
 EXAMPLES = 500
 """Held-out examples whose likelihood is measured where there is time for them."""
@@ -111,14 +116,14 @@ def _system(page: Page, system: Entry, out: Path, minutes: float) -> dict[str, A
     )
     some = data.batch(np.arange(min(32, medium.shown, len(data))))
     columns = 16 if medium.name == "image" else None
-    page.png(png_bytes(medium.picture(some, run.spec, columns)), "Examples of the data")
+    _put(page, some, run.spec, columns, "Examples of the data")
     per_sample, drawn = 0.0, 0
     if isinstance(model, Generator):
         drawn = min(64, medium.shown)
         begun = time.monotonic()
         samples = api.sample(run, drawn, seed=1)
         per_sample = (time.monotonic() - begun) / drawn
-        page.png(png_bytes(medium.picture(samples, run.spec, columns)), "Samples: new, made by nobody")
+        _put(page, samples, run.spec, columns, "Samples: new, made by nobody")
         page.code(f"castalia sample runs/{system.name} -n {drawn} --seed 1 --out out/")
         medium.write(samples, run.spec, out / "samples" / system.name)
         if medium.name == "image":
@@ -131,6 +136,16 @@ def _system(page: Page, system: Entry, out: Path, minutes: float) -> dict[str, A
     return metrics
 
 
+def _put(page: Page, batch: Batch, spec: Spec, columns: int | None, caption: str) -> None:
+    """Examples on a page: texts to read, and pictures of everything else."""
+    if isinstance(spec, TextSpec):
+        page.text(f"{caption}:")
+        for text in TextMedium().texts(batch, spec):
+            page.code(text)
+        return
+    page.png(png_bytes(medium_of(spec).picture(batch, spec, columns)), caption)
+
+
 def _measure(run: Any, model: Model, held_out: Dataset, left: float, per_sample: float) -> dict[str, Any]:
     """Measure within ``left`` seconds: as many examples and samples as there is time for, up to what says enough."""
     limit = None
@@ -141,13 +156,12 @@ def _measure(run: Any, model: Model, held_out: Dataset, left: float, per_sample:
             model.log_likelihood(few, rng=SampleRng(0, range(len(few)), model.device), samples=100)
         each = (time.monotonic() - begun) / len(few)
         limit = int(np.clip(0.4 * left / max(each, 1e-6), 10, EXAMPLES))
-    drawn = 0
-    if run.spec and medium_of(run.spec).name in ("image", "points") and isinstance(model, Generator):
-        drawn = int(np.clip(0.3 * left / max(per_sample, 1e-6), 50, DRAWN))
-        drawn = min(drawn, len(held_out))
-    options: dict[str, Any] = {"samples": 100, "limit": limit, "drawn": drawn}
-    simple = drawn > 0 and isinstance(model, Density) and medium_of(run.spec).name == "image"
-    return api.evaluate(run, baselines=simple, **options)["metrics"]
+    drawn, medium = 0, medium_of(run.spec).name
+    if isinstance(model, Generator):
+        least, most = (50, DRAWN) if medium in COMPARED else (20, FEW)
+        drawn = min(int(np.clip(0.3 * left / max(per_sample, 1e-6), least, most)), len(held_out))
+    simple = isinstance(model, Density) and medium == "image"
+    return api.evaluate(run, baselines=simple, samples=100, limit=limit, drawn=drawn)["metrics"]
 
 
 def _fresh(out: Path, name: str) -> Path:

@@ -1,20 +1,16 @@
 """Measuring: every number with its unit, its kind, how many examples, the seed and an interval.
 
-metric.py       Metric, and intervals
+The statistics are in :mod:`castalia.estimators`; this floor applies them to models, runs and their media.
+
 likelihood.py   nats and bits/dim of models that are a Density; how much of the latents is used
-mixtures.py     Bernoulli and Gaussian mixtures, fitted and scored
 baselines.py    trivial models in the same units: independent pixels, the best mixture
 pictures.py     reconstruction error, nearest training pictures, sampling speed
-distances.py    Fréchet, kernel, energy and sliced Wasserstein distance between two sets of features
-coverage.py     precision, recall, density, coverage
-modes.py        modes covered and the divergence of their shares
-memorisation.py whether samples are copies of training examples
 features.py     feature spaces: points, networks, stacks
 feature_network.py   the small network of a data set, trained once and kept
 user_features.py     an ONNX network of the user's own
 reference.py    all of these for one set of examples against held-out ones
 drawn.py        a model's samples beside real examples and trivial ones
+measures.py     which measures the samples of a medium get
 evaluate.py     what a run's capabilities allow, measured and recorded
-progress.py     how long it still takes
 report.py       self-contained HTML pages
 """

@@ -18,10 +18,10 @@ from torch import Tensor
 from castalia.core.data import Dataset, ImageSpec
 from castalia.core.errors import UsageError
 from castalia.core.rng import SampleRng
+from castalia.estimators.metric import Metric, mean_metric, subset
+from castalia.estimators.mixtures import Bernoullis, DiagonalGaussians, FullGaussians, Mixture
+from castalia.estimators.progress import Show
 from castalia.evaluation.likelihood import bits_per_dim, nats_unit
-from castalia.evaluation.metric import Metric, mean_metric, subset
-from castalia.evaluation.mixtures import Bernoullis, DiagonalGaussians, FullGaussians, Mixture
-from castalia.evaluation.progress import Show
 
 Binarise = Literal["none", "dynamic", "threshold"]
 

@@ -24,17 +24,18 @@ import torch
 from torch import Tensor
 
 from castalia.core.config import differences, to_json
-from castalia.core.data import Dataset, LabelSpec, labels_of
+from castalia.core.data import Batch, Dataset, LabelSpec, join, labels_of
 from castalia.core.errors import NonFiniteError, UsageError
 from castalia.core.model import Generator, Sampling
 from castalia.core.precision import Precision, precision_context
 from castalia.core.rng import SampleRng
-from castalia.evaluation import memorisation, pictures
+from castalia.estimators import memorisation
+from castalia.estimators.memorisation import Nearest
+from castalia.estimators.metric import Metric, generator, mean_metric
+from castalia.estimators.progress import Show, Ticker
+from castalia.evaluation import pictures
 from castalia.evaluation.feature_network import feature_space
 from castalia.evaluation.features import Coordinates, FeatureSpace, Seen, see_all, see_data
-from castalia.evaluation.memorisation import Nearest
-from castalia.evaluation.metric import Metric, generator, mean_metric
-from castalia.evaluation.progress import Show, Ticker
 from castalia.evaluation.reference import Comparison, mode_counter
 
 NAMES = frozenset((
@@ -63,14 +64,19 @@ class Drawn:
     """Examples drawn from a model.
 
     Attributes:
-        x: natural units, (N, ...), on the CPU.
+        examples: natural units, on the CPU.
         condition: the labels that were asked for, ``int64`` (N,), or None.
         seconds: wall-clock time of the drawing.
     """
 
-    x: Tensor
+    examples: Batch
     condition: Tensor | None
     seconds: float
+
+    @property
+    def x(self) -> Tensor:
+        """The examples themselves (N, ...)."""
+        return self.examples.x
 
 
 @dataclass(frozen=True)
@@ -80,14 +86,15 @@ class Measured:
     Attributes:
         metrics: by name.
         drawn: the samples.
-        nearest: nearest training example of each of the first samples, by pixels or coordinates.
+        nearest: nearest training example of each of the first samples, by pixels or coordinates; None for media that
+            are not compared so.
         nearest_features: the same by features; None for points.
     """
 
     metrics: dict[str, Metric]
     drawn: Drawn
-    nearest: Nearest
-    nearest_features: Nearest | None
+    nearest: Nearest | None = None
+    nearest_features: Nearest | None = None
 
 
 def draw(
@@ -98,6 +105,7 @@ def draw(
     options: Sampling | None = None,
     condition: Tensor | None = None,
     precision: Precision = "float32",
+    at_once: int = AT_ONCE,
     show: Show | None = None,
 ) -> Drawn:
     """Draw ``n`` examples, number i from the stream (seed, i), a few hundred at a time.
@@ -109,6 +117,7 @@ def draw(
         options: sampling options of the model; None for its own.
         condition: labels ``int64`` (n,), or None to let the model choose.
         precision: of the networks.
+        at_once: how many at a time.
         show: receives lines of progress.
 
     Raises:
@@ -117,18 +126,19 @@ def draw(
     parts, ticker = [], Ticker("samples", n, show)
     pictures.wait(model.device)
     started = time.perf_counter()
-    for start in range(0, n, AT_ONCE):
-        ids = range(start, min(start + AT_ONCE, n))
+    for start in range(0, n, at_once):
+        ids = range(start, min(start + at_once, n))
         given = None if condition is None else {"label": condition[start : ids.stop]}
         rng = SampleRng(seed, ids, model.device)
         with torch.no_grad(), precision_context(precision, model.device):
-            parts.append(model.sample(len(ids), given, rng=rng, options=options).x.cpu())
+            parts.append(model.sample(len(ids), given, rng=rng, options=options).cpu())
         ticker.step(len(ids))
     seconds = max(time.perf_counter() - started, 1e-9)
-    x = torch.cat(parts)
+    examples = join(parts, model.spec)
+    x = examples.x
     if x.is_floating_point() and (bad := int((~torch.isfinite(x.flatten(1)).all(1)).sum())):
         raise NonFiniteError(f"{bad} of {n} samples are not finite. Nothing was recorded.")
-    return Drawn(x, condition, seconds)
+    return Drawn(examples, condition, seconds)
 
 
 def trivial(x: Tensor, seed: int = 0) -> Tensor:
@@ -181,11 +191,8 @@ def measure_samples(
         UsageError: there are too few examples, or ``n`` is too small.
         NonFiniteError: samples or their features are not finite; no number is returned.
     """
-    if min(n, len(train), len(held_out)) < LEAST:
-        raise UsageError(
-            f"Measuring samples takes at least {LEAST} of them, of training and of held-out examples; there are "
-            f"{n}, {len(train)} and {len(held_out)}."
-        )
+    if words := too_few(n, train, held_out):
+        raise UsageError(words)
     space = feature_space(train, show=show) if space is None else space
     count = min(n, len(train))
     # in random order: a set may be sorted by class, and some metrics take the first of each kind
@@ -218,12 +225,28 @@ def measure_samples(
         out |= _accuracy("_ceiling", seen["_ceiling"], asked, "trivial examples taken for such a class", space, seed)
     copies, nearest, nearest_features = _memorisation(drawn.x, seen[""], train, held_out, ids, reference, space, seed)
     out |= copies
-    where = f"{model.device.type}, {torch.get_num_threads()} threads, {precision}"
-    detail = f"batches of {AT_ONCE} on {where}, {drawn.seconds:.3g} s in all"
-    out["sampling_speed"] = Metric(count / drawn.seconds, "samples/s", "wall-clock", count, seed, None, detail)
-    if settings := _settings(model, options):
-        out = {k: m if k.endswith(("_floor", "_ceiling")) else _said(m, settings) for k, m in out.items()}
+    out["sampling_speed"] = speed(model, drawn, precision, seed)
+    if settings := settings_of(model, options):
+        out = {k: m if k.endswith(("_floor", "_ceiling")) else said(m, settings) for k, m in out.items()}
     return Measured(out, drawn, nearest, nearest_features)
+
+
+def too_few(n: int, train: Dataset, held_out: Dataset, least: int = LEAST) -> str:
+    """Why there is too little to measure samples with, and what to do; empty where there is enough."""
+    if min(n, len(train), len(held_out)) >= least:
+        return ""
+    return (
+        f"Measuring samples takes at least {least} of them, of training and of held-out examples; there are "
+        f"{n}, {len(train)} and {len(held_out)}. Leave samples out with --drawn 0 (in Python: drawn=0)."
+    )
+
+
+def speed(model: Generator, drawn: Drawn, precision: Precision, seed: int, at_once: int = AT_ONCE) -> Metric:
+    """How many samples a second were drawn."""
+    where = f"{model.device.type}, {torch.get_num_threads()} threads, {precision}"
+    detail = f"batches of {at_once} on {where}, {drawn.seconds:.3g} s in all"
+    n = len(drawn.examples)
+    return Metric(n / drawn.seconds, "samples/s", "wall-clock", n, seed, None, detail)
 
 
 def _accuracy(
@@ -237,7 +260,7 @@ def _accuracy(
     return {"condition_accuracy" + suffix: mean_metric(right, "share", "share; interval: bootstrap", seed, detail)}
 
 
-def _settings(model: Generator, options: Sampling | None) -> str:
+def settings_of(model: Generator, options: Sampling | None) -> str:
     """The sampling options that are not the model's own, in words; empty where all are."""
     if options is None:
         return ""
@@ -249,7 +272,8 @@ def _settings(model: Generator, options: Sampling | None) -> str:
     )
 
 
-def _said(metric: Metric, words: str) -> Metric:
+def said(metric: Metric, words: str) -> Metric:
+    """The same measurement with more words at the end of its detail."""
     detail = "; ".join(part for part in (metric.detail, words) if part)
     return Metric(metric.value, metric.unit, metric.kind, metric.n, metric.seed, metric.interval, detail)
 

@@ -18,12 +18,13 @@ from castalia.core.guest import guest
 from castalia.core.locks import PATIENCE, Lock
 from castalia.core.model import Density, Generator, Inference, Sampling
 from castalia.core.precision import Precision
+from castalia.estimators.metric import Metric, subset
+from castalia.estimators.progress import Show
 from castalia.evaluation import baselines as trivial
-from castalia.evaluation import likelihood, pictures
-from castalia.evaluation.drawn import Measured, is_of_samples, measure_samples
+from castalia.evaluation import likelihood, measures, pictures
+from castalia.evaluation.drawn import Measured
 from castalia.evaluation.features import FeatureSpace
-from castalia.evaluation.metric import Metric, subset
-from castalia.evaluation.progress import Show
+from castalia.evaluation.measures import measured_by
 from castalia.runs import Run
 from castalia.version import __version__
 
@@ -62,7 +63,7 @@ def evaluate(
     A ``Density`` gives ``nll``, ``bits_per_dim`` and (with an importance-weighted bound) ``elbo``; ``Inference`` give
     ``kl``, ``active_units``, ``mse`` and ``psnr``; every model gives ``sampling_speed``; ``baselines`` adds
     ``baseline_pixels_...`` and ``baseline_mixture_...``; ``drawn`` adds all of
-    :func:`castalia.evaluation.drawn.measure_samples`, which compares samples with the whole of ``data``.
+    :func:`castalia.evaluation.measures.measure`, which compares samples with the whole of ``data``.
 
     Args:
         run: whose averaged weights are measured.
@@ -97,6 +98,8 @@ def evaluate(
         check_fits(run, train)
     ids = subset(len(data), limit, seed, "limit")
     model, _ = run.model()
+    if drawn and train is not None and isinstance(model, Generator) and (words := measures.too_few(drawn, train, data)):
+        raise UsageError(words)  # before anything is measured, so that no hours of likelihoods are lost for it
     out: dict[str, Metric] = {}
     binarise: trivial.Binarise = "none"
     values: tuple[int, ...] | None = None
@@ -117,7 +120,7 @@ def evaluate(
         return out
     if not drawn or train is None:
         return out | {"sampling_speed": pictures.sampling_speed(model, seed=seed, precision=precision)}
-    measured = measure_samples(
+    measured = measures.measure(
         model, train, data, n=drawn, seed=seed, options=options, precision=precision, space=space, show=progress
     )
     if keep is not None:
@@ -174,7 +177,7 @@ def context(
         sampling: how samples were drawn and seen; None where none were.
     """
     drawn = {} if sampling is None else {SAMPLING: dict(sampling)}
-    measured = (m.n for name, m in metrics.items() if name != "sampling_speed" and not is_of_samples(name))
+    measured = (m.n for name, m in metrics.items() if name != "sampling_speed" and not measured_by(run.spec, name))
     n = max(measured, default=0)
     return {
         "weights": _weights(run),
@@ -249,7 +252,7 @@ def _record(run: Run, metrics: Mapping[str, Metric], context: Mapping[str, Any])
     alike = drawn is None or before.get(SAMPLING, drawn) == drawn
     if kept and not (same and alike):
         earlier = [{"metrics": kept, "context": before}, *earlier][:EARLIER]
-        kept = {name: metric for name, metric in kept.items() if same and not is_of_samples(name)}
+        kept = {name: metric for name, metric in kept.items() if same and not measured_by(run.spec, name)}
     if same and SAMPLING in before:
         context = {SAMPLING: before[SAMPLING], **context}
     new: dict[str, Any] = {

@@ -33,9 +33,9 @@ from castalia.core.errors import CastaliaError, NonFiniteError, RunError, UsageE
 from castalia.core.model import Config
 from castalia.core.rng import BatchRng, derive
 from castalia.core.weights import load_tensors, save_tensors, tensor_digest
+from castalia.estimators.metric import subset
+from castalia.estimators.progress import Show, Ticker
 from castalia.evaluation.features import Coordinates, FeatureSpace, NetworkFeatures, StackedFeatures, prepare
-from castalia.evaluation.metric import subset
-from castalia.evaluation.progress import Show, Ticker
 from castalia.media.image.stacked import CHANNELS, StackedArray
 from castalia.media.points.array import PointsArray
 

@@ -18,8 +18,8 @@ from castalia.core.data import Dataset, Spec
 from castalia.core.errors import NonFiniteError, UsageError
 from castalia.core.model import Density, Inference, Likelihood
 from castalia.core.rng import SampleRng
-from castalia.evaluation.metric import Interval, Metric, generator, mean_metric, subset
-from castalia.evaluation.progress import Show, Ticker
+from castalia.estimators.metric import Interval, Metric, generator, mean_metric, subset
+from castalia.estimators.progress import Show, Ticker
 from castalia.media.rooms import medium_of
 
 VALUES_AT_ONCE = 1 << 20

@@ -14,9 +14,9 @@ from castalia.core.errors import NonFiniteError, UsageError
 from castalia.core.model import Generator, Inference
 from castalia.core.precision import Precision, precision_context
 from castalia.core.rng import SampleRng
+from castalia.estimators.metric import Metric, mean_metric
+from castalia.estimators.progress import Show, Ticker
 from castalia.evaluation.likelihood import batch_rows
-from castalia.evaluation.metric import Metric, mean_metric
-from castalia.evaluation.progress import Show, Ticker
 
 SMALLEST_MSE = 1 / 12 / 255**2
 """The error of rounding to 8 bits: a smaller one cannot be told from none, and its PSNR would be infinite."""

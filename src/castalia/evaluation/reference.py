@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from castalia.core.data import Dataset, ImageSpec, labels_of
-from castalia.evaluation import modes
-from castalia.evaluation.coverage import NEIGHBOURS, coverage_estimates, radii
-from castalia.evaluation.distances import (
+from castalia.estimators import modes
+from castalia.estimators.coverage import NEIGHBOURS, coverage_estimates, radii
+from castalia.estimators.distances import (
     PROJECTIONS,
     Estimate,
     energy_distance,
@@ -22,9 +22,9 @@ from castalia.evaluation.distances import (
     kernel_distance,
     sliced_wasserstein,
 )
+from castalia.estimators.metric import Metric, mean_metric, subset
+from castalia.estimators.progress import Show
 from castalia.evaluation.features import Coordinates, FeatureSpace, Seen
-from castalia.evaluation.metric import Metric, mean_metric, subset
-from castalia.evaluation.progress import Show
 from castalia.media.points.array import PointsArray
 
 PAIRWISE = 10_000

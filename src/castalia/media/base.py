@@ -7,7 +7,7 @@ a tiny built-in one. Examples are in natural units, so that a medium knows no mo
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, final
@@ -18,6 +18,8 @@ from torch import Tensor
 from castalia.core.data import Batch, Dataset, Spec
 from castalia.core.errors import UsageError
 from castalia.core.model import Config
+from castalia.estimators.metric import Metric
+from castalia.estimators.progress import Show
 from castalia.media.image.write import save_image
 from castalia.media.sets import NamedData, Progress
 
@@ -37,6 +39,45 @@ class Rate:
     counts: Tensor
 
 
+@dataclass(frozen=True)
+class Work:
+    """What a measure works on; what is not there is None.
+
+    Attributes:
+        spec: the shape of one example.
+        samples: examples that a model made, on the CPU.
+        train: its training data.
+        held_out: real examples that it has not seen.
+        seed: of all randomness.
+        show: receives lines of progress.
+    """
+
+    spec: Any
+    samples: Batch | None = None
+    train: Dataset | None = None
+    held_out: Dataset | None = None
+    seed: int = 0
+    show: Show | None = None
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Something that is said of samples of a medium, in numbers.
+
+    Attributes:
+        name: of its metric; where it has several, each is called by this name and a part: ``pitch``, ``pitch_spread``.
+            The same of real held-out examples is called ``..._floor``, of trivial ones ``..._ceiling``.
+        needs: what has to be there: ``samples``, ``train``, ``held-out``, or the name of a capability that the model
+            must have. Without it the measure is left out.
+        run: measures. It raises NonFiniteError rather than give a number that is none, and gives nothing where there is
+            nothing to say.
+    """
+
+    name: str
+    needs: tuple[str, ...]
+    run: Callable[[Work], dict[str, Metric]]
+
+
 class Medium(ABC):
     """A kind of thing that models make.
 
@@ -46,6 +87,7 @@ class Medium(ABC):
         options: how files are read: a frozen dataclass of plain values, each with a default.
         shown: how many examples one drawing shows well.
         reading: what it reads, in words.
+        measures: what ``castalia evaluate`` says of its samples.
     """
 
     name: ClassVar[str]
@@ -53,6 +95,7 @@ class Medium(ABC):
     options: ClassVar[type[Config]]
     shown: ClassVar[int]
     reading: ClassVar[str]
+    measures: ClassVar[tuple[Measure, ...]] = ()
 
     # in
 

@@ -12,8 +12,8 @@ from castalia.media.base import Medium
 ROOMS: dict[str, str | type[Medium]] = {
     "image": "image.medium:ImageMedium",
     "points": "points.medium:PointsMedium",
-    "text": "text.medium:TextMedium",
     "audio": "audio.medium:AudioMedium",
+    "text": "text.medium:TextMedium",
 }
 """Module and class below ``castalia.media``, by the medium's name (or the class itself, of a guest). The first that
 reads a path gets it."""

@@ -167,6 +167,12 @@ def train(
         checkpoint_every = settings.checkpoint_every or max(1, ends[-1] // 20)
         sample_every = settings.sample_every or max(1, ends[-1] // 10)
 
+        if state.step and (state.step % sample_every == 0 or state.step == ends[-1]):
+            if not parallel.on_main(
+                lambda: _grid(run, state.step).exists(), world
+            ):  # killed between saving and drawing
+                _draw(model, ema, decided.precision, run, state.step, world)
+
         active: ActiveStage | None = None
         pace = plan.Pace()
         number, until = 0, math.inf
@@ -536,6 +542,11 @@ def _publish(run: Run, found: checkpoints.Checkpoint) -> None:
         save_tensors(run.weights, *load_parts(found.path, "ema"))
 
 
+def _grid(run: Run, step: int) -> Path:
+    """The picture of the samples drawn after a step."""
+    return run.path / "samples" / f"step-{step:08d}.png"
+
+
 def _draw(model: Model, ema: Ema, precision: Precision, run: Run, step: int, world: parallel.World) -> str:
     """Draw samples, always from the same seed so that they can be compared; what went wrong, in words."""
     if world.sharded:  # a whole model, made for this
@@ -549,7 +560,6 @@ def _draw(model: Model, ema: Ema, precision: Precision, run: Run, step: int, wor
         return ""
     medium, seed = medium_of(model.spec), run.recipe.training.seed
     n = run.recipe.training.samples or medium.shown
-    folder = run.path / "samples"
     origin = {
         "model": run.recipe.model,
         "run": run.path.name,
@@ -560,8 +570,8 @@ def _draw(model: Model, ema: Ema, precision: Precision, run: Run, step: int, wor
     try:
         with ema.applied(), torch.no_grad(), precision_context(precision, world.device):
             samples = model.sample(n, rng=SampleRng(seed, range(n), world.device)).cpu()
-        folder.mkdir(exist_ok=True)
-        medium.draw(samples, model.spec, folder / f"step-{step:08d}.png", recipe=origin)
+        _grid(run, step).parent.mkdir(exist_ok=True)
+        medium.draw(samples, model.spec, _grid(run, step), recipe=origin)
     except Exception as error:  # a picture is not worth a training
         return f"{type(error).__name__}: {error}"
     return ""

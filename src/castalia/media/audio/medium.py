@@ -17,10 +17,11 @@ from castalia.core.model import Config
 from castalia.media.audio.clips import lengths_of
 from castalia.media.audio.decode import AudioOptions
 from castalia.media.audio.draw import audio_image, spectrogram
+from castalia.media.audio.measures import MEASURES
 from castalia.media.audio.read import is_audio, open_audio, read_clip, typed
 from castalia.media.audio.sets import SETS, open_set, vowels
 from castalia.media.audio.write import save_audio
-from castalia.media.base import Medium, Rate
+from castalia.media.base import Measure, Medium, Rate
 from castalia.media.sets import NamedData, Progress
 
 
@@ -33,6 +34,7 @@ class AudioMedium(Medium):
     options: ClassVar[type[Config]] = AudioOptions
     shown: ClassVar[int] = 12
     reading: ClassVar[str] = "a folder, a .zip or one file of sound (WAV, FLAC, OGG, MP3)"
+    measures: ClassVar[tuple[Measure, ...]] = MEASURES
 
     def reads(self, path: Path) -> bool:
         return is_audio(path)

@@ -30,7 +30,7 @@ SETS: Mapping[str, NamedData] = {
     DIGITS: NamedData(
         f"spoken digits 0 to 9 by six speakers, 8 kHz; labelled by word, or by speaker with labels = {BY_SPEAKER!r}",
         "CC BY-SA 4.0",
-        (1,),
+        (),
         {"train": 2693, "test": 307},
         {"all": (DataFile("flac.zip", "b382a55d8439975c980d9354b48daef40c6939c8258f044960471ad0144a5a3e"),)},
         "the folder recordings of https://github.com/Jakobovski/free-spoken-digit-dataset can be opened by its path",
@@ -38,7 +38,7 @@ SETS: Mapping[str, NamedData] = {
     TINY: NamedData(
         "sung vowels a, i, u of about a twentieth of a second at many pitches, 8 kHz",
         "none needed: computed",
-        (1,),
+        (),
         {"train": 480, "test": 48},
         {},
     ),

@@ -42,6 +42,9 @@ from castalia.media.splits import SPLITS, hashed_split, pick_split
 # Pixels in a picture above which decoding takes longer than the Python around it.
 _WORTH_THREADS = 128 * 128
 
+OTHERS = (".txt", ".md", ".wav", ".flac", ".ogg", ".mp3", ".mid", ".midi")
+"""Files of other media."""
+
 LOOKED_AT = 10_000
 """Names that are looked at to see whether a folder holds pictures."""
 
@@ -95,8 +98,13 @@ def open_images(
 def is_images(path: Path) -> bool:
     """Whether a file or folder looks like pictures, told from names and first bytes."""
     if path.is_dir():
-        names = islice(walk(path), LOOKED_AT)
-        return any(_is_picture(n) or _is_source(n) or is_idx_images(path / n) for n in names)
+        pictures = others = 0
+        for name in islice(walk(path), LOOKED_AT):
+            if _is_source(name) or is_idx_images(path / name):
+                return True
+            pictures += _is_picture(name)
+            others += name.lower().endswith(OTHERS)
+        return pictures > 0 and pictures >= others  # samples of another medium lie beside one picture of them all
     if not path.is_file():
         return False
     suffix = path.suffix.lower()

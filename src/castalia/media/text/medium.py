@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, final
 
-import numpy as np
 import torch
 from PIL.Image import Image
 from torch import Tensor
@@ -17,9 +16,10 @@ from castalia.core.data import Batch, Dataset, Spec, TextSpec
 from castalia.core.errors import DataError, RunError, UsageError
 from castalia.core.files import read_bounded
 from castalia.core.model import Config
-from castalia.media.base import Medium, Rate
+from castalia.media.base import Measure, Medium, Rate
 from castalia.media.sets import NamedData, Progress
 from castalia.media.text.draw import texts_image
+from castalia.media.text.measures import MEASURES, pair_shares, total_variation
 from castalia.media.text.packed import PackedText
 from castalia.media.text.packing import TextOptions, open_texts
 from castalia.media.text.read import kind, text_columns
@@ -46,6 +46,7 @@ class TextMedium(Medium):
     options: ClassVar[type[Config]] = TextOptions
     shown: ClassVar[int] = 4
     reading: ClassVar[str] = "text files, source code, .jsonl, Parquet with a column of texts (also .gz), or a folder"
+    measures: ClassVar[tuple[Measure, ...]] = MEASURES
 
     def reads(self, path: Path) -> bool:
         """Told by names: a file of text; a folder that has as many texts as other files, and none of another medium."""
@@ -131,8 +132,8 @@ class TextMedium(Medium):
 
     def distance(self, a: Batch, b: Batch, spec: TextSpec) -> float:
         """Half the sum of absolute differences of the shares of neighbouring pairs of tokens, 0 to 1."""
-        first, second = (_pairs(batch.x.cpu().numpy(), spec.size) for batch in (a, b))
-        return 0.5 * sum(abs(first.get(k, 0.0) - second.get(k, 0.0)) for k in first.keys() | second.keys())
+        first, second = (pair_shares(batch.x.cpu().numpy(), spec.size) for batch in (a, b))
+        return total_variation(first, second)
 
 
 def _text(like: Spec | None) -> TextSpec | None:
@@ -153,10 +154,3 @@ def _is_text(path: Path) -> bool:
     except Exception:  # pyarrow is missing, or this is no Parquet: other readers say so
         return False
     return bool(text_columns(path)) and not any("struct" in str(f.type) or "binary" in str(f.type) for f in schema)
-
-
-def _pairs(x: np.ndarray, size: int) -> dict[int, float]:
-    pairs = (x[:, :-1] * (size + 1) + x[:, 1:])[(x[:, :-1] >= 0) & (x[:, 1:] >= 0)]
-    values, counts = np.unique(pairs, return_counts=True)
-    total = max(int(counts.sum()), 1)
-    return dict(zip(values.tolist(), (counts / total).tolist(), strict=True))

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from castalia.core.errors import UsageError
-from castalia.evaluation.distances import Estimate
+from castalia.estimators.distances import Estimate
 
 REACH = 3.0
 """Standard deviations within which a sample is of high quality."""

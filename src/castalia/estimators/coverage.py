@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 
 from castalia.core.errors import UsageError
-from castalia.evaluation.distances import Estimate
-from castalia.evaluation.metric import generator
+from castalia.estimators.distances import Estimate
+from castalia.estimators.metric import generator
 
 NEIGHBOURS = 5
 """The k of Naeem et al., used for all four."""

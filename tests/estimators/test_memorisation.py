@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from castalia.core.errors import UsageError
-from castalia.evaluation import memorisation
-from castalia.evaluation.memorisation import distance_ratio, nearest_vectors
+from castalia.estimators import memorisation
+from castalia.estimators.memorisation import distance_ratio, nearest_vectors
 
 
 def normal(n, dims, seed, scale=1.0):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from castalia.core.errors import NonFiniteError
-from castalia.evaluation.metric import Metric, bootstrap_mean, subset
+from castalia.estimators.metric import Metric, bootstrap_mean, subset
 
 
 def test_bootstrap_interval_covers_the_mean_about_95_times_in_100():

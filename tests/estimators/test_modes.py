@@ -6,7 +6,7 @@ import torch
 from scipy.stats import entropy
 
 from castalia.core.errors import UsageError
-from castalia.evaluation.modes import expected_shares, kl_divergence, mixture_modes
+from castalia.estimators.modes import expected_shares, kl_divergence, mixture_modes
 
 CENTRES = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0]])
 

@@ -18,7 +18,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from castalia.evaluation.metric import generator
+from castalia.estimators.metric import generator
 
 LLOYD_STEPS = 10
 EM_STEPS = 30

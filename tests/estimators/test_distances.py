@@ -12,8 +12,8 @@ from scipy.stats import energy_distance as scipy_energy
 from scipy.stats import wasserstein_distance
 
 from castalia.core.errors import UsageError
-from castalia.evaluation import distances
-from castalia.evaluation.distances import (
+from castalia.estimators import distances
+from castalia.estimators.distances import (
     energy_distance,
     frechet,
     frechet_gaussians,

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from castalia.core.errors import UsageError
-from castalia.evaluation.metric import Interval, generator
+from castalia.estimators.metric import Interval, generator
 
 PAIRS_AT_ONCE = 1 << 22
 """Pairs of examples whose kernel is held at once; bounds the memory."""

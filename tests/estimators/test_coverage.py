@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from castalia.core.errors import UsageError
-from castalia.evaluation import coverage as module
-from castalia.evaluation.coverage import coverage, coverage_estimates, radii
+from castalia.estimators import coverage as module
+from castalia.estimators.coverage import coverage, coverage_estimates, radii
 
 
 def uniform(n, dims, seed, low=0.0):

@@ -1,0 +1,262 @@
+"""Edits: forms that are there at once, what is written, and what is said to runs that do not fit."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from castalia import api, editing
+from castalia.cli.main import main
+from castalia.core.data import Batch
+from castalia.core.errors import UsageError
+from castalia.creative import table
+from castalia.creative.edit import Edit, Film, Grid, One, Work, option, options_of
+from castalia.creative.edits import redraw, walk
+from castalia.media.image.write import read_recipe
+from castalia.training.loop import train
+from tests.tools import small_recipe
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("runs")
+    made = {}
+    for name in ("vae", "gan", "ddpm"):
+        recipe = small_recipe(name, steps=40 if name == "ddpm" else 4)  # its last layers start at zero
+        made[name] = str(train(recipe, api.training_data(recipe), folder / name, quiet=True).path)
+    for name in ("gan", "ddpm"):
+        made[f"{name}-points"] = str(api.train(name, "ring-8", folder / f"{name}-points", steps=2, quiet=True).path)
+    return made
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """A digit, and a mask that is white in its left half."""
+    folder = tmp_path_factory.mktemp("pictures")
+    x = api.open_data("digits", split="test").batch(np.array([0])).x[0, 0].numpy()
+    Image.fromarray(x).save(folder / "a.png")
+    mask = np.zeros((8, 8), np.uint8)
+    mask[:, :4] = 255
+    Image.fromarray(mask).save(folder / "mask.png")
+    return str(folder / "a.png"), str(folder / "mask.png")
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.asarray(picture)
+
+
+# forms
+
+
+@pytest.mark.parametrize("words", ["", "edit", "edit redraw", "edit walk"])
+def test_forms_are_there_at_once(words: str) -> None:
+    code = (
+        "import sys; from castalia.cli.main import main\n"
+        f"main({[*words.split(), '--help']})\n"
+        "print([name for name in ('torch', 'numpy', 'PIL') if name in sys.modules])"
+    )
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert out.endswith("[]\n"), "a form imports something heavy"
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
+    if words == "edit":
+        assert all(f"    {name}" in out for name in table.EDITS)
+
+
+def test_an_edit_is_a_file_and_a_line() -> None:
+    files = {p.stem for p in Path(walk.__file__).parent.glob("*.py")} - {"__init__"}
+    assert files == set(table.EDITS)
+    for edit in table.all_edits():
+        assert edit_name(edit) == edit.name
+        options = options_of(edit)
+        flags = [o.flag for o in options if o.flag]
+        assert len(set(flags)) == len(flags)
+        assert all(o.help or o.metavar for o in options)
+        assert edit.options.__dataclass_params__.frozen  # type: ignore[attr-defined]
+    with pytest.raises(UsageError, match="'redraw'"):
+        table.edit_of("redarw")
+
+
+def edit_name(edit: Edit) -> str:
+    return edit.run.__module__.rsplit(".", 1)[-1]
+
+
+def test_options_describe_themselves() -> None:
+    found = {o.name: o for o in options_of(redraw.EDIT)}
+    assert (found["of"].example, found["of"].required, found["of"].flag) == (True, True, "--of")
+    assert (found["mask"].mask, found["mask"].default) == (True, None)
+    assert (found["n"].flag, found["n"].kind, found["n"].least) == ("-n", int, 1)
+    assert (found["settings"].flag, found["settings"].several) == ("--set", True)
+    assert found["precision"].choices == ("auto", "float32", "bfloat16")
+    assert found["beside"].kind is bool
+    (many,) = options_of(table.edit_of("reconstruct"))
+    assert (many.flag, many.several, many.example) == ("", True, True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MirrorOptions:
+    of: str = option(help="what is mirrored", example=True)
+    times: int = option(1, "how often", least=1)
+
+
+def mirror(work: Work, options: MirrorOptions) -> One | Film:
+    x = work.examples([options.of]).x
+    one = Batch.of(x.flip(-1) if options.times % 2 else x)
+    return One(one, {"mirrored": options.times})
+
+
+def test_a_new_edit_needs_nothing_else(
+    runs: dict[str, str], pictures: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = ModuleType("castalia.creative.edits.mirror")
+    made.EDIT = Edit("mirror", "Mirror it.", "FILE.png", MirrorOptions, mirror)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, made.__name__, made)
+    monkeypatch.setattr(table, "EDITS", (*table.EDITS, "mirror"))
+    out = tmp_path / "m.png"
+    assert main(["edit", "mirror", runs["gan"], "--of", pictures[0], "--out", str(out)]) == 0
+    assert np.array_equal(pixels(out), pixels(Path(pictures[0]))[:, ::-1])
+    assert read_recipe(out)["mirrored"] == 1
+    assert read_recipe(out)["edit"]["times"] == 1
+    assert main(["edit", "mirror", runs["gan"], "--of", pictures[0], "--times", "0", "--out", str(out)]) == 2
+
+
+# what is written
+
+
+def test_a_single_redrawn_picture_is_written_alone(
+    runs: dict[str, str], pictures: tuple[str, str], tmp_path: Path
+) -> None:
+    command = ["edit", "redraw", runs["ddpm"], "--of", pictures[0], "--mask", pictures[1], "--set", "steps=3"]
+    alone, beside, three = (tmp_path / f"{name}.png" for name in ("alone", "beside", "three"))
+    assert main([*command, "-n", "1", "--out", str(alone)]) == 0
+    assert main([*command, "-n", "1", "--beside", "--out", str(beside)]) == 0
+    assert main([*command, "-n", "3", "--out", str(three)]) == 0
+    original, found = pixels(Path(pictures[0])), pixels(alone)
+    assert found.shape == (8, 8)
+    assert np.array_equal(found[:, 4:], original[:, 4:]), "what the mask keeps is kept bit for bit"
+    assert not np.array_equal(found[:, :4], original[:, :4])
+    assert read_recipe(alone)["precision"] == "float32"
+    assert json.loads(alone.with_suffix(".json").read_text())["edit"]["n"] == 1
+    assert pixels(beside).shape[1] > pixels(beside).shape[0], "two side by side"
+    assert pixels(three).shape[0] == pixels(three).shape[1], "the original and three, in a square"
+    # version i is the same however many there are, and a folder holds versions only
+    assert main([*command, "-n", "3", "--out", str(tmp_path / "folder")]) == 0
+    names = sorted(p.name for p in (tmp_path / "folder").glob("*.png"))
+    assert names == ["0000.png", "0001.png", "0002.png"]
+    assert np.array_equal(pixels(tmp_path / "folder" / "0000.png"), found)
+    product = editing.edit(runs["ddpm"], "redraw", of=pictures[0], mask=pictures[1], settings=["steps=3"], n=1)
+    assert isinstance(product, One)
+    assert np.array_equal(product.examples.x[0, 0].numpy(), found)
+
+
+def test_points_are_edited_too(runs: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gan, ddpm = runs["gan-points"], runs["ddpm-points"]
+    assert main(["edit", "walk", gan, "--points", "3", "--frames", "5", "--out", str(tmp_path / "walk.png")]) == 0
+    assert pixels(tmp_path / "walk.png").ndim >= 2
+    assert main(["edit", "traverse", gan, "--dims", "0,1", "--frames", "4", "--out", str(tmp_path / "moved")]) == 0
+    assert len(api.open_data(str(tmp_path / "moved" / "points.csv"))) == 8
+    command = ["edit", "redraw", ddpm, "--of", "0.5,0.5", "-n", "4", "--set", "steps=2", "--strength", "0.5"]
+    assert main([*command, "--out", str(tmp_path / "new.csv")]) == 0
+    found = api.open_data(str(tmp_path / "new.csv")).batch(np.arange(5))
+    assert found.x[0].tolist() == [0.5, 0.5], "a single file of points has all of them"
+    assert json.loads((tmp_path / "new.json").read_text())["model"] == "ddpm"
+    for out, words in (("x.gif", "FILE.png"), ("x.png", "")):
+        assert (main(["edit", "walk", gan, "--frames", "3", "--out", str(tmp_path / out)]) == 2) == bool(words)
+        assert words in capsys.readouterr().err
+    assert main([*command[:4], "1,2,3", "--out", str(tmp_path / "no.csv")]) == 2
+    assert "not a point of 2" in capsys.readouterr().err
+    assert main([*command, "--mask", "mask.png", "--out", str(tmp_path / "no.csv")]) == 2
+    assert "makes none" in capsys.readouterr().err
+
+
+def test_films_and_their_stills(runs: dict[str, str], pictures: tuple[str, str], tmp_path: Path) -> None:
+    product = editing.edit(runs["vae"], "traverse", of=pictures[0], frames=3, dims="0,1")
+    assert isinstance(product, Film)
+    assert product.frames.x.shape == (3, 1, 8, 16)
+    assert product.still is not None
+    assert product.still.examples.x.shape == (6, 1, 8, 8)
+    run = api.load(runs["vae"])
+    editing.write(product, run.spec, tmp_path / "frames")
+    assert len(list((tmp_path / "frames").iterdir())) == 6
+    pairs = editing.edit(run, "reconstruct", pictures=[pictures[0], pictures[0]])
+    assert isinstance(pairs, Grid)
+    editing.write(pairs, run.spec, tmp_path / "rebuilt")
+    assert len(list((tmp_path / "rebuilt").iterdir())) == 2, "originals are there already"
+
+
+# what does not fit
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "words"),
+    [
+        ("gan", ["reconstruct", "{run}", "{a}"], ("Inference", "castalia edit walk, traverse, map")),
+        ("gan", ["redraw", "{run}", "--of", "{a}"], ("Refinement", "walk")),
+        ("ddpm", ["reconstruct", "{run}", "{a}"], ("Inference", "castalia edit walk, traverse, map, redraw")),
+        ("vae", ["walk", "{run}", "--label", "3"], ("not conditional",)),
+        ("gan", ["walk", "{run}", "--label", "eleven"], ("no class",)),
+        ("gan", ["traverse", "{run}"], ("--dims",)),
+        ("ddpm", ["redraw", "{run}", "--of", "{a}", "--mask", "no.png"], ("There is no file no.png",)),
+        ("ddpm", ["redraw", "{run}", "--of", "{a}", "--set", "stesp=3"], ("steps",)),
+        ("ddpm", ["redraw", "{run}", "--of", "{a}", "--given", "colour"], ("name=value",)),
+        ("vae", ["redrwa", "{run}"], ("'redraw'",)),
+    ],
+)
+def test_what_does_not_fit_is_said(
+    name: str,
+    arguments: list[str],
+    words: tuple[str, ...],
+    runs: dict[str, str],
+    pictures: tuple[str, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    filled = [a.format(run=runs[name], a=pictures[0]) for a in arguments]
+    assert main(["edit", *filled, "--out", str(tmp_path / "x.png")]) == 2
+    told = capsys.readouterr().err
+    assert all(word in told for word in words), told
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_an_edit_may_be_for_some_media_only(runs: dict[str, str]) -> None:
+    run = api.load(runs["gan-points"])
+    model = run.model()[0]
+    for_pictures = replace(walk.EDIT, media=("image",))
+    assert editing.lacks(for_pictures, model, api.load(runs["gan"]).spec) == ""
+    with pytest.raises(UsageError, match=r"is for the media image; .* of the medium 'points'\. What can be done"):
+        editing.refuse(for_pictures, run, model)
+    assert editing.possible(model, run.spec) == ["walk", "traverse", "map"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"of": "a.png", "versions": 3}, "versions"),
+        ({"of": 3}, "of: expected str"),
+        ({}, "'of' is missing"),
+        ({"of": "a.png", "n": 0}, "n must be at least 1"),
+        ({"of": "a.png"}, "There is no file a.png"),
+    ],
+)
+def test_options_in_python_are_checked(options: dict[str, object], words: str, runs: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match=words):
+        editing.edit(runs["ddpm"], "redraw", **options)
+
+
+def test_gradients_are_not_kept(runs: dict[str, str], pictures: tuple[str, str]) -> None:
+    product = editing.edit(runs["vae"], "interpolate", start=pictures[0], end=pictures[0], frames=2)
+    assert isinstance(product, Film)
+    assert not product.frames.x.requires_grad
+    assert torch.equal(product.frames.x[0], product.frames.x[1])
