@@ -14,6 +14,7 @@ from torch import Tensor
 
 from castalia.core import threads
 from castalia.core.threads import cores, free_threads, look_again, use_free_threads
+from castalia.evaluation import progress
 
 
 @contextmanager
@@ -114,3 +115,13 @@ def test_threads_are_looked_at_again_and_come_back(monkeypatch: pytest.MonkeyPat
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_measurement_looks_again_and_a_feature_network_does_not(monkeypatch: pytest.MonkeyPatch):
+    """The weights of the latter are kept, and metrics name their hash: their last bits follow the number of threads."""
+    looks: list[int] = []
+    monkeypatch.setattr(progress, "look_again", lambda: looks.append(1))
+    progress.Ticker("likelihood", 2, None).step(1)
+    assert looks == [1]
+    progress.Ticker("feature network", 2, None, look=False).step(1)
+    assert looks == [1]
