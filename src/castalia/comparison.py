@@ -123,10 +123,19 @@ def compare(
     source = data or runs[0].recipe.data.source
     real_data = api.open_data(source, split=split, like=runs[0])
     train = api.open_data(source, split="train", like=runs[0])
-    for run in runs:
-        check_fits(run, real_data)
     space, real = None, None
-    compared = medium_of(runs[0].spec).name in COMPARED
+    medium = medium_of(runs[0].spec)
+    compared = medium.name in COMPARED
+    for run in runs:
+        if type(run.spec) is not type(runs[0].spec):
+            other = medium_of(run.spec).name
+            raise UsageError(
+                f"{runs[0].path} makes {medium.name}, and {run.path} makes {other}: they cannot be compared."
+            )
+        if compared:
+            check_fits(
+                run, real_data
+            )  # of other media each run reads the data its own way: other tokens, other lengths
     if drawn is None:
         drawn = DRAWN if compared else api.DRAWN_ALONE
     if compared:  # samples of other media have numbers, and no distance to plot

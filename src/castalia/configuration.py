@@ -236,6 +236,10 @@ def override_data(data: Data, assignments: Sequence[str]) -> Data:
     """``data`` with ``name=value`` texts applied; those of its options begin with ``options.``."""
     own = [text[8:] for text in assignments if text.startswith("options.")]
     rest = [text for text in assignments if not text.startswith("options.")]
+    for text in rest:
+        name = text.partition("=")[0].strip()
+        if hasattr(data.options, name) and not hasattr(data, name):
+            raise UsageError(f"data.{name}: how files are read stands under options: write data.options.{name}=...")
     plain = override(_Source(data.source, data.split, data.medium), rest, "data")
     options = override(data.options, own, "data.options")
     if plain.medium != data.medium:

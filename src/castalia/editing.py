@@ -67,6 +67,8 @@ def lacks(edit: Edit, model: Model, spec: Spec) -> str:
     if missing:
         return f"needs a model that is a {' and a '.join(missing)}"
     medium = medium_of(spec).name
+    if len(spec.fields()) > 1:
+        return "works on examples of a single part, and these have several"
     return f"is for the media {', '.join(edit.media)}" if edit.media and medium not in edit.media else ""
 
 

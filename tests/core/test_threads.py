@@ -14,7 +14,7 @@ from torch import Tensor
 
 from castalia.core import threads
 from castalia.core.threads import cores, free_threads, look_again, use_free_threads
-from castalia.evaluation import progress
+from castalia.estimators import progress
 
 
 @contextmanager

@@ -29,6 +29,13 @@ def test_no_flipped_bit_goes_unnoticed(tmp_path: Path) -> None:
         assert metadata["castalia.step"] == "12"
 
 
+def test_the_same_tensors_are_the_same_bytes(tmp_path: Path) -> None:
+    metadata = {f"castalia.{letter}": letter for letter in "gfedcba"}
+    for number in range(8):
+        save_tensors(tmp_path / str(number), TENSORS, metadata)
+    assert len({(tmp_path / str(number)).read_bytes() for number in range(8)}) == 1
+
+
 def test_files_without_a_digest_of_the_metadata_are_read(tmp_path: Path) -> None:
     from safetensors.torch import save
 

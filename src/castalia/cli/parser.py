@@ -126,7 +126,10 @@ def make_parser() -> Parser:
         "With --shard each of them keeps only its part of the model.",
     )
     p.add_argument("model", nargs="?", help="a name from `castalia models`")
-    p.add_argument("--data", help="a folder, zip, IDX, Parquet, .npy or CSV file, or a named set")
+    p.add_argument(
+        "--data",
+        help="what to train on: a path of pictures, points, texts or sound, or a named set; see: castalia data",
+    )
     p.add_argument("--recipe", help="a recipe by name; without it, the model's own for this data")
     p.add_argument("--out", type=_path, required=True, help="the run folder to make")
     p.add_argument("--size", type=_positive, help="scale pictures to this many pixels")

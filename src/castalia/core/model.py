@@ -528,6 +528,8 @@ def check_field(name: str, value: Tensor, spec: Spec, n: int) -> None:
     sizes = zip(field.shape, value.shape[1:], strict=False)
     if value.dtype != field.dtype or not fits or any(d not in (None, s) for d, s in sizes):
         raise UsageError(f"{name} must be {field.dtype} of shape {shape}, not {value.dtype} {tuple(value.shape)}.")
+    if value.is_floating_point() and not value.isfinite().all():
+        raise UsageError(f"{name}: some values are not finite.")
     if not value.numel() or (field.low is None and field.high is None):
         return
     open_ended = any(d is None for d in field.shape)
@@ -535,7 +537,7 @@ def check_field(name: str, value: Tensor, spec: Spec, n: int) -> None:
     if not inside.numel():
         return
     low, high = inside.min().item(), inside.max().item()
-    if (field.low is not None and low < field.low) or (field.high is not None and high > field.high) or low != low:
+    if (field.low is not None and low < field.low) or (field.high is not None and high > field.high):
         bounds = f"from {field.low:g} up" if field.high is None else f"between {field.low:g} and {field.high:g}"
         what = "labels" if isinstance(spec, LabelSpec) else "values"
         raise UsageError(f"{name}: the {what} must lie {bounds}, not {low:g} to {high:g}.")

@@ -45,7 +45,17 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     # clone: two names may share storage (tied weights), which safetensors refuses
     plain = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
     meta = {**(metadata or {}), "format": "pt", TENSORS: tensor_digest(plain)}
-    write_bytes(path, save(plain, {**meta, METADATA: _metadata_digest(meta)}))
+    write_bytes(path, _in_order(save(plain, {**meta, METADATA: _metadata_digest(meta)})))
+
+
+def _in_order(data: bytes) -> bytes:
+    """The same file with its metadata in the order of their names: safetensors writes them in any."""
+    (size,) = struct.unpack_from("<Q", data)
+    header = json.loads(data[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join((struct.pack("<Q", len(text)), text, memoryview(data)[8 + size :]))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

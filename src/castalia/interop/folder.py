@@ -90,6 +90,10 @@ def import_folder(path: Path, out: Path) -> Run:
     """
     if not path.is_dir():
         raise RunError(f"There is no folder at {path}.")
+    if not (path / SUMS).exists():
+        raise RunError(
+            f"{path} is no exported folder: its {SUMS} is missing. (castalia export RUN --out FOLDER makes one.)"
+        )
     sums = read_sums(path)
     with tempfile.TemporaryDirectory(prefix="castalia-") as temporary:
         received = Path(temporary)

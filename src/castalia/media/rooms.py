@@ -42,4 +42,7 @@ def rooms() -> tuple[Medium, ...]:
 
 def medium_of(spec: Spec) -> Medium:
     """The medium whose examples ``spec`` describes."""
-    return next(medium for medium in rooms() if type(spec) is medium.spec)
+    for medium in rooms():
+        if type(spec) is medium.spec:
+            return medium
+    raise UsageError(f"No medium of {', '.join(ROOMS)} describes its examples by {type(spec).__name__}.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -37,7 +37,7 @@ from castalia.training.progress import Reporter
 from castalia.training.sharding import Shards, local, whole
 from castalia.training.sharding import rows as rows_of
 from castalia.training.signals import Signals, exit_code
-from castalia.training.stage import ActiveStage, budgeted, moved_by
+from castalia.training.stage import ActiveStage, budgeted, examples_of, moved_by
 
 CHECKPOINT_SECONDS = 600.0
 """No more than this much work is ever lost."""
@@ -167,11 +167,9 @@ def train(
         checkpoint_every = settings.checkpoint_every or max(1, ends[-1] // 20)
         sample_every = settings.sample_every or max(1, ends[-1] // 10)
 
-        if state.step and (state.step % sample_every == 0 or state.step == ends[-1]):
-            if not parallel.on_main(
-                lambda: _grid(run, state.step).exists(), world
-            ):  # killed between saving and drawing
-                _draw(model, ema, decided.precision, run, state.step, world)
+        due = bool(state.step) and (state.step % sample_every == 0 or state.step == ends[-1])
+        if due and not parallel.on_main(lambda: _grid(run, state.step).exists(), world):  # killed before it was drawn
+            _draw(model, ema, decided.precision, run, state.step, world)
 
         active: ActiveStage | None = None
         pace = plan.Pace()
@@ -185,20 +183,21 @@ def train(
             if active is None or step == active.end:
                 number = next(i for i, end in enumerate(ends) if step < end)
                 start = ends[number - 1] if number else 0
+                stage, enter = stages[number], stages[number].enter
+                if step == start and enter is not None:  # before its data are made, as on a resume
+                    with shards.gathered(keep=True) if shards else nullcontext():
+                        enter(BatchRng(derive(settings.seed, "enter", number), total=1))
+                    training_mode(model)
+                own = examples_of(stage, model, data, shards)
                 left = in_all - spent - (time.monotonic() - started)
                 if step == start and decided.timed <= number and settings.minutes:
-                    decided = _retime(recipe, run, model, data, world, decided, stages, number, left)
+                    decided = _retime(recipe, run, model, own, world, decided, stages, number, left)
                     state.plan, ends = to_json(decided), decided.ends(stages)
                     reporter.steps = ends[-1]
                 until = in_all - left + plan.time_of(recipe, stages, number, left) if settings.minutes else math.inf
-                mine = replace(settings, lr=settings.stages.get(stages[number].name, Budget()).lr or settings.lr)
+                mine = replace(settings, lr=settings.stages.get(stage.name, Budget()).lr or settings.lr)
+                active = ActiveStage(stage, start, ends[number] - start, model, own, mine, world, shards)
                 pace = plan.Pace()
-                active = ActiveStage(stages[number], start, ends[number] - start, model, data, mine, world, shards)
-                enter = stages[number].enter
-                if step == start and enter is not None:
-                    with active.whole(keep=True):
-                        enter(BatchRng(derive(settings.seed, "enter", number), total=1))
-                    training_mode(model)
                 ema.begin(moved_by(stages[number]))
                 if found is not None and step == found.step and step > start:
                     active.load_optimizer_state(found)
@@ -439,7 +438,8 @@ def _decide(
 ) -> plan.Plan:
     """Measure the first stage, and store what follows from it."""
     with parallel.apart(model):
-        decided = plan.decide(recipe, world, _trial(recipe, model, data, world, stages[0]), stages)
+        own = examples_of(stages[0], model, data)
+        decided = plan.decide(recipe, world, _trial(recipe, model, own, world, stages[0]), stages)
     plan.store(run.path / "plan.json", decided)
     return decided
 

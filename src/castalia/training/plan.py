@@ -161,21 +161,39 @@ def look(training: Training) -> float:
     return max(PROBE_SECONDS, 0.01 * training.minutes * 60)
 
 
-def time_of(recipe: Recipe, stages: tuple[Stage, ...], number: int, left: float) -> float:
-    """Seconds of those that are left that belong to stage ``number``, by its share of what is still to come."""
-    if _own(recipe, stages[number]):
-        return left
-    return left * stages[number].share / sum(s.share for s in stages[number:] if not _own(recipe, s))
+LEAST_SHARE = 0.05
+"""Of the time that is left: what each stage after the present one keeps, however long the present one would take."""
+
+
+def time_of(recipe: Recipe, stages: tuple[Stage, ...], number: int, left: float, seconds: float = 0.0) -> float:
+    """Seconds of those that are left that belong to stage ``number``.
+
+    A stage whose steps the recipe gives takes what these need; the others share the rest by their shares. Every later
+    stage keeps a little.
+
+    Args:
+        recipe: gives some stages steps of their own.
+        stages: all of them.
+        number: which.
+        left: seconds that are left for it and those after it.
+        seconds: of one step, as far as is known; 0: not.
+    """
+    most = left * (1 - LEAST_SHARE * (len(stages) - 1 - number))
+    if own := _own(recipe, stages[number]):
+        return min(most, own * seconds) if seconds else most
+    reserved = sum(_own(recipe, s) for s in stages[number + 1 :]) * seconds
+    shares = sum(s.share for s in stages[number:] if not _own(recipe, s))
+    return max(LEAST_SHARE * left, min(most, (left - reserved) * stages[number].share / shares))
 
 
 def in_time(recipe: Recipe, stages: tuple[Stage, ...], number: int, left: float, seconds: float) -> list[int]:
     """Steps of stage ``number``, whose steps take ``seconds``, and of those after it as if theirs took as long."""
     counts = []
     for i in range(number, len(stages)):
+        spare = time_of(recipe, stages, i, left, seconds)
         own = _own(recipe, stages[i])
-        spare = time_of(recipe, stages, i, left)
         counts.append(own or max(1, int(0.95 * spare / seconds)))
-        left = max(0.0, left - (own * seconds if own else spare))
+        left = max(0.0, left - spare)
     return counts
 
 

@@ -66,7 +66,7 @@ class ActiveStage:
         start: the run's step at which it begins.
         steps: how many steps it has.
         model: the whole model.
-        data: the training set.
+        data: its examples, see :func:`examples_of`.
         training: the recipe's training section.
         world: this process among its peers.
         shards: the model, where it is sharded.
@@ -85,9 +85,6 @@ class ActiveStage:
     ) -> None:
         self.shards = shards
         self.stage, self.start, self.steps = stage, start, steps
-        if stage.data is not None:
-            with evaluating(model), self.whole():
-                data = stage.data(data)
         self.data, self.training, self.world = data, training, world
         self.batch_size = stage.batch_size or training.batch_size
         if self.batch_size % training.accumulate:
@@ -287,6 +284,14 @@ class ActiveStage:
             for p in self.model.parameters():
                 p.grad = None
         return sum(statistics.median(found) for found in times.values())
+
+
+def examples_of(stage: Stage, model: Model, data: Dataset, shards: Shards | None = None) -> Dataset:
+    """The examples of a stage: its own, where it makes some of the training set."""
+    if stage.data is None:
+        return data
+    with evaluating(model), shards.gathered() if shards else nullcontext():
+        return stage.data(data)
 
 
 def moved_by(stage: Stage) -> list[nn.Module]:
