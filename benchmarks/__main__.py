@@ -157,11 +157,12 @@ def page(about: dict[str, Any], rows: Sequence[Row]) -> str:
 Written by `{about["command"]}` on {about["date"]} ({about["minutes"]} minutes), {about["processor"]},
 {about["cores"]} cores, {about["threads"]} threads in each process; {versions}.
 
-Both sides of a row run in turn, each in a process of its own where it trains or samples (ours keeps its memory, as
-`castalia train` does); a value is taken within a round, and the table has the median over
-{about["rounds"]} rounds (fewer for the slowest rows), with the smallest and the largest. It is theirs / ours in time,
-so that 2 means twice as fast; for samplers it is ours / theirs, a share of their cost; for rows without another side
-it is the number itself. What each row does stands at the top of its file in `benchmarks/`.
+Both sides of a row run in turn, each in a process of its own where it trains or samples, with the same threads, batch,
+clipping and allocator (memory is kept on both sides, as `castalia train` keeps it); rows at defaults say what each side
+has. A value is taken within a round, and the table has the median over {about["rounds"]} rounds (fewer for the slowest
+rows), with the smallest and the largest. It is theirs / ours in time, so that 2 means twice as fast; for samplers it is
+ours / theirs, a share of their cost; for rows without another side it is the number itself. What each row does stands
+at the top of its file in `benchmarks/`.
 
 {table(rows)}
 

@@ -60,8 +60,8 @@ def rows(options: Options) -> Iterator[Row]:
     for channels, side in LAYERS[2:3] if options.quick else LAYERS:
         used = winograd.pays(torch.Size((16, channels, side, side)), channels)
         with (
-            Side(layer, channels, side, True, threads=options.threads, ours=True) as mine,
-            Side(layer, channels, side, False, threads=options.threads, ours=True) as plain,
+            Side(layer, channels, side, True, threads=options.threads, keeps=True) as mine,
+            Side(layer, channels, side, False, threads=options.threads, keeps=True) as plain,
         ):
             yield alternate(mine, plain, options.rounds).row(
                 "convolutions",
@@ -73,8 +73,8 @@ def rows(options: Options) -> Iterator[Row]:
     wide, paper = CASES[1], CASES[-1]
     for case in () if options.quick else (wide, paper, replace(paper, samples=1)):
         with (
-            Side(evaluation, case, True, threads=options.threads, ours=True) as mine,
-            Side(evaluation, case, False, threads=options.threads, ours=True) as plain,
+            Side(evaluation, case, True, threads=options.threads, keeps=True) as mine,
+            Side(evaluation, case, False, threads=options.threads, keeps=True) as plain,
         ):
             yield alternate(mine, plain, options.rounds).row(
                 "convolutions", f"{case.name}: an evaluation, samples: {case.samples}, float32", "torch's convolutions"

@@ -2,7 +2,7 @@
 
 The bare loop does what a person would write: index, loss, backward, clip where the recipe does, a fused optimizer. It
 does not average weights, look for NaN, log, draw or save; ours does all of that, except drawing and saving, which are
-switched off because a bare loop would have to do them too.
+switched off because a bare loop would have to do them too. Both sides keep their memory.
 """
 
 from __future__ import annotations
@@ -165,8 +165,10 @@ def rows(options: Options) -> Iterator[Row]:
     for case in cases(options.threads):
         data = pictures(case.side)
         with (
-            Side(HeldTraining, case.recipe, data, case.steps, threads=options.threads, ours=True) as ours,
-            Side(case.bare, case.recipe, data, case.steps, *case.arguments, threads=options.threads) as bare,
+            Side(HeldTraining, case.recipe, data, case.steps, threads=options.threads, keeps=True) as ours,
+            Side(
+                case.bare, case.recipe, data, case.steps, *case.arguments, threads=options.threads, keeps=True
+            ) as bare,
         ):
             timing = alternate(ours, bare, options.rounds)
         row = timing.row("loops", f"step of {case.name}, float32", "bare loop", target=0.97, per=case.steps)

@@ -16,7 +16,7 @@ def rows(options: Options) -> Iterator[Row]:
     work = (("training step", our_training), (f"{case.steps} steps of DDIM", our_sampling))
     for (what, make), precision in product(work, PRECISIONS):
         with (
-            Side(make, case, precision, threads=options.threads, ours=True) as kept,
+            Side(make, case, precision, threads=options.threads, keeps=True) as kept,
             Side(make, case, precision, threads=options.threads) as returned,
         ):
             timing = alternate(kept, returned, options.rounds)

@@ -1,4 +1,4 @@
-"""One side of a comparison in a process of its own, as a person meets it: its imports, its allocator, its threads.
+"""One side of a comparison in a process of its own, with its own imports, allocator and threads.
 
 A process makes its work once and then runs it whenever it is told to, so that two sides can be timed in turn.
 """
@@ -47,16 +47,17 @@ class Side:
         make: a function of a module, called in the process: its result is the work.
         arguments: for it.
         threads: of the process.
-        ours: whether the process is one of Castalia's, which keep their memory as ``castalia train`` does.
+        keeps: whether the process keeps its memory as ``castalia train`` does: on both sides of a row of equal work, on
+            ours alone where each side is at its defaults.
 
     Raises:
         RuntimeError: the work could not be made, or failed in its first piece; with its message.
     """
 
-    def __init__(self, make: Callable[..., Work], *arguments: Any, threads: int = 1, ours: bool = False) -> None:
+    def __init__(self, make: Callable[..., Work], *arguments: Any, threads: int = 1, keeps: bool = False) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, there = context.Pipe()
-        self._process = context.Process(target=_serve, args=(there, make, arguments, threads, ours), daemon=True)
+        self._process = context.Process(target=_serve, args=(there, make, arguments, threads, keeps), daemon=True)
         self._process.start()
         there.close()
         self._answer()
@@ -93,9 +94,9 @@ class Side:
         self.close()
 
 
-def _serve(pipe: Connection, make: Callable[..., Work], arguments: tuple[Any, ...], threads: int, ours: bool) -> None:
+def _serve(pipe: Connection, make: Callable[..., Work], arguments: tuple[Any, ...], threads: int, keeps: bool) -> None:
     """The process: make the work, then a piece of it for each word from the other end."""
-    if ours:
+    if keeps:
         keep_memory()
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)

@@ -2,8 +2,10 @@
 
 Equal precision: the same arithmetic on both sides; ours in channels-last order as in Castalia's loop, theirs in torch's
 default order as diffusers' own scripts have it, and once more in channels-last order, which a person would have to
-think of. Defaults: theirs as in its training example and its pipeline (float32, default order, ``AdamW``); ours as
-``castalia train`` and ``castalia sample`` choose (bfloat16 where it was measured to be faster).
+think of. Both sides have the same batch, threads, clipping (of gradients, and of denoised examples) and allocator.
+Defaults: theirs as in its training example and its pipeline (float32, default order, ``AdamW``); ours as
+``castalia train`` and ``castalia sample`` choose (bfloat16 where it was measured to be faster), in a process that keeps
+its memory, as those do.
 """
 
 from __future__ import annotations
@@ -171,8 +173,8 @@ def rows(options: Options) -> Iterator[Row]:
                 count, shares = gflop(run), profile(run)
                 for last in (False, True):
                     with (
-                        Side(ours, case, precision, threads=options.threads, ours=True) as mine,
-                        Side(theirs, case, precision, last, threads=options.threads) as other,
+                        Side(ours, case, precision, threads=options.threads, keeps=True) as mine,
+                        Side(theirs, case, precision, last, threads=options.threads, keeps=True) as other,
                     ):
                         timing = alternate(mine, other, options.rounds)
                     yield timing.row(
@@ -236,7 +238,7 @@ def _defaults(case: Case, options: Options) -> Iterator[Row]:
     )
     data = ImageArray(pictures(case).numpy(), name="random")
     with (
-        Side(HeldTraining, recipe, data, DEFAULT_STEPS, threads=options.threads, ours=True) as mine,
+        Side(HeldTraining, recipe, data, DEFAULT_STEPS, threads=options.threads, keeps=True) as mine,
         Side(their_default_training, case, threads=options.threads) as other,
     ):
         timing, chosen = alternate(mine, other, options.rounds), mine.ask("precision")
@@ -246,10 +248,11 @@ def _defaults(case: Case, options: Options) -> Iterator[Row]:
         "diffusers",
         target=2.0,
         per=DEFAULT_STEPS,
-        note="ours is castalia's loop with averaging and checks",
+        note="ours is castalia's loop with averaging and checks, without clipping, and keeps its memory; theirs clips "
+        "gradients, and has the allocator as it comes",
     )
     with (
-        Side(our_sampling, case, chosen, threads=options.threads, ours=True) as mine,
+        Side(our_sampling, case, chosen, threads=options.threads, keeps=True) as mine,
         Side(their_sampling, case, "float32", False, threads=options.threads) as other,
     ):
         timing = alternate(mine, other, options.rounds)
@@ -258,4 +261,5 @@ def _defaults(case: Case, options: Options) -> Iterator[Row]:
         f"{case.name}: {case.steps} steps of DDIM, samples: {case.samples}, each at its defaults (ours: {chosen})",
         "diffusers",
         target=2.0,
+        note="ours keeps its memory; theirs is in float32, with the allocator as it comes",
     )

@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import importlib
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
 from benchmarks import __main__ as report
-from benchmarks import convolutions, harness, loops, metrics, samplers, unet
+from benchmarks import ceilings, convolutions, harness, loops, metrics, samplers, unet, vae
 from benchmarks.harness import Options, Row, Timing, alternate, gflop, profile
 from benchmarks.sides import HeldTraining, Side
 from castalia import recipes
@@ -95,7 +97,7 @@ def test_a_side_is_timed_in_its_own_process() -> None:
 
 def test_a_side_that_is_a_training_answers_and_ends() -> None:
     recipe = loops.quiet(recipes.recipe("vae-digits"), 1, batch_size=8)
-    with Side(HeldTraining, recipe, loops.pictures(8, 64), 3, ours=True) as side:
+    with Side(HeldTraining, recipe, loops.pictures(8, 64), 3, keeps=True) as side:
         assert side.seconds()[0] > 0
         assert side.ask("precision") == "float32"
 
@@ -114,6 +116,59 @@ def test_groups_without_extra_peers_run(group: object) -> None:
     assert rows
     assert all(row.ours > 0 and row.theirs is not None and row.theirs > 0 and row.value > 0 for row in rows)
     assert all(report.line(row) for row in rows)
+
+
+class Noted:
+    """A side that only says what it was to have."""
+
+    sides: ClassVar[list[tuple[str, bool, int]]] = []
+
+    def __init__(self, make: Callable[..., object], *arguments: object, threads: int = 1, keeps: bool = False) -> None:
+        Noted.sides.append((make.__name__, keeps, threads))
+
+    def __enter__(self) -> Noted:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def ask(self, what: str) -> str:
+        return "float32"
+
+
+@pytest.mark.parametrize("group", [unet, vae, loops, convolutions])
+def test_both_sides_of_a_row_have_the_same_conditions(group: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same allocator and threads, but in rows at defaults, which say so; ours alone was tuned once."""
+    monkeypatch.setattr(group, "Side", Noted)
+    monkeypatch.setattr(group, "alternate", lambda *_: SIDES)
+    for name, made in (("gflop", 1.0), ("profile", ()), ("pair", (None, None)), ("ours", lambda: None)):
+        if hasattr(group, name):
+            monkeypatch.setattr(group, name, lambda *_, made=made: made)
+    for name in ("our_training", "our_sampling"):
+        if hasattr(group, name):
+            monkeypatch.setattr(group, name, named(name))
+    monkeypatch.setattr(ceilings, "matmul", lambda *_: 1.0)
+    monkeypatch.setattr(ceilings, "convolution", lambda *_: 1.0)
+    if group is vae:
+        monkeypatch.setattr(vae, "ours", named("ours"))
+    Noted.sides.clear()
+    rows = list(group.rows(replace(QUICK, threads=2)))
+    pairs = list(zip(Noted.sides[::2], Noted.sides[1::2], strict=True))
+    assert len(pairs) == len(rows)
+    for row, (mine, other) in zip(rows, pairs, strict=True):
+        assert mine[2] == other[2] == 2, row.work
+        if "defaults" in row.work:
+            assert "memory" in row.note
+        else:
+            assert mine[1] == other[1], f"{row.work}: {mine} against {other}"
+
+
+def named(name: str) -> Callable[..., Callable[[], None]]:
+    def make(*arguments: object) -> Callable[[], None]:
+        return lambda: None
+
+    make.__name__ = name
+    return make
 
 
 def test_every_group_is_there() -> None:

@@ -19,9 +19,11 @@ from castalia.configuration import Data, Recipe, override_data
 from castalia.core.config import override, to_json
 from castalia.core.data import Batch, Dataset, LabelSpec, ScalarSpec, Spec, join
 from castalia.core.errors import UsageError, near
+from castalia.core.guest import guest
 from castalia.core.model import Config, Generator, Given, Inference, Latents, Model, Sampling, Watch, check_field
 from castalia.core.precision import Precision, precision_context
 from castalia.core.rng import SampleRng
+from castalia.core.threads import look_again
 from castalia.media.named import medium_for
 from castalia.media.named import open_data as _open_data
 from castalia.media.rooms import medium_of, room
@@ -211,6 +213,7 @@ def load(path: str | Path) -> Run:
     return runs.open_run(Path(path))
 
 
+@guest()
 def sample(
     run: Run | str | Path,
     n: int,
@@ -381,6 +384,7 @@ def at_once(model: Generator, options: Sampling) -> int:
     return max(1, min(SAMPLES_AT_ONCE, NUMBERS_AT_ONCE // max(1, model.cost(options))))
 
 
+@guest()
 def draw(
     model: Generator,
     n: int,
@@ -401,6 +405,7 @@ def draw(
     parts: list[Batch] = []
     rows = at_once(model, options)
     for first in range(0, n, rows):
+        look_again()
         ids = range(start + first, start + min(first + rows, n))
         rng = SampleRng(seed, ids, model.device)
         mine: Given = {name: value[first : first + rows] for name, value in wanted.items()}
@@ -428,6 +433,7 @@ def save(examples: Batch, spec: Run | Spec, folder: str | Path) -> list[Path]:
     return [*paths, Path(folder) / "grid.png"]
 
 
+@guest()
 def evaluate(run: Run | str | Path, data: str | None = None, *, split: str = "test", **options: Any) -> dict[str, Any]:
     """Measure a run and store the results in it; options are those of ``castalia evaluate``.
 

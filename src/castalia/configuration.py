@@ -84,7 +84,9 @@ class Training:
         schedule: learning-rate schedule.
         clip: largest gradient norm per objective; 0 clips nothing.
         accumulate: micro-batches per draw (memory for time).
-        ema_half_life: examples after which a weight's share in the averaged weights has halved; 0 averages nothing.
+        ema_half_life: examples after which a weight's share in the averaged weights has halved; 0 averages nothing. It
+            is reached once a stage has seen twenty times as many: until then it is a twentieth of those seen, and a
+            shorter stage ends with that.
         precision: ``auto`` measures and picks the faster of the two.
         compile: compile the networks in place (pays for long runs of small networks).
         threads: CPU threads per process; 0 uses every core, shared evenly by the processes of this machine.

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from castalia.core import threads
-from castalia.core.threads import cores, free_threads, use_free_threads
+from castalia.core.threads import cores, free_threads, look_again, use_free_threads
+from castalia.estimators import progress
 
 
 @contextmanager
@@ -91,3 +92,36 @@ def test_the_environment_has_the_last_word(monkeypatch: pytest.MonkeyPatch, envi
         assert torch.get_num_threads() == left
     finally:
         torch.set_num_threads(before)
+
+
+def test_threads_are_looked_at_again_and_come_back(monkeypatch: pytest.MonkeyPatch):
+    """Between two pieces of work, every few seconds; as many as at first once the others have gone."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(threads, "_mine", threads._Mine())
+    free = [1]
+    monkeypatch.setattr(threads, "free_threads", lambda most: min(most, free[0]))
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        look_again()
+        assert torch.get_num_threads() == 2, "in a process that is somebody's, nothing is touched"
+        use_free_threads()
+        assert torch.get_num_threads() == 1
+        free[0] = 2
+        look_again()
+        assert torch.get_num_threads() == 1, "a look costs time"
+        monkeypatch.setattr(threads, "AGAIN", 0.0)
+        look_again()
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_measurement_looks_again_and_a_feature_network_does_not(monkeypatch: pytest.MonkeyPatch):
+    """The weights of the latter are kept, and metrics name their hash: their last bits follow the number of threads."""
+    looks: list[int] = []
+    monkeypatch.setattr(progress, "look_again", lambda: looks.append(1))
+    progress.Ticker("likelihood", 2, None).step(1)
+    assert looks == [1]
+    progress.Ticker("feature network", 2, None, look=False).step(1)
+    assert looks == [1]

@@ -140,6 +140,37 @@ def test_both_baselines_in_both_units():
         baselines(Pictures(torch.zeros(5, 1, 3, 3, dtype=torch.uint8)), data, all_ids(data))
 
 
+def test_baselines_are_measured_over_the_values_that_the_model_knows():
+    """Uniform pictures of 17 greys: log2(17) = 4.087 bits over 17 values, which 256 would make likelier in no way.
+
+    On the 8x8 digits the mixture has 2.4 bits/dim over 17 values and 4.1 over 256: beside a model's likelihood over 17
+    the latter flatters the model by 1.7.
+    """
+    greys = torch.tensor([round(255 * i / 16) for i in range(17)], dtype=torch.uint8)
+    values = tuple(greys.tolist())
+    g = torch.Generator().manual_seed(0)
+    train, data = (Pictures(greys[torch.randint(0, 17, (n, 1, 2, 2), generator=g)]) for n in (4000, 500))
+    out = baselines(train, data, all_ids(data), values=values)
+    assert out["baseline_pixels_bits_per_dim"].value == pytest.approx(math.log2(17), abs=0.02)
+    assert out["baseline_mixture_bits_per_dim"].value == pytest.approx(math.log2(17), abs=0.15)
+    assert out["baseline_mixture_nll"].unit == "nats of 17 values"
+    assert out["baseline_pixels_bits_per_dim"].unit == "bits/dim of 17 values"
+    assert "over the 17 values" in out["baseline_mixture_nll"].detail
+    # what nobody can be better at than by knowing the values: the mixture over 256 does not know them
+    over_256 = baselines(train, data, all_ids(data))["baseline_mixture_bits_per_dim"].value
+    assert over_256 > math.log2(17) + 1
+
+
+def test_baselines_on_the_digits_over_17_values():
+    x = (digits().float() * 255 / 16).round().to(torch.uint8)
+    values = tuple(x.unique().tolist())
+    assert len(values) == 17
+    train, data = Pictures(x[:1297]), Pictures(x[1297:])
+    out = baselines(train, data, all_ids(data), values=values)
+    assert out["baseline_pixels_bits_per_dim"].value == pytest.approx(2.436, abs=0.06)
+    assert out["baseline_mixture_bits_per_dim"].value < 2.636
+
+
 def test_baseline_sees_the_same_binary_pictures_as_the_model():
     from castalia.core.rng import SampleRng
     from castalia.nn.likelihoods import Bernoulli

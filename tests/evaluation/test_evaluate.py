@@ -1,4 +1,5 @@
 import json
+import threading
 from dataclasses import replace
 
 import pytest
@@ -8,14 +9,17 @@ from castalia.configuration import Data, Recipe, Training
 from castalia.core.data import ImageSpec
 from castalia.core.errors import RunError, UsageError
 from castalia.core.model import build
+from castalia.core.rng import BatchRng
 from castalia.core.weights import save_tensors
 from castalia.estimators.metric import Metric
 from castalia.evaluation.evaluate import context, evaluate, record
 from castalia.evaluation.feature_network import FeatureSettings, feature_space
 from castalia.models.autoencoders.vae import VAE, VAEConfig
+from castalia.models.diffusion.ddpm import DDPM, DDPMConfig
+from castalia.nn.unet import UNetConfig
 from castalia.runs import create, open_run
 
-from .toys import random_pictures
+from .toys import Pictures, random_pictures
 
 SPEC = ImageSpec(1, 4, 4)
 
@@ -55,6 +59,21 @@ def test_eight_bit_likelihoods_give_plain_bits(tmp_path, data):
     assert out["bits_per_dim"].unit == "bits/dim"
 
 
+def test_baselines_stand_beside_a_likelihood_over_the_same_values(tmp_path):
+    """Drawings in black and white: a model of them knows two values, and so do its baselines."""
+    config = DDPMConfig(unet=UNetConfig(channels=(8, 8), blocks=1, attention=(), groups=4), timesteps=40)
+    run = create(tmp_path / "run", Recipe("ddpm", config, Data("toys"), Training(steps=1)), SPEC, "toys")
+    drawings = Pictures(255 * (random_pictures(60, SPEC.shape).x > 127).to(torch.uint8))
+    model = build(DDPM, config, SPEC)
+    model.initialise(drawings, BatchRng(0, total=1), {})
+    save_tensors(run.weights, model.state_dict(), {"castalia.step": "1"})
+    out = evaluate(open_run(run.path), drawings, split="test", samples=2, baselines=True, train=drawings)
+    assert out["nll"].unit == out["baseline_mixture_nll"].unit == "nats of 2 values"
+    assert out["bits_per_dim"].unit == out["baseline_pixels_bits_per_dim"].unit
+    assert out["baseline_pixels_bits_per_dim"].value == pytest.approx(1.0, abs=0.15)
+    assert "elbo" not in out
+
+
 def test_the_same_seed_gives_the_same_numbers(run, data):
     a, b, c = (evaluate(run, data, split="test", samples=3, seed=seed) for seed in (1, 1, 2))
     del a["sampling_speed"], b["sampling_speed"]
@@ -67,6 +86,19 @@ def test_limit_takes_a_random_subset_and_says_so(run, data):
     assert out["nll"].n == out["mse"].n == 10
     assert out["nll"].detail.startswith("10 random examples of 40")
     assert context(run, data, out, split="test", seconds=1.0)["preprocessing"].startswith("dynamic binarisation")
+
+
+def test_two_records_at_once_lose_nothing(run, data):
+    """Each reads the table, adds to it and replaces it: without a lock one would overwrite what the other added."""
+    number = Metric(1.0, "nats", "exact", 40, 0, None, "")
+    where = context(run, data, {"nll": number}, split="test", seconds=1.0)
+    names = [f"m{i}" for i in range(8)]
+    threads = [threading.Thread(target=record, args=(run, {name: number}, where)) for name in names]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    assert set(run.results()["metrics"]) == set(names)
 
 
 def test_data_of_another_shape_is_refused_with_advice(run):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from castalia.core.errors import NonFiniteError, UsageError
-from castalia.core.model import Likelihood
+from castalia.core.model import Density, Likelihood
 from castalia.evaluation.likelihood import batch_rows, latent_use, log_likelihoods, measure, two_phase
 
 from .toys import LinearGaussian, all_ids, random_pictures
@@ -59,6 +59,30 @@ def test_exact_models_are_asked_once_and_have_no_elbo():
     assert set(out) == {"nll", "bits_per_dim"}
     assert out["nll"].kind == "exact"
     assert model.asked == [(30, 1)]
+
+
+class RandomTerms(Density):
+    """A bound of which ``samples`` random terms are drawn, as in a diffusion model: there is no other bound."""
+
+    def __init__(self):
+        self.asked = []
+
+    def log_likelihood(self, batch, *, rng, samples=1):
+        self.asked.append(samples)
+        terms = torch.stack([rng.at("term", i).normal("term").double() for i in range(samples)])
+        return Likelihood(-80 + 20 * terms.mean(0), "bound", f"{samples} random terms", "none (17 values)", (0, 255))
+
+
+def test_random_terms_of_one_bound_have_no_elbo():
+    """Shown beside ``nll``, the same number with one term alone looks like another one, at times like a better one."""
+    data, model = random_pictures(30), RandomTerms()
+    out = measure(model, data, all_ids(data), samples=100)
+    assert set(out) == {"nll", "bits_per_dim"}
+    assert out["nll"].value == pytest.approx(80, abs=2)
+    assert model.asked == [100]
+    assert out["nll"].unit == "nats of 2 values"
+    assert out["bits_per_dim"].unit == "bits/dim of 2 values"
+    assert set(measure(model, data, all_ids(data), samples=200, refine=10)) == {"nll", "bits_per_dim"}
 
 
 def test_non_finite_examples_are_counted_not_dropped():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from castalia import api, catalogue, checkpoints, runs
+from castalia.cli.main import main
 from castalia.configuration import Budget, Data, Recipe, spec_from_json, spec_to_json
 from castalia.core import assets
 from castalia.core.data import Batch, Dataset, ImageSpec, PointsSpec, TextSpec, join
@@ -424,6 +426,26 @@ def test_a_training_leaves_the_callers_settings_alone(tmp_path: Path) -> None:
     finally:
         torch.set_default_dtype(torch.float32)
     equal_runs(runs.open_run(tmp_path / "plain"), other)
+
+
+def test_the_verbs_are_guests_as_well(tmp_path: Path) -> None:
+    """Under another default type, autocast and ``no_grad``: the same samples and numbers, and all is as it was."""
+    run = api.train("vae", "digits", tmp_path / "run", recipe="vae-tiny", steps=2, quiet=True)
+    plain = api.sample(run, 3).x, api.evaluate(run, samples=2, limit=5)["metrics"]["nll"]["value"]
+    shown = warnings.showwarning
+    try:
+        torch.set_default_dtype(torch.float64)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            found = api.sample(run, 3).x, api.evaluate(run, samples=2, limit=5)["metrics"]["nll"]["value"]
+            assert main(["models"]) == 0
+            assert torch.is_autocast_enabled("cpu")
+            assert not torch.is_grad_enabled()
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(found[0], plain[0])
+    assert found[1] == plain[1]
+    assert warnings.showwarning is shown
 
 
 def test_samples_in_float32_whatever_surrounds_them(tmp_path: Path) -> None:

@@ -67,3 +67,19 @@ def test_state_is_complete_and_comes_back() -> None:
     again = Ema(net, 10.0)
     again.load(state)
     assert torch.equal(again.averages["1.running_mean"], ema.averages["1.running_mean"])
+
+
+def test_a_layer_of_two_names_has_one_average() -> None:
+    """Batch statistics too: loading takes the last name, so each must say the same."""
+    net = nn.Module()
+    net.norm = nn.BatchNorm1d(2)
+    net.again = net.norm
+    ema = Ema(net, 100.0)
+    with torch.no_grad():
+        net.norm.running_mean.add_(5)
+        net.norm.weight.add_(5)
+    state = ema.state()
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        assert torch.equal(state[f"norm.{name}"], state[f"again.{name}"]), name
+    net.load_state_dict(state)
+    assert float(net.norm.running_mean.sum()) == 0

@@ -8,6 +8,7 @@ import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,8 @@ from castalia.configuration import Data, Schedule, Training
 from castalia.core.errors import Interrupted, NonFiniteError, RunError, UsageError
 from castalia.core.model import Model, build
 from castalia.core.threads import cores
-from castalia.training import loop, plan
+from castalia.core.weights import load_tensors
+from castalia.training import loop, plan, stage
 from castalia.training.loop import train
 from castalia.training.stage import stage_ends
 from tests.conformance.test_conformance import equal_runs
@@ -257,8 +259,8 @@ def test_a_run_keeps_the_threads_that_were_free(
     run = train(wished, data, tmp_path / "run")
     decided = plan.load(run.path / "plan.json", {})
     assert decided is not None
-    assert decided.threads == cores() - 1
-    assert f"{cores() - 1} of {cores()} threads" in capsys.readouterr().err
+    assert (decided.threads, decided.threads_at(0)) == (cores(), cores() - 1), "as many as ever but for a noted reason"
+    assert f"{cores() - 1} of {cores()} threads from step 0" in capsys.readouterr().err
     monkeypatch.setattr(plan, "free_threads", lambda most: most)  # the other programs have ended
     train(wished, data, tmp_path / "run", resume=True)
     assert plan.load(run.path / "plan.json", {}) == decided
@@ -267,7 +269,117 @@ def test_a_run_keeps_the_threads_that_were_free(
     train(wished, data, tmp_path / "asked", quiet=True)
     decided = plan.load(tmp_path / "asked" / "plan.json", {})
     assert decided is not None
+    assert decided.threads_at(0) == cores()
+
+
+@pytest.mark.skipif(cores() < 2, reason="takes two cores")
+def test_load_that_comes_later_is_noticed_noted_and_repeated(
+    data: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From step 12 on steps take ten times as long, as two threads with one core do; a resume from step 9 repeats it."""
+    looks: list[int] = []
+    had: list[int] = []
+
+    class Clock:
+        """Each step takes a tenth of a second, from the twelfth on a whole one."""
+
+        now = 0.0
+
+        def monotonic(self) -> float:
+            return self.now
+
+    clock = Clock()
+    done = [0]
+
+    def free(most: int) -> int:
+        looks.append(done[0])
+        return 1 if done[0] >= 12 else most
+
+    def callback(step: int, logs: object) -> None:
+        had.append(torch.get_num_threads())
+
+    monkeypatch.setattr(plan, "asked", lambda: None)
+    monkeypatch.setattr(plan, "free_threads", free)
+    monkeypatch.setattr(plan, "WINDOW", 0.35)
+    monkeypatch.setattr(loop, "time", clock)
+    inner = stage.ActiveStage.run
+
+    def slow(self: stage.ActiveStage, *rest: Any) -> Any:
+        clock.now += 0.1 if done[0] < 12 else 1.0
+        done[0] += 1
+        return inner(self, *rest)
+
+    monkeypatch.setattr(stage.ActiveStage, "run", slow)
+    wished = recipe("toy-stages", threads=0, steps=24, checkpoint_every=9, keep=9)
+    straight = train(wished, data, tmp_path / "run", callback=callback)
+    decided = plan.load(straight.path / "plan.json", {})
+    assert decided is not None
+    ((step, threads),) = decided.fewer
+    assert threads == 1
+    assert 12 < step <= 16, "in the window that shows it"
     assert decided.threads == cores()
+    assert had[: step - 1] == [cores()] * (step - 1)
+    assert had[step:] == [1] * (24 - step)
+    assert f"1 of {cores()} threads from step {step}" in capsys.readouterr().err
+    assert len(looks) < 6, "a look costs time, and steps of one speed are no reason for another"
+
+    # as if killed after the fallback, before the next checkpoint
+    for name in ("step-00000018", "step-00000024"):
+        shutil.rmtree(straight.checkpoints / name, ignore_errors=True)
+    monkeypatch.setattr(plan, "free_threads", lambda most: most)
+    before, weights = list(had), load_tensors(straight.weights)[0]
+    had.clear()
+    done[0] = 0
+    again = train(wished, data, tmp_path / "run", resume=True, quiet=True, callback=callback)
+    assert had[-1] == 1
+    assert [*before[: 24 - len(had)], *had] == before
+    assert plan.load(again.path / "plan.json", {}) == decided
+    for name, tensor in load_tensors(again.weights)[0].items():
+        assert torch.equal(tensor, weights[name]), name
+
+
+def test_the_number_of_threads_does_not_depend_on_the_neighbours(
+    data: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for what the plan notes; and the precision is that of an undisturbed run."""
+    monkeypatch.setattr(plan, "asked", lambda: None)
+    plans = []
+    for name, free in (("idle", lambda most: most), ("busy", lambda most: 1)):
+        monkeypatch.setattr(plan, "free_threads", free)
+        train(recipe("toy-stages", threads=0, steps=2), data, tmp_path / name, quiet=True)
+        found = plan.load(tmp_path / name / "plan.json", {})
+        assert found is not None
+        plans.append(replace(found, fewer=()))
+    assert plans[0] == plans[1]
+
+
+def test_a_run_has_one_writer(data: Table, tmp_path: Path) -> None:
+    """A second ``--resume`` beside a running training is refused, and the first loses no line."""
+    wished = recipe("toy-stages", steps=12, checkpoint_every=4, log_every=1)
+
+    def second(step: int, logs: object) -> None:
+        if step == 9:
+            with pytest.raises(UsageError, match="Another process is writing"):
+                train(wished, data, tmp_path / "run", resume=True, quiet=True)
+
+    run = train(wished, data, tmp_path / "run", quiet=True, callback=second)
+    assert [line["step"] for line in run.metrics()] == list(range(1, 13))
+    train(wished, data, tmp_path / "run", resume=True, quiet=True)
+
+
+def test_a_folder_that_was_moved_ends_the_training(data: Table, tmp_path: Path) -> None:
+    """Not with exit 0 and a folder of the old name that is no run; what was saved is continued where it is."""
+    wished = recipe("toy-stages", steps=12, checkpoint_every=4)
+
+    def move(step: int, logs: object) -> None:
+        if step == 6:
+            (tmp_path / "run").rename(tmp_path / "elsewhere")
+
+    with pytest.raises(RunError, match="moved, removed or replaced"):
+        train(wished, data, tmp_path / "run", quiet=True, callback=move)
+    assert not (tmp_path / "run").exists()
+    moved = train(wished, data, tmp_path / "elsewhere", resume=True, quiet=True)
+    equal_runs(train(wished, data, tmp_path / "straight", quiet=True), moved)
 
 
 def test_stage_shares() -> None:

@@ -50,7 +50,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         options = parser.parse_args(given or ["--help"])
     except SystemExit as stop:
         return int(stop.code or 0)
-    warnings.showwarning = _show_warning
+    theirs, warnings.showwarning = warnings.showwarning, _show_warning
     try:
         if arguments is None and options.verb in COMPUTE:  # the process is ours
             _prepare(options.verb)
@@ -75,6 +75,8 @@ def _run(arguments: Sequence[str] | None) -> int:
             raise
         print("castalia: out of memory; a smaller batch, network or picture needs less.", file=sys.stderr)
         return 1
+    finally:
+        warnings.showwarning = theirs  # of whoever called main([...])
 
 
 def _prepare(verb: str) -> None:

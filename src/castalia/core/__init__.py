@@ -7,6 +7,7 @@ config.py   dataclasses to JSON and back, strictly
 weights.py  safetensors that verify themselves
 files.py    writes that survive a power cut
 memory.py   memory that a process keeps between steps
+locks.py    one writer at a time
 threads.py  how many threads can run at once
 errors.py   errors that people read
 """

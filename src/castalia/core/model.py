@@ -100,7 +100,7 @@ class Optimizer:
         lr: peak learning rate.
         betas: decay rates of the moments (momentum is ``betas[0]`` for rmsprop and sgd).
         eps: added to the denominator.
-        weight_decay: strength of the decay; vectors and scalars are never decayed.
+        weight_decay: strength of the decay; never of vectors and scalars, nor of what a module calls ``undecayed``.
         others: ``muon``: learning rate of what is no matrix of a hidden layer, relative to that of those.
     """
 
@@ -338,12 +338,17 @@ class Likelihood:
         kind: ``exact``; ``bound`` (in expectation not above the truth); ``estimate``.
         detail: how it was obtained, for example ``importance weighted, K = 5000``.
         preprocessing: what was done to the data first, for example ``dynamic binarisation``.
+        values: the natural values, least first, over which pictures have a probability, where those are not all 256. It
+            is what baselines must be measured over as well: among fewer values each is likelier.
+        error: numerical error of one of them in nats, as far as it was looked for: of the solver of an equation.
     """
 
     nats: Tensor
     kind: Literal["exact", "bound", "estimate"]
     detail: str
     preprocessing: str
+    values: tuple[int, ...] | None = None
+    error: float = 0.0
 
 
 class Density(ABC):

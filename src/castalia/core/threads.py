@@ -12,6 +12,7 @@ import os
 import statistics
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -58,10 +59,45 @@ def free_threads(most: int) -> int:
         torch.set_num_threads(before)
 
 
+AGAIN = 5.0
+"""Seconds after which threads are looked at again, where there is an occasion."""
+
+
+@dataclass
+class _Mine:
+    """What is known of a process that is ours alone.
+
+    Attributes:
+        most: threads that it had at first; 0 where the process is somebody's.
+        looked: when they were looked at last.
+    """
+
+    most: int = 0
+    looked: float = -math.inf
+
+
+_mine = _Mine()
+
+
 def use_free_threads() -> None:
-    """Set the threads of this process to those that are free, unless the environment says how many."""
+    """Set the threads of this process to those that are free, unless the environment says how many.
+
+    For processes that are Castalia's own. From then on :func:`look_again` does so too.
+    """
     if asked() is None:
-        torch.set_num_threads(free_threads(torch.get_num_threads()))
+        _mine.most = _mine.most or torch.get_num_threads()
+        torch.set_num_threads(free_threads(_mine.most))
+        _mine.looked = time.monotonic()
+
+
+def look_again() -> None:
+    """:func:`use_free_threads` between two pieces of work, at most every few seconds; nothing in somebody's process.
+
+    Other programs come and go while samples are drawn and likelihoods are measured. A training decides for itself
+    (``training/plan.py``), and writes down what it decided.
+    """
+    if _mine.most and time.monotonic() - _mine.looked >= AGAIN:
+        use_free_threads()
 
 
 def _fewer(most: int) -> Iterator[int]:

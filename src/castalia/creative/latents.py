@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from castalia.core.data import Batch, Dataset, as_batch, some_of
 from castalia.core.errors import UsageError
+from castalia.core.guest import guest
 from castalia.core.model import Inference, Latents
 from castalia.core.rng import SampleRng
 from castalia.creative.interpolation import PATHS, How, walk
@@ -182,6 +183,7 @@ def traverse(
     return decode(model, z)
 
 
+@guest()
 def _of_examples(model: Inference, call: Callable[[Batch], Tensor], examples: Batch | Tensor) -> Tensor:
     """``call`` applied to :data:`ROWS` examples at a time."""
     batch = as_batch(examples)
@@ -190,6 +192,7 @@ def _of_examples(model: Inference, call: Callable[[Batch], Tensor], examples: Ba
     )
 
 
+@guest()
 @torch.no_grad()
 def _in_chunks(model: Latents, call: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
     """``call`` applied to :data:`ROWS` rows at a time on the model's device; all answers on the CPU."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from castalia.core.threads import look_again
+
 Show = Callable[[str], None]
 
 
@@ -15,14 +17,17 @@ class Ticker:
         what: what is being measured.
         total: units of work in all.
         show: receives each line; None shows nothing.
+        look: look at the threads again now and then; not where their number decides last bits that are kept.
     """
 
-    def __init__(self, what: str, total: int, show: Show | None) -> None:
-        self.what, self.total, self.show = what, total, show
+    def __init__(self, what: str, total: int, show: Show | None, *, look: bool = True) -> None:
+        self.what, self.total, self.show, self.look = what, total, show, look
         self.done, self.started = 0, time.monotonic()
 
     def step(self, n: int) -> None:
-        """Count ``n`` more units as done."""
+        """Count ``n`` more units as done; an occasion to look at the threads again."""
+        if self.look:
+            look_again()
         self.done += n
         if self.show is not None:
             elapsed = time.monotonic() - self.started

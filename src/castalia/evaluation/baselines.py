@@ -227,10 +227,20 @@ def baselines(
     ids: np.ndarray,
     *,
     binarise: Binarise = "none",
+    values: tuple[int, ...] | None = None,
     seed: int = 0,
     show: Show | None = None,
 ) -> dict[str, Metric]:
     """Fit trivial models to ``train`` and score the examples ``ids`` (N,) of ``data``.
+
+    Args:
+        train: what they are fitted to.
+        data: what they are scored on.
+        ids: which examples.
+        binarise: of the likelihood that they stand beside.
+        values: over which that likelihood is, see :class:`castalia.core.model.Likelihood`; None for all 256.
+        seed: of all randomness.
+        show: receives lines of progress.
 
     Returns:
         ``baseline_pixels_nll`` and ``baseline_mixture_nll`` (nats per example), and the same in bits per
@@ -242,26 +252,30 @@ def baselines(
     spec = data.spec
     if not isinstance(spec, ImageSpec) or not isinstance(train.spec, ImageSpec) or spec.shape != train.spec.shape:
         raise UsageError(f"Baselines need pictures of one shape, not {train.spec} and {spec}.")
+    number, levels = _numbering(values)
     x = train.batch(subset(len(train), max(2, MAX_VALUES // spec.dims), seed, "baseline")).x.cpu()
+    x = x if values is None else number[x.long()]
     if show is not None:
         show("baseline: independent pixels")
     if binarise == "none":
-        pixels: IndependentPixels | BaseRates = IndependentPixels.fit(x, seed=seed)
+        pixels: IndependentPixels | BaseRates = IndependentPixels.fit(x, levels, seed)
     else:
         pixels = BaseRates.fit(_grey(x, binarise), seed)
-    best = BestMixture.fit(x, binarise, seed=seed, show=show)
+    best = BestMixture.fit(x, binarise, levels, seed, show)
     pixel_nats, mixture_nats = [], []
     for start in range(0, len(ids), rows := max(1, SCORED_AT_ONCE // spec.dims)):
         mine = ids[start : start + rows]
         part = data.batch(mine).x.cpu()
+        part = part if values is None else number[part.long()]
         pixel_nats.append(pixels.nats(part if binarise == "none" else _grey(part, binarise)))
         target = mixture_target(type(best.mixture), part, mine, binarise, seed)
         mixture_nats.append(-best.mixture.log_prob(target, best.strength))
-    suffix = {"none": "", "dynamic": "; dynamic binarisation", "threshold": "; binarised at 127.5"}[binarise]
+    over = "" if values is None else f"; over the {levels} values of the training data"
+    suffix = {"none": over, "dynamic": "; dynamic binarisation", "threshold": "; binarised at 127.5"}[binarise]
     pixel_kind = "exact, in expectation over the binarisation" if binarise == "dynamic" else "exact"
     mixture_kind = "bound (uniform dequantisation)" if isinstance(best.mixture, FullGaussians) else "exact"
     tried = "; ".join(f"{title}: {nats:.5g} nats" for title, nats in best.tried.items())
-    unit = nats_unit(suffix)
+    unit = nats_unit(suffix, values)
     found = {
         "pixels": mean_metric(
             torch.cat(pixel_nats).numpy(),
@@ -284,6 +298,15 @@ def baselines(
         out[f"baseline_{name}_nll"] = metric
         out[f"baseline_{name}_bits_per_dim"] = bits_per_dim(metric, spec)
     return out
+
+
+def _numbering(values: tuple[int, ...] | None) -> tuple[Tensor, int]:
+    """The number ``uint8`` (256,) of the value that each of the 256 is, or is nearest to; and how many there are.
+
+    Held-out pictures with other values have probability 0 under such a model, which refuses them before.
+    """
+    known = torch.arange(256) if values is None else torch.tensor(values)
+    return (torch.arange(256)[:, None] - known).abs().argmin(1).to(torch.uint8), len(known)
 
 
 def _grey(x: Tensor, binarise: Binarise) -> Tensor:

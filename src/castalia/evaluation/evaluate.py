@@ -14,6 +14,8 @@ from castalia import card
 from castalia.core.data import Dataset, ImageSpec
 from castalia.core.errors import RunError, UsageError
 from castalia.core.files import write_sealed
+from castalia.core.guest import guest
+from castalia.core.locks import PATIENCE, Lock
 from castalia.core.model import Density, Generator, Inference, Sampling
 from castalia.core.precision import Precision
 from castalia.estimators.metric import Metric, subset
@@ -37,6 +39,7 @@ EARLIER = 20
 """Older tables kept."""
 
 
+@guest()
 def evaluate(
     run: Run,
     data: Dataset,
@@ -57,8 +60,8 @@ def evaluate(
 ) -> dict[str, Metric]:
     """Measure what the run's model can do; nothing is written (see :func:`record`).
 
-    A ``Density`` gives ``nll``, ``bits_per_dim`` and (with a bound) ``elbo``; ``Inference`` give ``kl``,
-    ``active_units``, ``mse`` and ``psnr``; every model gives ``sampling_speed``; ``baselines`` adds
+    A ``Density`` gives ``nll``, ``bits_per_dim`` and (with an importance-weighted bound) ``elbo``; ``Inference`` give
+    ``kl``, ``active_units``, ``mse`` and ``psnr``; every model gives ``sampling_speed``; ``baselines`` adds
     ``baseline_pixels_...`` and ``baseline_mixture_...``; ``drawn`` adds all of
     :func:`castalia.evaluation.measures.measure`, which compares samples with the whole of ``data``.
 
@@ -99,15 +102,18 @@ def evaluate(
         raise UsageError(words)  # before anything is measured, so that no hours of likelihoods are lost for it
     out: dict[str, Metric] = {}
     binarise: trivial.Binarise = "none"
+    values: tuple[int, ...] | None = None
     if isinstance(model, Density):
         out |= likelihood.measure(model, data, ids, samples=samples, refine=refine, seed=seed, show=progress)
-        binarise = trivial.binarisation(out["nll"].detail)
+        if baselines and isinstance(run.spec, ImageSpec):  # what they have to be measured over
+            one = likelihood.log_likelihoods(model, data, ids[:1], seed=seed)
+            binarise, values = trivial.binarisation(one.preprocessing), one.values
     if isinstance(model, Inference):
         out |= likelihood.latent_use(model, data, ids, seed=seed, show=progress)
         if isinstance(run.spec, ImageSpec):
             out |= pictures.reconstruction(model, data, ids, seed=seed, show=progress)
     if baselines and train is not None:
-        out |= trivial.baselines(train, data, ids, binarise=binarise, seed=seed, show=progress)
+        out |= trivial.baselines(train, data, ids, binarise=binarise, values=values, seed=seed, show=progress)
     if len(ids) < len(data):
         out = {name: _limited(metric, len(data)) for name, metric in out.items()}
     if not isinstance(model, Generator):
@@ -227,7 +233,14 @@ def record(run: Run, metrics: Mapping[str, Metric], context: Mapping[str, Any]) 
 
     Raises:
         RunError: it cannot be read or written; the old file is untouched.
+        UsageError: another process has been writing for a minute.
     """
+    with Lock(run.path / "config.json").take(PATIENCE):  # not the lock of a training, which lasts for hours
+        return _record(run, metrics, context)
+
+
+def _record(run: Run, metrics: Mapping[str, Metric], context: Mapping[str, Any]) -> dict[str, Any]:
+    """Read what is there, merge, write."""
     old = run.results()
     if not isinstance(old, dict) or not all(isinstance(old.get(key, {}), dict) for key in ("metrics", "context")):
         raise RunError(f"{run.path}/results.json is not a table of results; move it away and measure again.")

@@ -262,7 +262,7 @@ def _train(
     optimizer = torch.optim.AdamW(network.parameters(), lr=settings.lr, weight_decay=0.01)
     # two warm-up steps at least, then a cosine; batch normalisation bears the rate
     warmup = max(2, steps // 20)
-    ticker = Ticker(f"feature network of {train.name}", steps, show)
+    ticker = Ticker(f"feature network of {train.name}", steps, show, look=False)
     network.train()
     for step in range(steps):
         rate = min(1.0, (step + 1) / warmup) * 0.5 * (1 + np.cos(np.pi * step / steps))

@@ -8,6 +8,7 @@ arXiv:1509.00519, for the importance-weighted bound).
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -45,9 +46,11 @@ def is_binary(preprocessing: str) -> bool:
     return "binaris" in preprocessing
 
 
-def nats_unit(preprocessing: str) -> str:
-    """The unit of a likelihood; nats of binary values are not to be compared with those of 256 levels."""
-    return "nats of binary values" if is_binary(preprocessing) else "nats"
+def nats_unit(preprocessing: str, values: tuple[int, ...] | None = None) -> str:
+    """The unit of a likelihood; nats of binary values, or of 17, are not to be compared with those of 256 levels."""
+    if is_binary(preprocessing):
+        return "nats of binary values"
+    return "nats" if values is None else f"nats of {len(values)} values"
 
 
 def batch_rows(spec: Spec, samples: int = 1) -> int:
@@ -89,6 +92,7 @@ def log_likelihoods(
     device = getattr(model, "device", torch.device("cpu"))
     parts: list[Tensor] = []
     found: Likelihood | None = None
+    error = 0.0
     for start in range(0, len(ids), rows):
         mine = ids[start : start + rows]
         rng = SampleRng(seed, [int(i) for i in mine], device)
@@ -97,6 +101,7 @@ def log_likelihoods(
         if found.nats.shape != (len(mine),):
             raise ValueError(f"log_likelihood returned shape {tuple(found.nats.shape)} for {len(mine)} examples")
         parts.append(found.nats.double().cpu())
+        error = max(error, found.error)
         ticker.step(len(mine))
     assert found is not None
     nats = torch.cat(parts)
@@ -107,7 +112,7 @@ def log_likelihoods(
             f"the first: {', '.join(map(str, bad[:5]))}). Nothing was recorded: leaving them out would "
             "flatter the model."
         )
-    return Likelihood(nats, found.kind, found.detail, found.preprocessing)
+    return replace(found, nats=nats, error=error)
 
 
 def measure(
@@ -120,13 +125,15 @@ def measure(
     seed: int = 0,
     show: Show | None = None,
 ) -> dict[str, Metric]:
-    """Negative log-likelihood: ``nll`` (see :func:`nats_unit`), ``bits_per_dim``, and ``elbo`` where there is a bound.
+    """Negative log-likelihood: ``nll`` (see :func:`nats_unit`), ``bits_per_dim``; with importance weights ``elbo``.
 
     Args:
         model: what is measured.
         data: where the examples are.
         ids: which examples, ``int64`` (N,).
-        samples: importance samples per example, K; models with an exact likelihood ignore it.
+        samples: importance samples per example, K; models with an exact likelihood ignore it. Where a model has no
+            posterior to weight samples of, they are random terms of one and the same bound: there is no ``elbo`` then,
+            which would be the same number with more noise.
         refine: 0: K samples for every example. Else: K samples for this many random examples and K/100 for
             all (see :func:`two_phase`), much cheaper and unbiased for the mean of the K-sample bound.
         seed: of all randomness.
@@ -138,14 +145,16 @@ def measure(
     """
     if samples < 1 or refine < 0 or 0 < refine < MIN_REFINED:
         raise UsageError(f"samples must be at least 1, and refine 0 or at least {MIN_REFINED}.")
-    plain = log_likelihoods(model, data, ids, samples=1, seed=seed, show=show)
+    weighted = isinstance(model, Inference)
+    first_samples = 1 if weighted or refine else samples
+    plain = log_likelihoods(model, data, ids, samples=first_samples, seed=seed, show=show)
     detail, nats = plain.preprocessing, -plain.nats.numpy()
-    unit = nats_unit(detail)
+    unit = nats_unit(detail, plain.values)
     if plain.kind != "bound":
         nll = mean_metric(nats, unit, _kind(plain), seed, detail)
         return {"nll": nll, **per_unit(nll, nats, data, ids)}
     out: dict[str, Metric] = {}
-    if samples == 1:
+    if samples == first_samples:
         out["nll"] = mean_metric(nats, unit, _kind(plain), seed, detail)
     elif refine and refine < len(ids):
         rough = max(1, samples // 100)
@@ -162,7 +171,8 @@ def measure(
         full = log_likelihoods(model, data, ids, samples=samples, seed=seed, show=show)
         out["nll"] = mean_metric(-full.nats.numpy(), unit, _kind(full), seed, detail)
     out |= per_unit(out["nll"], None, data, ids)
-    out["elbo"] = mean_metric(nats, unit, "bound (K = 1)", seed, f"negative ELBO, less is better; {detail}")
+    if weighted:
+        out["elbo"] = mean_metric(nats, unit, "bound (K = 1)", seed, f"negative ELBO, less is better; {detail}")
     return out
 
 
@@ -242,7 +252,9 @@ def latent_use(
 
 
 def _kind(likelihood: Likelihood) -> str:
-    return likelihood.kind + (f" ({likelihood.detail})" if likelihood.detail else "")
+    how = likelihood.detail
+    how += f"; numerical error up to {likelihood.error:.2g} nat" if likelihood.error else ""
+    return likelihood.kind + (f" ({how})" if how else "")
 
 
 def per_unit(nll: Metric, nats: np.ndarray | None, data: Dataset, ids: np.ndarray) -> dict[str, Metric]:

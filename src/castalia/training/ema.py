@@ -38,9 +38,9 @@ def averaged(module: nn.Module) -> dict[str, Tensor]:
 
 
 def other_names(module: nn.Module) -> dict[str, str]:
-    """Further names of tied parameters, each with the first name of the same tensor."""
+    """Further names of tied parameters and buffers, each with the first name of the same tensor."""
     first: dict[int, str] = {}
-    every = module.named_parameters(remove_duplicate=False)
+    every = (*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False))
     return {name: known for name, p in every if (known := first.setdefault(id(p), name)) != name}
 
 

@@ -25,6 +25,7 @@ from castalia.core.config import to_json
 from castalia.core.data import Dataset
 from castalia.core.errors import Interrupted, NonFiniteError, RunError, UsageError
 from castalia.core.guest import guest, no_denormals
+from castalia.core.locks import Lock
 from castalia.core.model import Config, Generator, Model, Stage, build, lay_out, training_mode
 from castalia.core.precision import Precision, precision_context
 from castalia.core.rng import BatchRng, SampleRng, derive
@@ -91,10 +92,10 @@ def train(
         callback: called after each step with its number and its logged values.
 
     Raises:
-        UsageError: ``out`` is in use, or a resumed run differs in recipe or data.
+        UsageError: ``out`` is in use, another process writes to it, or a resumed run differs in recipe or data.
         NonFiniteError: loss or gradients stayed non-finite.
         Interrupted: a signal asked to end; the run was saved.
-        RunError: the disk is full, or the run is damaged.
+        RunError: the disk is full, the run is damaged, or its folder was moved meanwhile.
     """
     settings, state = recipe.training, State()
     with ExitStack() as stack:
@@ -110,7 +111,9 @@ def train(
 
         # the run: new, or as it was left; a new one that never does its first step leaves nothing
         new, there = not (resume and (out / "config.json").exists()), out.exists()
-        run = _open(recipe, data, out, resume, world)
+        lock = Lock(out)
+        stack.callback(lock.release)
+        run = _open(recipe, data, out, resume, world, lock)
 
         def leave_nothing(kind: type[BaseException] | None, error: BaseException | None, _: Any) -> None:
             if new and kind is not None and state.step == 0 and world.main:
@@ -128,7 +131,7 @@ def train(
         decided = parallel.on_main(lambda: plan.load(run.path / "plan.json", state.plan), world)
         if decided is not None:
             plan.check_threads(decided.threads)
-            torch.set_num_threads(decided.threads)
+            torch.set_num_threads(decided.threads_at(state.step))
         world.rows(settings.batch_size // settings.accumulate)  # refuse a batch that cannot be shared, before all else
 
         # the model: from its seed or from the checkpoint, laid out as the hardware likes it
@@ -156,8 +159,8 @@ def train(
         stages = budgeted(model.stages(), settings)
         if decided is None:
             decided = parallel.on_main(lambda: _decide(recipe, run, model, data, world, stages), world)
-            torch.set_num_threads(decided.threads)
-            fewer = _fewer_threads(decided, usual)
+            torch.set_num_threads(decided.threads_at(0))
+            fewer = _fewer_threads(decided, 0)
         shards = Shards(model, world, decided.precision) if world.sharded else None
         ends = decided.ends(stages)
 
@@ -182,6 +185,7 @@ def train(
             _draw(model, ema, decided.precision, run, state.step, world)
 
         active: ActiveStage | None = None
+        pace = plan.Pace()
         number, until = 0, math.inf
         started, spent, first, saved_at = time.monotonic(), state.seconds, state.step, time.monotonic()
         in_all = 60 * settings.minutes or math.inf
@@ -206,6 +210,7 @@ def train(
                 until = in_all - left + plan.time_of(recipe, stages, number, left) if settings.minutes else math.inf
                 mine = replace(settings, lr=settings.stages.get(stage.name, Budget()).lr or settings.lr)
                 active = ActiveStage(stage, start, ends[number] - start, model, own, mine, world, shards)
+                pace = plan.Pace()
                 ema.begin(moved_by(stages[number]))
                 if found is not None and step == found.step and step > start:
                     active.load_optimizer_state(found)
@@ -213,6 +218,9 @@ def train(
                 averages = {}
 
             # one step: every objective in turn
+            if torch.get_num_threads() != decided.threads_at(step):
+                torch.set_num_threads(decided.threads_at(step))
+            begun = time.monotonic()
             local = step - active.start
             logs: dict[str, float] = {}
             used: list[Tensor] = []
@@ -242,6 +250,17 @@ def train(
                 reporter.say(text)
                 if state.bad_in_a_row >= settings.max_bad_steps:
                     raise NonFiniteError(f"{text} {_last_good(run, state)}")
+
+            # are other programs in the way of the threads?
+            if pace.slow(time.monotonic() - begun) and plan.may_have_fewer(recipe, world):
+                had = torch.get_num_threads()
+                free = plan.free_threads(had)
+                if free < had and decided.threads_at(state.step) == had:
+                    decided = decided.with_fewer(state.step, free)
+                    plan.store(run.path / "plan.json", decided)
+                    state.plan, pace = to_json(decided), plan.Pace()
+                    for sentence in _fewer_threads(decided, state.step):
+                        reporter.say(f"Note: {sentence}")
 
             # is anything over: the stage, its time, all time?
             elapsed = time.monotonic() - started
@@ -278,6 +297,7 @@ def train(
                 raise NonFiniteError(f"The last steps of the training were skipped. {_last_good(run, state)}")
             if (due and not state.bad_in_a_row) or last or over or signal:
                 state.seconds = spent + elapsed
+                parallel.on_main(lock.check, world)
                 _save(run, state, model, ema, active, settings.keep, world)
                 saved_at = time.monotonic()
             if state.step % sample_every == 0 or last or over:
@@ -292,6 +312,7 @@ def train(
             if over and not last:
                 reporter.say(f"{settings.minutes:g} minutes are over after step {state.step:,} of {ends[-1]:,}.")
                 break
+        parallel.on_main(lock.check, world)
         if world.main:
             card.write(run)
         reporter.say(f"Done: {run.path}")
@@ -303,18 +324,23 @@ def parameter_count(model: torch.nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def _open(recipe: Recipe, data: Dataset, out: Path, resume: bool, world: parallel.World) -> Run:
+def _open(recipe: Recipe, data: Dataset, out: Path, resume: bool, world: parallel.World, lock: Lock) -> Run:
     """The run, created by process 0 or left by an earlier training."""
     kind = entry(recipe.model).load()
     done = resume and (out / "config.json").exists()
     completed = runs.open_run(out).completed if done else kind.complete(recipe.config, data)
     completed = None if completed == recipe.config else completed
-    parallel.on_main(lambda: _create(recipe, data, out, resume, completed), world)
+    parallel.on_main(lambda: _create(recipe, data, out, resume, completed, lock), world)
     return Run(out, recipe, data.spec, data.fingerprint, completed)
 
 
-def _create(recipe: Recipe, data: Dataset, out: Path, resume: bool, completed: Config | None) -> None:
-    """Create the run, or check that the one in ``out`` may be continued; remove what a killed process left."""
+def _create(recipe: Recipe, data: Dataset, out: Path, resume: bool, completed: Config | None, lock: Lock) -> None:
+    """Create the run, or check that the one in ``out`` may be continued; remove what a killed process left.
+
+    From here on the run has one writer, which holds the lock.
+    """
+    if resume and (out / "config.json").exists():
+        lock.take()
     for leftover in [*out.glob(".*.tmp-*"), *out.glob("samples/.*.tmp-*")] if resume else ():
         with suppress(OSError):  # in the way of nothing; where nothing can be written at all, the next write says so
             leftover.unlink()
@@ -323,6 +349,7 @@ def _create(recipe: Recipe, data: Dataset, out: Path, resume: bool, completed: C
         checkpoints.clean(out / "checkpoints")
         return
     runs.create(out, recipe, data.spec, data.fingerprint, completed)
+    lock.take()
 
 
 def _stored(found: checkpoints.Checkpoint, model: Model) -> dict[str, Tensor]:
@@ -403,13 +430,15 @@ def _passed_over(run: Run, found: checkpoints.Checkpoint | None) -> list[str]:
     return [f"damaged and passed over: {', '.join(newer)}"] if newer else []
 
 
-def _fewer_threads(decided: plan.Plan, usual: int) -> list[str]:
-    """A sentence where a new run has fewer threads than it would have on an idle machine."""
-    if decided.threads >= usual:
+def _fewer_threads(decided: plan.Plan, step: int) -> list[str]:
+    """A sentence where a run computes from this step on with fewer threads than it would have on an idle machine."""
+    count = decided.threads_at(step)
+    if count == decided.threads:
         return []
     return [
-        f"{decided.threads} of {usual} threads, because other programs keep cores busy, and threads that wait for a "
-        "core hold up the others. The run keeps this number; training.threads sets another."
+        f"{count} of {decided.threads} threads from step {step:,} on, because other programs keep cores busy, and "
+        "threads that wait for a core hold up the others. The plan of the run says so, and a resume does the same; "
+        "training.threads sets a number that stays."
     ]
 
 

@@ -21,12 +21,17 @@ SHORTEST = 5
 def make(
     parameters: Sequence[nn.Parameter], settings: Optimizer, training: Training, module: nn.Module
 ) -> torch.optim.Optimizer:
-    """Build an optimizer over some parameters of a module; vectors and scalars are not decayed."""
+    """Build an optimizer over some parameters of a module.
+
+    Not decayed are vectors and scalars, and parameters whose names their module has in ``undecayed``: biases of another
+    shape, such as a map per pixel.
+    """
     lr = settings.lr or training.lr
     groups = [{"params": list(parameters), "weight_decay": 0.0}]
     if settings.weight_decay:
-        matrices = [p for p in parameters if p.ndim > 1]
-        vectors = [p for p in parameters if p.ndim <= 1]
+        still = {id(getattr(part, name)) for part in module.modules() for name in getattr(part, "undecayed", ())}
+        matrices = [p for p in parameters if p.ndim > 1 and id(p) not in still]
+        vectors = [p for p in parameters if p.ndim <= 1 or id(p) in still]
         groups = [
             {"params": matrices, "weight_decay": settings.weight_decay},
             {"params": vectors, "weight_decay": 0.0},

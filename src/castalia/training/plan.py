@@ -2,8 +2,10 @@
 
 Measuring twice could decide twice, and another precision or another number of threads gives other last bits.
 The plan therefore stands in ``plan.json`` of the run, and the choice of precision is remembered per machine,
-so that two runs of one recipe agree as well. Threads are all that are free at the start: two runs have the same number
-unless other programs kept cores busy, where the agreement is given up for a speed that may be a hundred times as high.
+so that two runs of one recipe agree as well. Threads are all that there are, whatever else runs: what a run computes
+does not depend on its neighbours. Only where other programs keep cores busy, so that threads wait for each other and
+steps take a hundred times as long, is that given up: the run goes on with fewer threads, and the plan says from which
+step on, so that a resume does the same.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import platform
 import time
@@ -33,6 +36,12 @@ from castalia.training.parallel import World
 from castalia.training.stage import ActiveStage, stage_ends, stage_steps
 
 PROBE_SECONDS = 0.6
+WINDOW = 2.0
+"""Seconds of steps that are looked at together."""
+
+SLOWER = 3.0
+"""Steps that take this many times as long as they did are a reason to look whether threads wait for cores."""
+
 GAIN = 1.1
 """bfloat16 must be this much faster to be chosen."""
 
@@ -45,6 +54,7 @@ class Plan:
         steps: steps of the whole run, as far as is known.
         precision: ``float32`` or ``bfloat16`` (autocast of matrix products and convolutions).
         threads: CPU threads per process.
+        fewer: (step, threads): from this step of the run on so few threads compute, because cores were busy.
         reason: why this precision, for people.
         stages: steps of each stage.
         timed: of how many stages the steps are settled; with ``minutes`` those of a later stage are an estimate until
@@ -57,6 +67,7 @@ class Plan:
     reason: str
     stages: tuple[int, ...] = ()
     timed: int = 0
+    fewer: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.threads < 1:
@@ -65,6 +76,18 @@ class Plan:
             raise ValueError("the steps of the stages must add up")
         if not 0 <= self.timed <= len(self.stages):
             raise ValueError("timed counts stages")
+        counts = [self.threads, *(count for _, count in self.fewer)]
+        steps = [step for step, _ in self.fewer]
+        if steps != sorted(steps) or min(steps, default=0) < 0 or min(counts) < 1 or max(counts) > self.threads:
+            raise ValueError("fewer threads compute from rising steps on, and at least one")
+
+    def threads_at(self, step: int) -> int:
+        """How many threads compute this step."""
+        return next((count for start, count in reversed(self.fewer) if start <= step), self.threads)
+
+    def with_fewer(self, step: int, threads: int) -> Plan:
+        """The plan of a run that goes on with fewer threads from ``step`` on."""
+        return replace(self, fewer=(*(known for known in self.fewer if known[0] < step), (step, threads)))
 
     def ends(self, stages: tuple[Stage, ...]) -> list[int]:
         """The run's step at which each stage ends."""
@@ -93,19 +116,44 @@ def decide(recipe: Recipe, world: World, trial: ActiveStage, stages: tuple[Stage
         stages: all stages, with the recipe's budgets.
     """
     training, threads = recipe.training, torch.get_num_threads()
-    if not training.threads and asked() is None and world.size == 1 and world.device.type == "cpu":
-        threads = free_threads(threads)
-        torch.set_num_threads(threads)
+    fewer: tuple[tuple[int, int], ...] = ()
+    if may_have_fewer(recipe, world) and (free := free_threads(threads)) < threads:
+        fewer = ((0, free),)
+        torch.set_num_threads(free)
     precision, reason = training.precision, "asked for"
     if precision == "auto":
-        precision, reason = _fastest(recipe, world, trial.attempt)
+        precision, reason = _fastest(recipe, world, threads, trial.attempt)
     counts = stage_steps(stages, training, training.steps)
     if training.minutes:
         if world.sharded and world.device.type != "cpu":
             raise UsageError("The speed of a sharded model is not measured; give --steps instead of --minutes.")
         counts = in_time(recipe, stages, 0, 60 * training.minutes, trial.seconds(look(training), precision))
     timed = 1 if training.minutes else len(counts)
-    return Plan(sum(counts), precision, threads, reason, tuple(counts), timed)
+    return Plan(sum(counts), precision, threads, reason, tuple(counts), timed, fewer)
+
+
+def may_have_fewer(recipe: Recipe, world: World) -> bool:
+    """Whether a training may go on with fewer threads: nobody said how many, and no other process has to agree."""
+    return not recipe.training.threads and asked() is None and world.size == 1 and world.device.type == "cpu"
+
+
+class Pace:
+    """Notices steps that have become slow, in windows of a few seconds.
+
+    A first window is always a reason to look at the threads: it is not known yet how fast steps can be.
+    """
+
+    def __init__(self) -> None:
+        self.best, self.seconds, self.steps = math.inf, 0.0, 0
+
+    def slow(self, seconds: float) -> bool:
+        """Account for a step that took so long; whether the window that it ends is a reason to look."""
+        self.seconds, self.steps = self.seconds + seconds, self.steps + 1
+        if self.seconds < WINDOW:
+            return False
+        mean, best = self.seconds / self.steps, self.best
+        self.best, self.seconds, self.steps = min(best, mean), 0.0, 0
+        return best == math.inf or mean > SLOWER * best
 
 
 def look(training: Training) -> float:
@@ -167,7 +215,9 @@ def load(path: Path, saved: dict[str, Any]) -> Plan | None:
         if saved and path.exists():  # a stage may have begun after the checkpoint: it keeps the steps that it was given
             with contextlib.suppress(RunError, UsageError):
                 newer = from_json(Plan, read_sealed(path), str(path))
-                if newer.timed > plan.timed and newer.stages[: plan.timed] == plan.stages[: plan.timed]:
+                later = newer.timed > plan.timed or (newer.timed == plan.timed and len(newer.fewer) > len(plan.fewer))
+                same = newer.stages[: plan.timed] == plan.stages[: plan.timed]
+                if later and same and newer.fewer[: len(plan.fewer)] == plan.fewer:
                     return newer
         return plan
     except UsageError as error:
@@ -179,12 +229,12 @@ def store(path: Path, plan: Plan) -> None:
     write_sealed(path, to_json(plan))
 
 
-def _fastest(recipe: Recipe, world: World, attempt: Callable[[], None]) -> tuple[Precision, str]:
+def _fastest(recipe: Recipe, world: World, threads: int, attempt: Callable[[], None]) -> tuple[Precision, str]:
     if not bf16_is_native(world.device):
         return "float32", "the hardware has no bfloat16 matrix product"
     if world.sharded and world.device.type != "cpu":
         return "bfloat16", "not measured: the whole model may not fit one device"
-    memory = _memory(recipe, world)
+    memory = _memory(recipe, world, threads)  # of an undisturbed run, whatever runs beside this one
     if (known := _remembered(memory)) is not None:
         return known
     times: dict[Precision, float] = {"float32": float("inf"), "bfloat16": float("inf")}
@@ -211,7 +261,7 @@ def _remembered(memory: Path) -> tuple[Precision, str] | None:
     return None
 
 
-def _memory(recipe: Recipe, world: World) -> Path:
+def _memory(recipe: Recipe, world: World, threads: int) -> Path:
     cache = Path(os.environ.get("CASTALIA_CACHE") or Path.home() / ".cache" / "castalia")
     name = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else platform.machine()
     key = json.dumps(
@@ -222,7 +272,7 @@ def _memory(recipe: Recipe, world: World) -> Path:
             recipe.training.accumulate,
             to_json(recipe.data),
             torch.__version__,
-            torch.get_num_threads(),
+            threads,
             world.size,
             name,
         ]

@@ -17,6 +17,7 @@ from castalia.core.rng import BatchRng, SampleRng
 from castalia.models.diffusion.ddpm import DDPM, DDPMConfig, DDPMOptions
 from castalia.models.diffusion.networks import PerceptronConfig
 from castalia.models.diffusion.samplers import evaluations
+from castalia.models.diffusion.units import PictureUnits
 from castalia.nn.unet import UNetConfig
 from tests.tools import Table
 
@@ -195,6 +196,29 @@ def test_bound_uses_all_terms_where_asked_and_does_not_depend_on_the_batch() -> 
     assert "all of 39 terms" in found.detail
     part = model.log_likelihood(Batch.of(x[3:]), rng=SampleRng(0, [3, 4]), samples=1_000)
     torch.testing.assert_close(part.nats, found.nats[3:], rtol=1e-6, atol=1e-4)
+
+
+@pytest.mark.parametrize(("variance", "expected"), [("fixed_large", 0.00738), ("fixed_small", 0.00738)])
+def test_decoder_of_fixed_variances_has_the_first_posterior_variance(
+    variance: str, expected: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ho et al.'s ``fixedlarge`` is ``append(posterior_variance[1], betas[1:])``, and their 3.75 bits/dim has it.
+
+    sqrt(beta_1) = 0.0100 is what a learned variance reaches at most.
+    """
+    betas = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
+    kept = torch.cumprod(1 - betas, 0)
+    theirs = float((betas[1] * (1 - kept[0]) / (1 - kept[1])).sqrt())
+    assert theirs == pytest.approx(expected, abs=5e-6)
+    used: list[float] = []
+
+    def decoder(x0: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
+        used.append(float(deviation))
+        return torch.zeros_like(x0)
+
+    monkeypatch.setattr(PictureUnits, "decoder", lambda self: decoder)
+    pictures(variance=variance).log_likelihood(Batch.of(examples(2)), rng=SampleRng(0, range(2)), samples=1)
+    assert used == pytest.approx([theirs], rel=1e-9)
 
 
 def test_few_values_are_modelled_as_such() -> None:

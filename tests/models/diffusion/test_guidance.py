@@ -8,8 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from castalia.core.data import ImageSpec
+from castalia.core.model import Sampling, build
+from castalia.core.rng import SampleRng
 from castalia.models.diffusion import samplers, schedules
+from castalia.models.diffusion.ddpm import DDPM, DDPMConfig, DDPMOptions
+from castalia.models.diffusion.drawing import Denoiser
+from castalia.models.diffusion.edm import EDM, EDMConfig, EDMOptions
 from castalia.models.diffusion.guidance import Guidance, guided
+from castalia.models.diffusion.units import PictureUnits
+from castalia.nn.unet import UNetConfig
 from tests.models.diffusion.mixture import noise_source
 
 CENTRES = torch.tensor([[-2.0, 0.0], [2.0, 0.0], [0.0, 3.0], [0.0, 0.0]], dtype=torch.float64)
@@ -92,6 +100,56 @@ def test_rescaling_gives_back_the_contrast() -> None:
     torch.testing.assert_close(half, (plain + full) / 2)
     flat = guided(model, label, 1, Guidance(3.0, rescale=1.0))(torch.zeros(4, 1, 8, 8), 1.0)
     assert torch.equal(flat, torch.zeros(4, 1, 8, 8)), "an example without contrast stays finite"
+
+
+class PlusOrMinus(torch.nn.Module):
+    """A network that predicts +reach for label 0 and -reach for the null class, whatever it sees."""
+
+    def __init__(self, reach: float) -> None:
+        super().__init__()
+        self.reach = torch.nn.Parameter(torch.tensor(reach))
+
+    def embed(self, time: Tensor, label: Tensor | None) -> Tensor:
+        assert label is not None
+        return (1 - 2 * label).float()
+
+    def forward_embedded(self, x: Tensor, embedding: Tensor) -> Tensor:
+        return (self.reach * embedding).view(-1, 1, 1, 1).expand_as(x)
+
+
+@pytest.mark.parametrize(("reach", "scale", "clipped", "free"), [(1.0, 3.0, 1.0, 5.0), (2.0, 0.75, 1.0, 1.0)])
+def test_clipping_comes_after_the_mix(reach: float, scale: float, clipped: float, free: float) -> None:
+    """Branches +1 and -1 at weight 3 give 5 before it; branches +2 and -2 at 0.75 give 1 and not 0.5."""
+    x, label = torch.zeros(2, 1, 4, 4), torch.zeros(2, dtype=torch.int64)
+    for units, expected in ((PictureUnits(), clipped), (None, free)):
+        denoiser = Denoiser(
+            PlusOrMinus(reach),  # type: ignore[arg-type]
+            lambda sigma: (0.0, 1.0, 1.0, 0.0),
+            label=torch.tensor([0, 1]),
+            units=units,
+        )
+        for rescale in (0.0, 0.5):
+            options = DDPMOptions(guidance=scale, guidance_rescale=rescale)
+            found = denoiser.for_labels(label, 1, options)(x, 10.0)
+            assert torch.equal(found, torch.full_like(x, expected))
+
+
+@pytest.mark.parametrize("system", [DDPM, EDM])
+def test_with_clip_nothing_denoised_lies_outside(system: type[DDPM] | type[EDM]) -> None:
+    """Every system and every step: what a sampler sees, and what a watcher is shown, is a picture."""
+    config = (DDPMConfig if system is DDPM else EDMConfig)(
+        unet=UNetConfig(channels=(8, 8), blocks=1, attention=(), groups=4), conditional=True
+    )
+    model = build(system, config, ImageSpec(1, 4, 4, ("a", "b")), seed=0).eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.5 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
+    options: Sampling = (DDPMOptions if system is DDPM else EDMOptions)(guidance=6.0, clip=True, steps=4)
+    label = torch.tensor([0, 1, 1])
+    job = model.job(label, options, SampleRng(0, range(3)))  # type: ignore[arg-type]
+    with torch.no_grad():
+        most = max(float(job.denoise(torch.randn(3, 1, 4, 4) * s, s).abs().max()) for s in job.sigmas if s)
+    assert most <= 1
 
 
 def test_senseless_options_are_refused() -> None:

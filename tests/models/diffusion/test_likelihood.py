@@ -86,7 +86,7 @@ def expected_bound(process: Discrete, variance: float) -> float:
 def test_bound_of_gaussian_data_agrees_with_its_closed_form(variance: float) -> None:
     """Ho et al.'s terms written in variance-preserving units; 4,000 examples, within 4 standard errors."""
     process = Discrete.of(schedules.linear_betas(100, 1e-3, 0.2))
-    found = bound(process, gaussian_data(), gaussian(process), variance=variance) / 3
+    found = bound(process, gaussian_data(), gaussian(process), variance=variance, decoder_variance=variance) / 3
     exact = expected_bound(process, variance)
     assert abs(float(found.mean()) - exact) < 4 * float(found.std()) / math.sqrt(len(found))
 
@@ -106,7 +106,7 @@ def test_a_random_part_of_the_terms_is_unbiased() -> None:
     """Five of a hundred terms, against all of them: means within 4 standard errors of their difference."""
     process = Discrete.of(schedules.linear_betas(100, 1e-3, 0.2))
     x0 = gaussian_data(20_000, 2)
-    part = bound(process, x0, gaussian(process), terms=5, variance=1.0)
+    part = bound(process, x0, gaussian(process), terms=5, variance=1.0, decoder_variance=1.0)
     exact = 2 * expected_bound(process, 1.0)
     assert abs(float(part.mean()) - exact) < 4 * float(part.std()) / math.sqrt(len(part))
     assert float(part.std()) < 10, "the pieces keep the variance of the estimate low"

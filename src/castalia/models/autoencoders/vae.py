@@ -117,6 +117,7 @@ class VAE(Generator[VAEConfig, ImageSpec], Density, Inference, Exportable):
 
     Config = VAEConfig
     shard_units = (ResidualConv,)
+    undecayed = ("base",)  # a bias, if one per pixel
 
     def __init__(self, config: VAEConfig, spec: ImageSpec) -> None:
         super().__init__()

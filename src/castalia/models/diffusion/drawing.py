@@ -88,15 +88,23 @@ class Denoiser:
 
     The embeddings of time and label do not depend on x. They are computed once for each noise level and each label that
     occurs, for the whole schedule together where that is not too much. With ``units``, denoised examples are settled.
+    ``mean`` is that of the data, about which the scalings work.
 
     Attributes:
         fraction: what the network said about the variance at the last call (B, ...), where it says that.
     """
 
     def __init__(
-        self, network: Network, scalings: Scalings, *, label: Tensor | None, units: Units | None, split: bool = False
+        self,
+        network: Network,
+        scalings: Scalings,
+        *,
+        label: Tensor | None,
+        units: Units | None,
+        split: bool = False,
+        mean: float = 0.0,
     ) -> None:
-        self.network, self.scalings, self.units, self.split = network, scalings, units, split
+        self.network, self.scalings, self.units, self.split, self.mean = network, scalings, units, split, mean
         self.known = None if label is None else label.unique()
         self.embeddings: dict[float, Tensor] = {}
         self.fraction: Tensor | None = None
@@ -117,6 +125,14 @@ class Denoiser:
         return self.network.embed(time, label).unflatten(0, (len(times), rows))
 
     def __call__(self, x: Tensor, sigma: float, label: Tensor | None = None) -> Tensor:
+        return self.settle(self.unsettled(x, sigma, label), sigma)
+
+    def settle(self, denoised: Tensor, sigma: float) -> Tensor:
+        """Denoised examples as far as the medium allows them, where there are ``units``."""
+        return denoised if self.units is None else self.units.settle(denoised, sigma)
+
+    def unsettled(self, x: Tensor, sigma: float, label: Tensor | None = None) -> Tensor:
+        """Denoised examples as the network has them."""
         skip, out, inner, time = self.scalings(sigma)
         if time not in self.embeddings:
             self.embeddings[time] = self._embed([time])[0]
@@ -124,12 +140,14 @@ class Denoiser:
         if self.known is not None:
             assert label is not None
             embedding = embedding[torch.searchsorted(self.known, label)]
+        if self.mean:
+            x = x - self.mean
         output = self.network.forward_embedded((x * inner).float(), embedding).to(x.dtype)
         if self.split:
             output, raw = output.chunk(2, dim=1)
             self.fraction = (raw + 1) / 2
         denoised = torch.add(x if skip == 1 else x * skip, output, alpha=out)
-        return denoised if self.units is None else self.units.settle(denoised, sigma)
+        return denoised.add_(self.mean) if self.mean else denoised
 
     def for_labels(self, label: Tensor | None, null: int, options: DrawingOptions) -> Denoise:
         """The denoise function of examples with these labels, ``int64`` (B,), guided as the options say.
@@ -144,7 +162,7 @@ class Denoiser:
                     "Guidance needs a conditional model: this one was trained without labels. Leave guidance at 1."
                 )
             return lambda x, sigma: self(x, sigma)
-        return guided(self, label, null, guidance)
+        return guided(self.unsettled, label, null, guidance, self.settle)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,10 @@
 Papers
     Ho & Salimans 2022 (arXiv:2207.12598). With scale w: D = D_null + w (D_label - D_null); w = 1 is the plain
     conditional model, 0 the unconditional one. (The paper's own w is this one minus 1.) Guidance is affine in the
-    denoised example, so it is the same thing for predictions of noise, v or the example.
+    denoised example, so it is the same thing for predictions of noise, v or the example, as long as nothing is clipped.
+    Clipping comes after the mix, as in published samplers (GLIDE, arXiv:2112.10741, whose code guides the noise and
+    clips the example that follows; Saharia et al. 2022, arXiv:2205.11487, section 2.3): what is extrapolated from two
+    branches that were clipped lies outside again.
     Kynkäänniemi et al. 2024 (arXiv:2404.07724): only within an interval of noise levels.
     Lin et al. 2024 (arXiv:2305.08891, section 3.4): rescaling against over-exposure. Here it acts on the denoised
     example, whose contrast is what it is about.
@@ -21,7 +24,10 @@ from torch import Tensor
 from castalia.models.diffusion.samplers import Denoise
 
 Conditional = Callable[[Tensor, float, Tensor], Tensor]
-"""(x, sigma, label int64 (B,)) -> denoised."""
+"""(x, sigma, label int64 (B,)) -> denoised, as the network has it."""
+
+Settle = Callable[[Tensor, float], Tensor]
+"""(denoised, sigma) -> the same, as far as the medium allows it."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ class Guidance:
         return self.scale != 1 and self.low < sigma <= self.high
 
 
-def guided(denoise: Conditional, label: Tensor, null: int, guidance: Guidance) -> Denoise:
+def guided(denoise: Conditional, label: Tensor, null: int, guidance: Guidance, settle: Settle | None = None) -> Denoise:
     """The guided denoise function of examples with these labels.
 
     Args:
@@ -59,18 +65,20 @@ def guided(denoise: Conditional, label: Tensor, null: int, guidance: Guidance) -
         label: ``int64`` (B,).
         null: number of the null class.
         guidance: how much and where.
+        settle: applied to what comes out of the mix; ``denoise`` must not do it itself.
     """
+    settle = settle or (lambda denoised, _: denoised)
     both = torch.cat([label, torch.full_like(label, null)])
 
     def function(x: Tensor, sigma: float) -> Tensor:
         if not guidance.acts_at(sigma):
-            return denoise(x, sigma, label)
+            return settle(denoise(x, sigma, label), sigma)
         with_label, without = denoise(torch.cat([x, x]), sigma, both).chunk(2)
         found = torch.lerp(without, with_label, guidance.scale)
         if guidance.rescale:
             ratio = (_deviation(with_label) / _deviation(found)).nan_to_num(1.0, 1.0, 1.0)
             found = found * (1 + guidance.rescale * (ratio - 1))
-        return found
+        return settle(found, sigma)
 
     return function
 

@@ -88,20 +88,21 @@ def step_kl(
     return 0.5 * (gap + torch.exp(-gap) * (1 + distance) - 1)
 
 
-def decoder_deviation(process: Discrete, fraction: float | Tensor) -> float | Tensor:
-    """Deviation of p(x0 | x_1). The posterior's variance is 0 there; as Ho et al. do, that of the next step serves.
+def decoder_deviation(process: Discrete, fraction: float | Tensor) -> Tensor:
+    """Deviation of p(x0 | x_1), ``float64``: its log-variance lies a ``fraction`` of the way between two.
 
-    That one is rescaled to the units of x0, as everything here.
+    1 is beta_1. The posterior's variance is 0 there; as Ho et al. do, that of the next step serves for 0. They and
+    Nichol & Dhariwal have it for *both* fixed variances: their ``fixedlarge`` is beta for all steps but this one, and
+    their published bounds rest on it.
     """
     large = beta_variance(float(process.sigmas[0]), 0.0)
     if len(process) > 1:
         first, second = float(process.sigmas[0]), float(process.sigmas[1])
-        small = posterior_variance(second, first) / (1 + first**2)
+        small = posterior_variance(second, first) / (1 + first**2)  # in the units of x0, as everything here
     else:
         small = large
-    if isinstance(fraction, Tensor):
-        return torch.exp(0.5 * (fraction * math.log(large / small) + math.log(small)))
-    return math.sqrt(small ** (1 - fraction) * large**fraction)
+    fraction = torch.as_tensor(fraction, dtype=torch.float64)
+    return torch.exp(0.5 * (fraction * math.log(large / small) + math.log(small)))
 
 
 def variational_bound(
@@ -114,6 +115,7 @@ def variational_bound(
     where: Callable[[int], Tensor],
     terms: int,
     variance: float = 0.0,
+    decoder_variance: float = 0.0,
 ) -> Tensor:
     """Upper bound on -log p(x0) in nats per example, ``float64`` (B,), in expectation over the noise.
 
@@ -127,11 +129,12 @@ def variational_bound(
         terms: evaluations besides the decoder's. From T - 1 on every term is computed; with fewer, one of each piece of
             :func:`strata` is drawn for each example and weighted with the length of the piece, which is unbiased.
         variance: fraction of the log-variance where the model does not predict it.
+        decoder_variance: the same for the decoder, see :func:`decoder_deviation`.
     """
     total = prior_kl(x0, float(process.sigmas[-1]))
     first = torch.zeros(len(x0), dtype=torch.int64, device=x0.device)
     denoised, fraction = predict(x0 + float(process.sigmas[0]) * noise(0).to(x0.dtype), first)
-    deviation = torch.as_tensor(decoder_deviation(process, variance if fraction is None else fraction))
+    deviation = decoder_deviation(process, decoder_variance if fraction is None else fraction).to(x0.device)
     total = total - decoder(x0, denoised, deviation).double().flatten(1).sum(1)
     for i, (start, stop) in enumerate(strata(len(process), terms) if len(process) > 1 else [], 1):
         width = stop - start

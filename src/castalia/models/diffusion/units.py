@@ -37,6 +37,11 @@ class Units(nn.Module, ABC):
     @abstractmethod
     def preprocessing(self) -> str: ...
 
+    @property
+    @abstractmethod
+    def values(self) -> tuple[int, ...] | None:
+        """See :class:`castalia.core.model.Likelihood`."""
+
     @abstractmethod
     def fit(self, data: Dataset) -> None:
         """Set its buffers from the training data."""
@@ -49,10 +54,10 @@ class Units(nn.Module, ABC):
     def outward(self, u: Tensor) -> Tensor:
         """The inverse; where natural units are whole numbers, rounded and clipped."""
 
-    def deviation(self, data: Dataset) -> Tensor:
-        """Standard deviation of all values of the data, in the process's units."""
+    def moments(self, data: Dataset) -> tuple[float, float]:
+        """Mean and mean square of all values of the data, in the process's units."""
         u = torch.cat([self.inward(data.batch(ids).x.to(next(self.buffers()).device)).flatten() for ids in _some(data)])
-        return u.double().std(correction=0).float().clamp(min=1e-3)
+        return float(u.double().mean()), float(u.double().square().mean())
 
     @abstractmethod
     def check(self, x: Tensor) -> None:
@@ -95,6 +100,10 @@ class PictureUnits(Units):
     def preprocessing(self) -> str:
         n = self.levels
         return "none (8-bit values)" if n == 256 else f"none ({n} evenly spaced values, those of the training data)"
+
+    @property
+    def values(self) -> tuple[int, ...] | None:
+        return None if self.levels == 256 else tuple(self.table[: self.levels].tolist())
 
     def fit(self, data: Dataset) -> None:
         seen = torch.zeros(256, dtype=torch.int64)
@@ -177,6 +186,10 @@ class PointUnits(Units):
     @property
     def preprocessing(self) -> str:
         return "none (a density in the units of the data)"
+
+    @property
+    def values(self) -> tuple[int, ...] | None:
+        return None
 
     def fit(self, data: Dataset) -> None:
         x = torch.cat([data.batch(ids).x for ids in _some(data)]).double()
