@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -351,7 +352,7 @@ def _read(name: str, wish: int | float | str, spec: Spec) -> Tensor:
 
 
 def class_number(label: int | float | str, names: tuple[str, ...]) -> int:
-    """The number of a class given by name or number. A name wins over a number.
+    """The number of a class given by its name, or by its number where no name is a whole number.
 
     Raises:
         UsageError: there is no such class.
@@ -359,7 +360,8 @@ def class_number(label: int | float | str, names: tuple[str, ...]) -> int:
     text = str(label)
     if text in names:
         return names.index(text)
-    if not (text.isdecimal() and int(text) < len(names)):
+    numbered = any(re.fullmatch("-?[0-9]+", name) for name in names)
+    if numbered or not (re.fullmatch("[0-9]{1,9}", text) and int(text) < len(names)):
         raise UsageError(f"There is no class {label!r} among the {len(names)} of this model. {near(text, names)}")
     return int(text)
 

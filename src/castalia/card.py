@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import html
+import re
+
 from castalia.catalogue import entry
 from castalia.configuration import spec_to_json
+from castalia.core.errors import shown
 from castalia.core.files import write_bytes
 from castalia.runs import Run
 
@@ -13,17 +17,28 @@ def write(run: Run) -> None:
     write_bytes(run.path / "README.md", text(run).encode("utf-8", "backslashreplace"))
 
 
+def _plain(name: str) -> str:
+    """A stranger's name in Markdown: no HTML, no links, no second line."""
+    one = shown(name).replace("\n", " ").replace("\t", " ")
+    return re.sub(r"([\\`*\[\]!|#])", r"\\\1", html.escape(one, quote=False))[:500]
+
+
+def _code(name: str) -> str:
+    """The same as code, in which nothing but the end of it has a meaning."""
+    return f"`{shown(name).replace(chr(10), ' ').replace('`', '')[:500]}`"
+
+
 def text(run: Run) -> str:
     """The card as Markdown."""
     system, recipe = entry(run.recipe.model), run.recipe
     spec = spec_to_json(run.spec)
-    shape = ", ".join(f"{key} {value}" for key, value in spec.items() if isinstance(value, int | str))
+    shape = ", ".join(f"{key} {_plain(str(value))}" for key, value in spec.items() if isinstance(value, int | str))
     lines = [
-        f"# {system.title} trained on {recipe.data.source}",
+        f"# {system.title} trained on {_plain(recipe.data.source)}",
         "",
         f"A model of the Castalia workbench: `{system.name}`. Paper: {system.paper}.",
         "",
-        f"- data: `{recipe.data.source}`, fingerprint `{run.fingerprint or 'unknown'}`",
+        f"- data: {_code(recipe.data.source)}, fingerprint {_code(run.fingerprint or 'unknown')}",
         f"- one example: {shape}",
         f"- training: {recipe.training.steps:,} steps"
         + (f" or {recipe.training.minutes:g} minutes" if recipe.training.minutes else "")

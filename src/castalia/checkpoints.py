@@ -27,7 +27,7 @@ from castalia.core.errors import RunError
 from castalia.core.files import disk_error, read_json, sha256, sync_folder, write_json
 from castalia.core.weights import Rows, load_parts, save_part, save_tensors
 
-_NAME = re.compile(r"step-(\d{8,})")
+_NAME = re.compile(r"step-([0-9]{8}|[1-9][0-9]{8,17})")
 MANIFEST = "manifest.json"
 
 
@@ -115,7 +115,7 @@ def save(
             raise disk_error(target, error) from error
         raise
     if team.rank == 0:
-        for path in sorted(_candidates(folder))[:-keep]:
+        for path in _candidates(folder)[:-keep]:
             _remove(path)
     return Checkpoint(target, step)
 
@@ -172,20 +172,20 @@ def _finish(temporary: Path, target: Path, step: int, state: Mapping[str, Any]) 
 
 def newest(folder: Path) -> Checkpoint | None:
     """Return the newest checkpoint that verifies, or None. Damaged ones are passed over."""
-    for path in sorted(_candidates(folder), reverse=True):
+    for path in reversed(_candidates(folder)):
         if _verified(path):
-            return Checkpoint(path, int(_NAME.fullmatch(path.name)[1]))  # type: ignore[index]
+            return Checkpoint(path, step_of(path))
     return None
 
 
 def intact(folder: Path) -> list[Checkpoint]:
     """Return all checkpoints that verify, oldest first."""
-    return [Checkpoint(p, int(p.name.removeprefix("step-"))) for p in sorted(_candidates(folder)) if _verified(p)]
+    return [Checkpoint(path, step_of(path)) for path in _candidates(folder) if _verified(path)]
 
 
 def damaged(folder: Path) -> list[Path]:
     """Return the checkpoints that do not verify."""
-    return [path for path in sorted(_candidates(folder)) if not _verified(path)]
+    return [path for path in _candidates(folder) if not _verified(path)]
 
 
 def _remove(path: Path) -> None:
@@ -202,10 +202,16 @@ def clean(folder: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def step_of(path: Path) -> int:
+    """The steps that a checkpoint's name tells."""
+    return int(path.name.removeprefix("step-"))
+
+
 def _candidates(folder: Path) -> list[Path]:
+    """All that are called checkpoints, in the order of their steps, which is not that of their names as texts."""
     if not folder.is_dir():
         return []
-    return [p for p in folder.iterdir() if p.is_dir() and _NAME.fullmatch(p.name)]
+    return sorted((p for p in folder.iterdir() if p.is_dir() and _NAME.fullmatch(p.name)), key=step_of)
 
 
 def _verified(path: Path) -> bool:

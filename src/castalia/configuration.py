@@ -18,6 +18,9 @@ from castalia.media.rooms import ROOMS, medium_of, room
 
 SCHEMA_VERSION = 2
 
+LARGEST_BATCH = 1 << 24
+"""Examples; a batch is held in memory as numbers before any of it is read."""
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -60,6 +63,8 @@ class Budget:
     def __post_init__(self) -> None:
         if min(self.share, self.steps, self.batch_size, self.lr) < 0:
             raise ValueError("share, steps, batch_size and lr must not be negative")
+        if self.batch_size > LARGEST_BATCH:
+            raise ValueError(f"batch_size is at most {LARGEST_BATCH:,}")
         if self.share and self.steps:
             raise ValueError("a stage has a share or steps of its own, not both")
 
@@ -126,6 +131,8 @@ class Training:
                 raise ValueError(f"{name} must not be negative")
         if self.lr <= 0:
             raise ValueError("lr must be positive")
+        if max(self.batch_size, self.samples) > LARGEST_BATCH:
+            raise ValueError(f"batch_size and samples are at most {LARGEST_BATCH:,}")
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size {self.batch_size} does not divide into {self.accumulate} micro-batches")
 

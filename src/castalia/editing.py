@@ -28,6 +28,7 @@ from castalia.creative.edit import Asking, Edit, Film, Grid, Product, Work, opti
 from castalia.creative.priors import LatentMixture
 from castalia.creative.table import all_edits, edit_of
 from castalia.media.image.medium import as_read, picture
+from castalia.media.image.medium import mask as read_mask
 from castalia.media.image.video import save_walk
 from castalia.media.image.write import replace_file, save_image, save_png
 from castalia.media.rooms import medium_of
@@ -131,8 +132,7 @@ class Desk(Work):
             raise UsageError("A mask is a picture, and this run makes none.")
         if not _is_file(Path(path)):
             raise UsageError(f"There is no file {path}.")
-        options = as_read(self.run.recipe.data.options, replace(self.spec, channels=1))  # pyright: ignore[reportArgumentType]
-        mask = picture(Path(path), options)[None] > 127
+        mask = read_mask(Path(path), self.run.recipe.data.options, self.spec)[None]  # pyright: ignore[reportArgumentType]
         if not mask.any():
             raise UsageError(f"{path}: nothing is white, so there is nothing to redraw.")
         return mask

@@ -14,6 +14,7 @@ README.md            the model card
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import shutil
@@ -41,11 +42,14 @@ from castalia.core import assets
 from castalia.core.config import differences, from_json, to_json
 from castalia.core.data import Dataset, Spec
 from castalia.core.errors import RunError, UsageError
-from castalia.core.files import disk_error, read_sealed, remove, write_bytes, write_sealed
+from castalia.core.files import disk_error, open_plain, read_bounded, read_sealed, remove, write_bytes, write_sealed
 from castalia.core.model import Config, Model, build, lay_out
 from castalia.core.precision import Precision, bf16_is_native
 from castalia.core.weights import load_parts, load_tensors, tensor_digest
 from castalia.version import __version__
+
+METRICS_LIMIT = 1 << 30
+"""Bytes of ``metrics.jsonl``: some millions of lines."""
 
 
 @dataclass(frozen=True)
@@ -89,21 +93,15 @@ class Run:
             RunError: it cannot be read.
         """
         path = self.path / "metrics.jsonl"
-        if not path.exists():
+        if not os.path.lexists(path):
             return []
         lines = []
-        try:
-            if not path.is_file():
-                raise RunError(f"{path} is not a plain file.")
-            texts = path.read_text(encoding="utf-8", errors="replace").splitlines()
-        except OSError as error:
-            raise RunError(f"{path} cannot be read: {error.strerror}.") from error
-        for text in texts:
+        for text in read_bounded(path, METRICS_LIMIT).splitlines():
             try:
                 line = json.loads(text)
             except (ValueError, RecursionError):
                 continue
-            if isinstance(line, dict) and type(line.get("step")) is int:
+            if isinstance(line, dict) and type(line.get("step")) is int and _is_number(line["step"]):
                 lines.append(line)
         return lines
 
@@ -179,8 +177,9 @@ class Run:
         """
         temporary = self.path / f".model.tmp-{uuid.uuid4().hex[:8]}"
         try:
-            shutil.copyfile(source, temporary)
-            with open(temporary, "rb+") as file:
+            with open_plain(source) as original, open(temporary, "wb") as file:
+                shutil.copyfileobj(original, file, 1 << 20)
+                file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, self.weights)
         except OSError as error:
@@ -194,7 +193,10 @@ class Run:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether a value from a file is a number that can be drawn; JSON knows whole numbers of any length."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(value) if isinstance(value, float) else abs(value) < 1 << 63
 
 
 def start_from(model: Model, parent: Model, source: Path) -> None:
@@ -226,6 +228,9 @@ def load_weights(model: Model, tensors: Mapping[str, Tensor], source: Path) -> N
                 f"expected {own[name].dtype}{list(own[name].shape)}."
             )
     model.load_state_dict(dict(tensors))
+    for name, parameter in model.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise RunError(f"{source} holds values in {name!r} that are not finite numbers; it cannot be used.")
 
 
 def default_device() -> torch.device:
@@ -268,6 +273,15 @@ def create(path: Path, recipe: Recipe, spec: Spec, fingerprint: str, completed: 
         },
     )
     return Run(path, recipe, spec, fingerprint, completed)
+
+
+def discard(path: Path, kept: bool) -> None:
+    """Remove a run that was just created and never began; with ``kept`` its folder, which was there before, stays."""
+    for entry_ in list(path.iterdir()) if kept and path.is_dir() else [path]:
+        if entry_.is_dir() and not entry_.is_symlink():
+            shutil.rmtree(entry_, ignore_errors=True)
+        else:
+            remove(entry_)
 
 
 def open_run(path: Path) -> Run:

@@ -186,7 +186,8 @@ def test_samples_are_in_natural_units(name: str, data: dict[str, Dataset]) -> No
 
 @every_generator
 def test_same_seed_same_samples(name: str, trained: dict[str, runs.Run]) -> None:
-    one, again, other = (api.sample(trained[name], 4, seed=s) for s in (7, 7, 8))
+    options = short(trained[name].model()[0])
+    one, again, other = (api.sample(trained[name], 4, seed=s, options=options) for s in (7, 7, 8))
     assert same(one, again)
     assert not same(one, other)
 
@@ -194,8 +195,9 @@ def test_same_seed_same_samples(name: str, trained: dict[str, runs.Run]) -> None
 @every_generator
 def test_a_sample_does_not_depend_on_its_neighbours(name: str, trained: dict[str, runs.Run]) -> None:
     """Tolerance: one grey level, 1e-4 of a floating medium (sums in another order round otherwise), no token."""
-    many = api.sample(trained[name], 9, seed=7)
-    alone = api.sample(trained[name], 1, seed=7, start=6)
+    options = short(trained[name].model()[0])
+    many = api.sample(trained[name], 9, seed=7, options=options)
+    alone = api.sample(trained[name], 1, seed=7, start=6, options=options)
     for key, field in trained[name].spec.fields().items():
         part, one = many.part(key), alone.part(key)
         assert part is not None
@@ -213,10 +215,10 @@ def test_overfits_one_batch(name: str, data: dict[str, Dataset], tmp_path: Path)
     model = make(name, table).eval()
     if not isinstance(model, Generator):
         return
-    start = end = medium.distance(api.draw(model, 64), table.all, spec)
+    start = end = medium.distance(api.draw(model, 32), table.all, spec)
     for steps in (120, 250):  # most need no more than the first
         run = train(small_recipe(name, steps=steps), table, tmp_path / str(steps), quiet=True)
-        end = medium.distance(api.sample(run, 64), table.all, spec)
+        end = medium.distance(api.sample(run, 32), table.all, spec)
         if end < 0.7 * start:
             break
     assert end < 0.7 * start, f"the distance went from {start:.3f} to {end:.3f}"
@@ -346,10 +348,11 @@ def test_streaming(name: str, trained: dict[str, runs.Run]) -> None:
     assert same_within(drawn, Batch.of(stream[..., : drawn.x.shape[-1]]), model.spec)
 
 
-def short(model: Generator, length: int = 40) -> Any:
-    """Sampling options that make a short example."""
+def short(model: Model) -> Any:
+    """Sampling options that make a short example, in few steps."""
+    assert isinstance(model, Generator)
     names = {f.name for f in fields(model.SampleOptions)}
-    return model.SampleOptions(**{"length": length} if "length" in names else {})
+    return model.SampleOptions(**{name: value for name, value in {"length": 40, "steps": 6}.items() if name in names})
 
 
 def same_within(a: Batch, b: Batch, spec: Spec) -> bool:

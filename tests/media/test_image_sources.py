@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from castalia.core.data import ImageSpec
 from castalia.core.errors import DataError
 from castalia.media.image.decode import ImageOptions
+from castalia.media.image.metadata import parse_metadata_line
 from castalia.media.image.sources import open_images
-from castalia.media.image.tree import parse_metadata_line
 
 PLAIN = ImageOptions()
 

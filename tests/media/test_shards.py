@@ -335,7 +335,7 @@ def test_texts_of_parquet_that_are_no_utf8(tmp_path, noise, encode, damaged):
     else:
         with pytest.raises(DataError, match=r"a.parquet row 0: 'text' is not valid UTF-8"):
             _ = data.texts[0]
-        with pytest.raises(DataError, match="'text' cannot be read"):
+        with pytest.raises(DataError, match="'text' is not valid UTF-8"):
             open_images(path, MEMORY)
 
 

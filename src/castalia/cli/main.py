@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Sequence
 
 from castalia.cli.parser import make_parser
-from castalia.core.errors import CastaliaError
+from castalia.core.errors import CastaliaError, shown
 
 COMPUTE = ("train", "sample", "edit", "evaluate", "compare", "features", "demo")
 """Verbs that run networks."""
@@ -66,6 +66,10 @@ def _run(arguments: Sequence[str] | None) -> int:
         # the reader of what we print went away (for example `| head`): do not fail again on flushing
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0 if options.verb in ("models", "data", "doctor") else 1
+    except (OSError, UnicodeError) as error:  # names that are too long, or no UTF-8; a folder that may not be read
+        where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
+        print(shown(f"castalia: {getattr(error, 'strerror', None) or error}{where[:300]}"), file=sys.stderr)
+        return 1
     except (MemoryError, RuntimeError) as error:  # torch reports memory as a RuntimeError
         if not isinstance(error, MemoryError) and "alloc" not in str(error) and "out of memory" not in str(error):
             raise
@@ -87,4 +91,4 @@ def _prepare(verb: str) -> None:
 
 
 def _show_warning(message: Warning | str, *rest: object, **more: object) -> None:
-    print(f"castalia: {message}", file=sys.stderr)
+    print(f"castalia: {shown(str(message))}", file=sys.stderr)

@@ -73,7 +73,11 @@ def make_parser() -> Parser:
         p.add_argument("--drawn", type=int, metavar="N", help=f"samples to draw and measure ({words})")
 
     def given_options(p: argparse.ArgumentParser) -> None:
-        p.add_argument("--label", metavar="CLASS", help="ask a conditional model for this class, by name or number")
+        p.add_argument(
+            "--label",
+            metavar="CLASS",
+            help="ask a conditional model for this class",
+        )
         p.add_argument(
             "--prompt", metavar="TEXT", help="the beginning, for models that continue one; @FILE reads a file"
         )

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from castalia.core.errors import UsageError
+from castalia.core.errors import HIDDEN, UsageError, shown
 
 
 def run(options: Namespace) -> int:
@@ -22,7 +22,8 @@ def run(options: Namespace) -> int:
 
 
 def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    print(HIDDEN.sub(lambda found: json.dumps(found[0])[1:-1], text))
 
 
 def models(options: Namespace) -> int:
@@ -77,7 +78,7 @@ def data(options: Namespace) -> int:
         _print_json(report)
     else:
         for key, value in _shortened(report).items():
-            print(f"{key}: {value}")
+            print(shown(f"{key}: {value}"))
     return 0
 
 
@@ -126,7 +127,7 @@ def sample(options: Namespace) -> int:
     from castalia.cli.film import Film
     from castalia.configuration import medium_of
     from castalia.core.config import to_json
-    from castalia.core.data import ImageSpec
+    from castalia.core.data import ImageSpec, LabelSpec
 
     if not options.out and not options.stream:
         raise UsageError("Say where to write with --out FOLDER.")
@@ -137,6 +138,9 @@ def sample(options: Namespace) -> int:
     mixture = api.fitted_prior(opened, model) if options.prior == "fitted" else None
     chosen = api.sampling_options(model, options.settings, options.temperature)
     given = _given(options)
+    label = model.accepts().get("label")
+    if "label" in given and isinstance(label, LabelSpec):  # the name is what is recorded
+        given["label"] = label.classes[api.class_number(given["label"], label.classes)]
     if options.previews and not isinstance(opened.spec, ImageSpec):
         raise UsageError("--previews films pictures, and this run makes none.")
     film = Film() if options.previews else None

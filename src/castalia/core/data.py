@@ -66,6 +66,13 @@ class Spec(ABC):
         return {**({"label": LabelSpec(classes)} if classes else {}), **dict(self.columns)}
 
 
+def _check(spec: Spec, **most: int) -> None:
+    """Whether sizes are ones that something can have: at least 1, and no larger than given."""
+    for name, limit in most.items():
+        if not 1 <= getattr(spec, name) <= limit:
+            raise ValueError(f"{name} must be 1 to {limit:,}, not {getattr(spec, name)}")
+
+
 @dataclass(frozen=True)
 class LabelSpec(Spec):
     """A class: ``int64`` () from 0 to ``len(classes) - 1``.
@@ -114,6 +121,9 @@ class ImageSpec(Spec):
     width: int
     classes: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        _check(self, channels=64, height=1 << 15, width=1 << 15)
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """(channels, height, width)."""
@@ -139,6 +149,9 @@ class PointsSpec(Spec):
 
     dims: int
     classes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check(self, dims=1 << 24)
 
     @property
     def shape(self) -> tuple[int]:
@@ -172,6 +185,9 @@ class TextSpec(Spec):
     vocabulary: Asset | None = None
     classes: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        _check(self, size=1 << 24, length=1 << 32)
+
     @property
     def end(self) -> int:
         """The token that ends a text."""
@@ -196,6 +212,9 @@ class AudioSpec(Spec):
     channels: int
     length: int
     classes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check(self, rate=1 << 24, channels=64, length=1 << 40)
 
     def fields(self) -> Mapping[str, Field]:
         return {"x": Field(torch.float32, (self.channels, None), low=-1, high=1)}

@@ -8,10 +8,24 @@ found, and what to do.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 LONGEST = 3000
 """Characters of an error's text."""
+
+
+HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+"""Characters that a terminal or a page does not show, but obeys."""
+
+
+def shown(text: str) -> str:
+    """A text as a terminal or a page may show it: what steers a terminal, or turns writing round, is escaped.
+
+    Names come from strangers: members of archives, columns, keys, sources of data. Everything that quotes them passes
+    here.
+    """
+    return HIDDEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 class CastaliaError(Exception):
@@ -21,7 +35,7 @@ class CastaliaError(Exception):
 
     def __str__(self) -> str:
         """The text; where it quotes something endless from a file, without its middle."""
-        text = super().__str__()
+        text = shown(super().__str__())
         return text if len(text) <= LONGEST else f"{text[: LONGEST - 600]} [...] {text[-500:]}"
 
 

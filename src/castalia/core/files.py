@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import os
 import stat
@@ -67,6 +68,29 @@ def write_json(path: Path, value: Any) -> None:
     write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
 
 
+def open_plain(path: Path) -> io.BufferedReader:
+    """Open a plain file, or a link to one, for reading bytes. Every file that may come from elsewhere is opened here.
+
+    Raises:
+        OSError: it cannot be opened, or is a folder, a pipe or a device: a pipe would wait for a writer, and a device
+            might never end.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except ValueError as error:  # a null byte in the name
+        raise OSError(errno.EINVAL, "its name is none that a file can have") from error
+    try:
+        kind = os.fstat(fd).st_mode
+        if stat.S_ISDIR(kind):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(kind):
+            raise OSError(errno.EINVAL, "it is not a plain file", str(path))
+        return open(fd, "rb")
+    except BaseException:
+        os.close(fd)
+        raise
+
+
 def read_bounded(path: Path, limit: int) -> bytes:
     """The contents of a plain file of at most ``limit`` bytes.
 
@@ -74,37 +98,33 @@ def read_bounded(path: Path, limit: int) -> bytes:
         RunError: it cannot be read, is larger, or is a pipe or a device, which might never end.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # opening a pipe would wait for a writer
-        with open(fd, "rb") as file:
-            found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                raise RunError(f"{path} is not a plain file.")
-            if found.st_size > limit:
-                raise RunError(f"{path} is larger than {limit >> 20} MiB.")
-            return file.read(limit + 1)[:limit]
+        with open_plain(path) as file:
+            data = file.read(limit + 1) if os.fstat(file.fileno()).st_size <= limit else None
+        if data is None or len(data) > limit:
+            raise RunError(f"{path} is larger than {_size(limit)}.")
+        return data
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror}.") from error
 
 
-def read_json(path: Path, limit: int = 16 << 20) -> Any:
+def read_json(path: Path, limit: int = 16 << 20, *, finite: bool = False) -> Any:
     """Read JSON from a file of at most ``limit`` bytes.
+
+    NaN and infinity, which are no JSON but are written by others, are errors with ``finite``.
 
     Raises:
         RunError: it is missing, too large or not JSON; the text gives file and line.
     """
+
+    def refuse(constant: str) -> None:
+        raise RunError(f"{path} holds {constant}, which is not a finite number, and no JSON.")
+
     try:
-        found = path.stat()
-        if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):  # a pipe or a device would never end
-            raise RunError(f"{path} is not a plain file.")
-        if found.st_size > limit:
-            raise RunError(f"{path} is larger than {limit >> 20} MiB; this is not a file that Castalia wrote.")
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_bounded(path, limit).decode("utf-8"), parse_constant=refuse if finite else None)
     except json.JSONDecodeError as error:
         raise RunError(f"{path}, line {error.lineno}: not valid JSON ({error.msg}).") from error
     except (ValueError, RecursionError) as error:  # not UTF-8, a number of thousands of digits, endless nesting
         raise RunError(f"{path} is not a JSON text file.") from error
-    except OSError as error:
-        raise RunError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
@@ -118,14 +138,15 @@ def read_sealed(path: Path, limit: int = 16 << 20) -> Any:
     Raises:
         RunError: it cannot be read, or its contents are not those that were written.
     """
-    data = read_json(path, limit)
+    data = read_json(path, limit, finite=True)
     if not isinstance(data, dict):
         return data
     if SEAL in data:
         whole = _seals(data, SEAL)
         del data[SEAL]
-    else:  # never sealed, or damaged in the one place that no seal covers: the name of the field
-        whole = not any(_seals(data, key) for key in data)
+    else:  # never sealed, or damaged in the one place that no seal covers: the name of the first field
+        first = next(iter(data), None)
+        whole = first is None or not _seals(data, first)
     if not whole:
         raise RunError(
             f"{path} is damaged or was edited: its contents do not match the SHA-256 stored in it. Put back a copy; "
@@ -150,5 +171,9 @@ def _seal(value: Mapping[str, Any], field: str = SEAL) -> str:
 
 def sha256(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
-    with open(path, "rb") as file:
+    with open_plain(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _size(limit: int) -> str:
+    return f"{limit >> 20} MiB" if limit >= 1 << 20 else f"{limit >> 10} KiB"

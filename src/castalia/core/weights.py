@@ -20,7 +20,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from castalia.core.errors import RunError
-from castalia.core.files import write_bytes
+from castalia.core.files import open_plain, write_bytes
 
 TENSORS, METADATA = "castalia.sha256", "castalia.metadata.sha256"
 """Where the two digests stand."""
@@ -65,9 +65,8 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         RunError: the file is missing, cut, or does not match its digest.
     """
     try:
-        if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe or a device would never end
-            raise RunError(f"{path} is not a plain file.")
-        data = path.read_bytes()
+        with open_plain(path) as file:
+            data = file.read()
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror}.") from error
     try:
@@ -182,7 +181,7 @@ def read_metadata(path: Path) -> dict[str, str]:
         RunError: the file is missing or is not a safetensors file.
     """
     try:
-        with open(path, "rb") as file:
+        with open_plain(path) as file:
             (header,) = struct.unpack("<Q", file.read(8))
             if header > min(os.fstat(file.fileno()).st_size, 100 << 20):
                 raise RunError(f"{path} is damaged: its header claims {header} bytes.")

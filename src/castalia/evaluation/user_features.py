@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from castalia.core.errors import DataError, MissingExtra, UsageError
+from castalia.core.files import open_plain
 from castalia.evaluation.features import FeatureSpace, Seen
 
 ROWS = 64
@@ -52,7 +53,8 @@ class UserFeatures(FeatureSpace):
         except ImportError as error:
             raise MissingExtra("A feature network of your own", "onnx") from error
         try:
-            data = self.path.read_bytes()
+            with open_plain(self.path) as file:
+                data = file.read()
         except OSError as error:
             raise DataError(f"{self.path} cannot be read: {error.strerror}.") from error
         options = runtime.SessionOptions()

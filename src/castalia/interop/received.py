@@ -22,8 +22,8 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from castalia.catalogue import entry
 from castalia.core import assets
-from castalia.core.errors import RunError
-from castalia.core.files import SEAL, disk_error, read_json
+from castalia.core.errors import RunError, shown
+from castalia.core.files import SEAL, disk_error, open_plain, read_bounded, read_json
 from castalia.core.model import Model
 from castalia.runs import Run, open_run
 
@@ -41,6 +41,8 @@ HEADER_LIMIT = 16 << 20
 _LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 _FIELDS = {SEAL, "schema_version", "recipe", "completed", "spec", "fingerprint", "made_with"}
 
+LARGEST_NUMBER = 10**18
+
 MOST_ASSETS = 16
 """Assets that a run may name."""
 
@@ -54,8 +56,8 @@ def read_sums(folder: Path) -> dict[str, str]:
     path = folder / SUMS
     regular_size(path)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_bounded(path, LIMITS[SUMS]).decode("utf-8").splitlines()
+    except UnicodeDecodeError as error:
         raise RunError(f"{path} cannot be read as text ({error}).") from error
     sums: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
@@ -103,8 +105,10 @@ def copy_verified(source: Path, target: Path, digest: str) -> None:
     size, hasher = regular_size(source), hashlib.sha256()
     try:
         # O_NOFOLLOW (where the system has it): the name may have become a link since it was looked at
-        flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0)
+        flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
         with open(os.open(source, flags), "rb") as reader, open(target, "xb") as writer:
+            if not stat.S_ISREG(os.fstat(reader.fileno()).st_mode):
+                raise RunError(f"{source} is not a plain file.")
             while block := reader.read(1 << 20):
                 size -= len(block)
                 if size < 0:
@@ -130,9 +134,22 @@ def read_configuration(folder: Path) -> Run:
         data = read_json(path, LIMITS[CONFIG])
         for name in sorted(set(data) - _FIELDS) if isinstance(data, dict) else ():
             raise RunError(f"{path}: there is no field {name!r}.")
+        _check_numbers(data, str(path))
         return open_run(folder)
     except (ValueError, TypeError, OverflowError) as error:  # numbers of thousands of digits, lists as keys
         raise RunError(f"{path} is not a Castalia run configuration ({error}).") from error
+
+
+def _check_numbers(value: Any, where: str) -> None:
+    """Refuse numbers whose square float32 cannot hold: nothing that is computed with them is finite."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            _check_numbers(part, f"{where}: {shown(str(key))[:60]}" if where.count(": ") < 6 else where)
+    elif isinstance(value, list):
+        for part in value:
+            _check_numbers(part, where)
+    elif isinstance(value, int | float) and (value > LARGEST_NUMBER or value < -LARGEST_NUMBER):  # NaN is named later
+        raise RunError(f"{where}: a number beyond {LARGEST_NUMBER:g} is not one that can be computed with.")
 
 
 def copy_assets(source: Path, target: Path, run: Run) -> None:
@@ -162,7 +179,7 @@ def check_weights_header(path: Path, run: Run) -> None:
         RunError: the header is damaged, or a name, shape or size differs; the text gives the first.
     """
     size = regular_size(path)
-    with open(path, "rb") as file:
+    with open_plain(path) as file:
         start = file.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else -1
         if not 0 <= length <= min(size - 8, HEADER_LIMIT):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from castalia.core.errors import UsageError
@@ -25,7 +26,8 @@ def new_folder(out: Path) -> Iterator[Path]:
     out = out.absolute()
     if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
         raise UsageError(f"{out} is not empty. Choose another folder, or empty this one first.")
-    temporary = out.with_name(f".{out.name}.tmp-{uuid.uuid4().hex[:8]}")
+    temporary = out.with_name(f".{out.name[:200]}.tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    _remove_leftovers(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()
@@ -43,3 +45,23 @@ def new_folder(out: Path) -> Iterator[Path]:
     finally:
         if temporary.exists():
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_leftovers(out: Path) -> None:
+    """Remove what processes that were killed while they made this folder left beside it."""
+    pattern = re.compile(rf"\.{re.escape(out.name[:200])}\.tmp-([0-9]+)-[0-9a-f]{{8}}")
+    with suppress(OSError):
+        for path in list(out.parent.iterdir()):
+            found = pattern.fullmatch(path.name)
+            if found and not _alive(int(found[1])):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # it is somebody else's
+        return True
+    return True

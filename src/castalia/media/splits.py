@@ -66,6 +66,8 @@ def own_split(
         if one is None:
             return None, shards, []
         by_split.setdefault(one, []).append(shard)
+    if not by_split:
+        return None, shards, []
     return pick_split(by_split, split, where)
 
 

@@ -23,7 +23,7 @@ from castalia.catalogue import entry
 from castalia.configuration import Budget, Recipe, medium_of
 from castalia.core.config import to_json
 from castalia.core.data import Dataset
-from castalia.core.errors import Interrupted, NonFiniteError, RunError
+from castalia.core.errors import Interrupted, NonFiniteError, RunError, UsageError
 from castalia.core.guest import guest, no_denormals
 from castalia.core.locks import Lock
 from castalia.core.model import Config, Generator, Model, Stage, build, lay_out, training_mode
@@ -97,7 +97,7 @@ def train(
         Interrupted: a signal asked to end; the run was saved.
         RunError: the disk is full, the run is damaged, or its folder was moved meanwhile.
     """
-    settings = recipe.training
+    settings, state = recipe.training, State()
     with ExitStack() as stack:
         stack.enter_context(guest())
         stack.enter_context(no_denormals())
@@ -109,10 +109,23 @@ def train(
         plan.check_threads(usual)
         torch.set_num_threads(usual)
 
-        # the run: new, or as it was left
+        # the run: new, or as it was left; a new one that never does its first step leaves nothing
+        new, there = not (resume and (out / "config.json").exists()), out.exists()
         lock = Lock(out)
         stack.callback(lock.release)
         run = _open(recipe, data, out, resume, world, lock)
+
+        def leave_nothing(kind: type[BaseException] | None, error: BaseException | None, _: Any) -> None:
+            if new and kind is not None and state.step == 0 and world.main:
+                runs.discard(out, there)
+            if isinstance(error, ValueError) and "more than 1 value per channel" in str(error):
+                raise UsageError(
+                    f"Batch normalisation needs at least two examples at a time, and training.batch_size = "
+                    f"{settings.batch_size} gives some network one. Take a larger batch, or fewer micro-batches "
+                    "(training.accumulate) or processes."
+                ) from error
+
+        stack.push(leave_nothing)
         found = parallel.on_main(lambda: _newest(run), world)
         state = _state(found)
         decided = parallel.on_main(lambda: plan.load(run.path / "plan.json", state.plan), world)
@@ -409,7 +422,11 @@ def _state(found: checkpoints.Checkpoint | None) -> State:
 
 def _passed_over(run: Run, found: checkpoints.Checkpoint | None) -> list[str]:
     """A sentence where damaged checkpoints newer than the one used were found."""
-    newer = [p.name for p in checkpoints.damaged(run.checkpoints) if found is not None and p.name > found.path.name]
+    newer = [
+        p.name
+        for p in checkpoints.damaged(run.checkpoints)
+        if found is not None and checkpoints.step_of(p) > found.step
+    ]
     return [f"damaged and passed over: {', '.join(newer)}"] if newer else []
 
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from castalia.core.errors import MissingExtra
+from castalia.core.errors import MissingExtra, shown
 from castalia.core.files import disk_error
 
 
@@ -126,6 +126,7 @@ class Reporter:
 
     def say(self, text: str) -> None:
         """Show a sentence."""
+        text = shown(text)
         if self.quiet:
             return
         if self._status is not None:

@@ -7,7 +7,7 @@
   ``parquet_shards.py``: where they lie.
 * ``sources.py``: :func:`open_images`, from a path to an :class:`ImageArray` or :class:`ImageShards`.
 * ``tree.py``, ``idx.py``, ``parquet.py``, ``arrays.py``: what lies in folders and zips, IDX, Parquet, npy
-  and npz.
+  and npz; ``layout.py``, ``metadata.py``: which split, label and caption each picture of a folder or zip has.
 * ``write.py``: PNGs, grids and the recipe inside them; ``video.py``: walks as GIF, WebP, MP4 or strip.
 * ``medium.py``: :class:`ImageMedium`, the medium.
 """

@@ -18,6 +18,7 @@ from torch import Tensor
 from castalia.core.data import Batch, Dataset, ImageSpec
 from castalia.core.errors import DataError
 from castalia.core.rng import Rng, derive
+from castalia.media.captions import CAPTION, caption_bytes, caption_columns
 from castalia.media.sets import Progress
 
 MEMORY_LIMIT = 2 << 30
@@ -36,6 +37,7 @@ class ImageArray(Dataset):
         x: ``uint8`` (N, C, H, W); shares its memory with the array that it was made from.
         labels: ``int64`` (N,) class numbers, or None.
         flip: mirror at random when :meth:`batch` is given a random source.
+        captions: bytes of each caption that batches have as the column ``caption``; 0 where they have none.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class ImageArray(Dataset):
         files: Sequence[str] = (),
         notes: Sequence[str] = (),
         flip: bool = False,
+        captions: int = 0,
     ) -> None:
         if pixels.ndim != 4 or pixels.dtype != np.uint8 or pixels.shape[1] not in (1, 3, 4):
             raise ValueError(f"pixels must be uint8 (N, 1|3|4, H, W), not {pixels.dtype} {pixels.shape}")
@@ -58,9 +61,14 @@ class ImageArray(Dataset):
         self._pixels = pixels
         self.x = torch.from_numpy(pixels)
         self.labels: Tensor | None = None if labels is None else torch.from_numpy(labels.astype(np.int64))
+        self.captions = captions if len(texts) else 0
         # Narrower than the base class says, and never set again.
         self.spec: ImageSpec = ImageSpec(  # pyright: ignore[reportIncompatibleVariableOverride]
-            pixels.shape[1], pixels.shape[2], pixels.shape[3], tuple(classes)
+            pixels.shape[1],
+            pixels.shape[2],
+            pixels.shape[3],
+            tuple(classes),
+            columns=caption_columns(self.captions),
         )
         self.name = name
         self.texts, self.files, self.notes = tuple(texts), tuple(files), tuple(notes)
@@ -79,7 +87,10 @@ class ImageArray(Dataset):
         x = self.x.index_select(0, index)  # several times faster than self.x[index]
         if self.flip and rng is not None:
             x = mirror(x, rng)
-        return Batch(x, index, None if self.labels is None else self.labels.index_select(0, index))
+        label = None if self.labels is None else self.labels.index_select(0, index)
+        if not self.captions:
+            return Batch(x, index, label)
+        return Batch(x, index, label, {CAPTION: caption_bytes(self.texts, ids.tolist(), self.captions)})
 
     def subset(self, ids: np.ndarray, notes: Sequence[str] = ()) -> ImageArray:
         """Return the examples ``ids`` (``int64`` (M,)), in that order, as a data set of their own.
@@ -102,6 +113,7 @@ class ImageArray(Dataset):
             files=[self.files[i] for i in ids] if self.files else (),
             notes=(*self.notes, *notes),
             flip=self.flip,
+            captions=self.captions,
         )
 
     def split(self, fraction: float, seed: int = 0) -> tuple[ImageArray, ImageArray]:

@@ -24,8 +24,12 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 MAX_FILE_BYTES = 256 << 20
 MAX_SIDE = 1 << 15
+MAX_CAPTION = 1 << 16
 # Pillow itself refuses more than this; a larger limit in the options would promise what cannot be kept.
 PILLOW_MAX_PIXELS = 178_000_000
+
+DARK = 16
+"""What 12 bits on a scale of 16 come to, at most."""
 
 _FILTERS = {
     "lanczos": Image.Resampling.LANCZOS,
@@ -33,6 +37,8 @@ _FILTERS = {
     "box": Image.Resampling.BOX,
     "nearest": Image.Resampling.NEAREST,
 }
+Folders = Literal["auto", "splits", "classes", "none"]
+
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -65,6 +71,10 @@ class ImageOptions(Config):
         stream: whether pictures stay on the disk and are decoded when they are used. ``auto``: tar shards always,
             Parquet where its pixels would take more than 2 GiB, and nothing else. ``always`` is for tar and Parquet
             only; ``never`` decodes everything once.
+        folders: what the names of folders mean. ``auto`` takes ``train``, ``test`` and their like for splits and others
+            for classes, and asks where it could be either; ``splits`` leaves out what lies beside the splits;
+            ``classes`` knows no splits; ``none`` knows neither.
+        captions: bytes of UTF-8 that are kept of each caption, as the column ``caption``; 0 leaves captions out.
     """
 
     size: int | tuple[int, int] | None = None
@@ -76,6 +86,8 @@ class ImageOptions(Config):
     max_pixels: int = 100_000_000
     on_bad_file: Literal["error", "skip"] = "error"
     stream: Literal["auto", "always", "never"] = "auto"
+    folders: Folders = "auto"
+    captions: int = 0
 
     def __post_init__(self) -> None:
         for field in ("size", "background"):
@@ -95,9 +107,12 @@ class ImageOptions(Config):
             ("filter", tuple(_FILTERS)),
             ("on_bad_file", ("error", "skip")),
             ("stream", ("auto", "always", "never")),
+            ("folders", ("auto", "splits", "classes", "none")),
         ):
             if getattr(self, field) not in known:
                 raise UsageError(f"{field} is one of {', '.join(known)}, not {getattr(self, field)!r}.")
+        if not _is_int(self.captions, 0, MAX_CAPTION):
+            raise UsageError(f"captions is 0 to {MAX_CAPTION} bytes, not {self.captions!r}.")
         if not _is_int(self.max_pixels, 1, PILLOW_MAX_PIXELS):
             raise UsageError(f"max_pixels is 1 to {PILLOW_MAX_PIXELS}, not {self.max_pixels!r}.")
 
@@ -120,12 +135,14 @@ class Head:
         width: columns, likewise.
         channels: 1, 3 or 4: the fewest that hold what the file can hold.
         animated: there are further frames or pages, which are not read.
+        deep: grey with more than 8 bits, whose values may use but a part of them.
     """
 
     height: int
     width: int
     channels: Literal[1, 3, 4]
     animated: bool
+    deep: bool = False
 
 
 def inspect_image(file: BinaryIO, name: str, options: ImageOptions) -> Head:
@@ -147,7 +164,8 @@ def inspect_image(file: BinaryIO, name: str, options: ImageOptions) -> Head:
             if _orientation(image) >= 5:
                 width, height = height, width
             animated = image.format != "MPO" and bool(getattr(image, "is_animated", False))
-            return Head(height, width, _natural_channels(image), animated)
+            deep = image.mode == "I" or (image.mode.startswith("I;16") and _white(image) == 65535)
+            return Head(height, width, _natural_channels(image), animated, deep)
     except DataError:
         raise
     except Exception as error:  # Pillow's readers raise nearly every type there is on broken files
@@ -187,6 +205,9 @@ def decode_image(data: bytes, name: str, options: ImageOptions, channels: Litera
             _check_size(image, name, options)
             turn = _TURNS.get(_orientation(image))
             _draft(image, turn, options)
+            key = image.info.get("transparency")
+            if isinstance(key, tuple) and any("16" in str(tile[3]) for tile in image.tile):
+                image.info["transparency"] = tuple(v >> 8 for v in key)  # of 16-bit colour the upper 8 bits are kept
             image.load()
             plain = _to_8_bits(image)
             if turn is not None:
@@ -196,6 +217,14 @@ def decode_image(data: bytes, name: str, options: ImageOptions, channels: Litera
         raise
     except Exception as error:  # as above
         raise DataError(f"{name}: {_explain(error)}.") from error
+
+
+def dark_note(files: int) -> str:
+    """What a person should know of pictures of 16 bits of which no value is above :data:`DARK`."""
+    return (
+        f"The {files} pictures of 16 bits use 4,096 of 65,536 values at most, and so are nearly black. Where they are "
+        "of 12 bits or less, scale them before."
+    )
 
 
 def fit(image: Image.Image, options: ImageOptions, channels: Literal[1, 3, 4]) -> np.ndarray:
@@ -264,7 +293,7 @@ def _natural_channels(image: Image.Image) -> Literal[1, 3, 4]:
     grey = image.mode in ("1", "L", "I", "F") or image.mode.startswith("I;16")
     if image.mode in ("RGBA", "RGBa", "LA", "La", "PA"):
         return 4
-    if "transparency" in image.info and image.mode in ("1", "L", "P", "RGB"):
+    if "transparency" in image.info and (image.mode in ("1", "L", "P", "RGB") or image.mode.startswith("I;16")):
         return 4
     if image.mode == "P":
         palette = np.asarray(image.getpalette("RGB") or [0, 0, 0]).reshape(-1, 3)
@@ -289,25 +318,50 @@ def _swaps(turn: Image.Transpose) -> bool:
     return turn in (_TURNS[5], _TURNS[6], _TURNS[7], _TURNS[8])
 
 
+class _Unread(ValueError):
+    """Pixels of a kind that is not read, in a file that is not damaged."""
+
+
+def _white(image: Image.Image) -> int:
+    """The largest value of grey with more than 8 bits."""
+    bits = getattr(image, "tag_v2", {}).get(258, (16,))
+    return 4095 if bits in (12, (12,)) else 65535
+
+
 def _to_8_bits(image: Image.Image) -> Image.Image:
     """A loaded picture in mode L, RGB or RGBA."""
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        values = np.asarray(image)
-        if image.mode == "F":
-            if not (values.size and np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
-                raise ValueError("floating point pixels are read only where they lie in 0 to 1")
-            return Image.fromarray(np.rint(values * 255).astype(np.uint8))
-        if values.size and (values.min() < 0 or values.max() > 65535):
-            raise ValueError("integer pixels are read only up to 16 bits")
-        # 65535 = 257 * 255, so this is v * 255 / 65535 rounded to nearest.
-        return Image.fromarray(((values.astype(np.int32) + 128) // 257).astype(np.uint8))
-    return image.convert(_MODES[_natural_channels(image)])
+    if not (image.mode.startswith("I;16") or image.mode in ("I", "F")):
+        return image.convert(_MODES[_natural_channels(image)])
+    values = np.asarray(image)
+    low, high = (values.min(), values.max()) if values.size else (0, 0)
+    inverted = getattr(image, "tag_v2", {}).get(262) == 0  # white is zero, which Pillow heeds in 8 bits only
+    if image.mode == "F":
+        if not (np.isfinite(values).all() and low >= 0 and high <= 1):
+            raise _Unread(
+                f"it holds floats from {low:g} to {high:g}; floats are read where they lie in 0 to 1. Divide them, or "
+                "save it with 8 or 16 bits"
+            )
+        return Image.fromarray(np.rint((1 - values if inverted else values) * 255).astype(np.uint8))
+    if low < 0 or high > 65535:
+        raise _Unread(
+            f"it holds whole numbers from {low} to {high}; those of up to 16 bits are read, 0 to 65535. Scale them"
+        )
+    white, whole = _white(image), values.astype(np.int32)
+    # 65535 = 257 * 255, so for 16 bits this is v * 255 / 65535 rounded to nearest.
+    grey = (((white - whole if inverted else whole) * 255 + white // 2) // white).clip(0, 255).astype(np.uint8)
+    key = image.info.get("transparency")
+    if not isinstance(key, int):
+        return Image.fromarray(grey)
+    alpha = np.where(whole == key, 0, 255).astype(np.uint8)
+    return Image.fromarray(np.stack([grey, grey, grey, alpha], axis=2))
 
 
 def _explain(error: Exception) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, UnidentifiedImageError):
         return f"it is not a picture, or not one of {', '.join(FORMATS)}"
+    if isinstance(error, _Unread):
+        return text
     if isinstance(error, Image.DecompressionBombError):
         return "it declares more pixels than can be read safely"
     if isinstance(error, MemoryError):

@@ -16,6 +16,7 @@ from typing import BinaryIO, cast
 import numpy as np
 
 from castalia.core.errors import DataError
+from castalia.core.files import open_plain
 
 _NAME = re.compile(r"(?P<stem>.*?)[-._]?images[-.]idx3-ubyte(\.gz)?$")
 _TYPES = {0x08: "uint8", 0x09: "int8", 0x0B: "int16", 0x0C: "int32", 0x0D: "float32", 0x0E: "float64"}
@@ -57,7 +58,7 @@ def read_idx(path: Path, dims: int) -> np.ndarray:
         DataError: it is not IDX, of another type or rank, or its length is not what the header says.
     """
     try:
-        with open(path, "rb") as raw:
+        with open_plain(path) as raw:
             size = raw.seek(0, 2)
             raw.seek(0)
             if raw.read(2) == b"\x1f\x8b":

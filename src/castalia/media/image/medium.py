@@ -11,11 +11,13 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from castalia.core.data import Batch, Dataset, ImageSpec, Spec
+from castalia.core.data import Batch, Dataset, ImageSpec, Spec, TextSpec
 from castalia.core.errors import UsageError
 from castalia.core.files import disk_error
 from castalia.core.model import Config
 from castalia.media.base import Medium, Rate
+from castalia.media.captions import CAPTION
+from castalia.media.classes import match_classes
 from castalia.media.image import sets
 from castalia.media.image.decode import ImageOptions, decode_image
 from castalia.media.image.sources import is_images, open_images
@@ -45,7 +47,7 @@ class ImageMedium(Medium):
         like: Spec | None = None,
         progress: Progress | None = None,
     ) -> Dataset:
-        return open_images(path, as_read(options, like), split=split, progress=progress)
+        return match_classes(open_images(path, as_read(options, like), split=split, progress=progress), like)
 
     def named(self) -> Mapping[str, NamedData]:
         return sets.SETS
@@ -58,7 +60,7 @@ class ImageMedium(Medium):
         like: Spec | None = None,
         progress: Progress | None = None,
     ) -> Dataset:
-        return sets.open_named(name, split, as_read(options, like), progress=progress)
+        return match_classes(sets.open_named(name, split, as_read(options, like), progress=progress), like)
 
     def tiny(self) -> Dataset:
         return sets.open_named("digits", "test", ImageOptions())
@@ -101,7 +103,9 @@ def as_read(options: ImageOptions, like: Spec | None) -> ImageOptions:
         return options
     if not isinstance(like, ImageSpec):
         raise UsageError("Pictures were asked for in the shape of something that is no picture.")
-    return replace(options, size=(like.height, like.width), channels=like.channels, flip=False)
+    kept = dict(like.columns).get(CAPTION)
+    captions = kept.length if isinstance(kept, TextSpec) else 0
+    return replace(options, size=(like.height, like.width), channels=like.channels, flip=False, captions=captions)
 
 
 def picture(path: Path, options: ImageOptions) -> Tensor:
@@ -114,6 +118,17 @@ def picture(path: Path, options: ImageOptions) -> Tensor:
         raw = read_bounded(file, str(path))
     pixels = decode_image(raw, str(path), options, options.channels)
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1).contiguous()
+
+
+def mask(path: Path, options: ImageOptions, spec: ImageSpec) -> Tensor:
+    """A black and white picture file in the shape of ``spec``: bool (1, H, W), true where it is white.
+
+    What is transparent is not white, whatever lies under it.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    return picture(path, replace(as_read(options, replace(spec, channels=1)), background=0)) > 127
 
 
 def energy(a: Tensor, b: Tensor) -> float:

@@ -1,53 +1,41 @@
-"""Pictures in Parquet files, as Hugging Face data sets store them (``castalia[parquet]``).
+"""Parquet files of pictures, as Hugging Face data sets store them (``castalia[parquet]``).
 
 The picture column is a struct ``{bytes, path}`` or plain binary; labels are whole numbers (named by the
-``ClassLabel`` in the file's metadata where there is one) or text. :func:`list_parquet` lists everything for the reader
-that decodes into memory; :mod:`castalia.media.image.parquet_shards` reads row groups while they are used.
+``ClassLabel`` in the file's metadata where there is one), texts or truth values.
+:mod:`castalia.media.image.parquet_shards` reads the rows.
 """
 
 from __future__ import annotations
 
-import io
 import json
-import threading
-from collections import OrderedDict
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
+
+import numpy as np
 
 from castalia.core.errors import DataError, MissingExtra
-from castalia.media.image.tree import Item, Listing
-from castalia.media.splits import names_telling_splits, own_split
+from castalia.media.image.tree import brief, is_plain, walk
 
 _IMAGE = ("image", "images", "img", "picture", "png", "jpg")
 _LABEL = ("label", "labels", "class", "fine_label", "target")
 _TEXT = ("text", "caption", "prompt")
-# Pool threads work on neighbouring rows, so a few row groups serve them all.
-_KEEP_GROUPS = 3
 
+MAX_LABEL_BYTES = 4 << 10
+"""Of a class's name, and of the name of a column."""
 
-def list_parquet(path: Path, stack: ExitStack, split: str | None) -> Listing:
-    """List the pictures in a Parquet file, or in all of them below a folder.
+GROUP_BYTES = 512 << 20
+"""What the pictures of a row group may unpack to, or four times their file where that is more."""
 
-    Args:
-        path: file or folder; files named ``train-...``, ``test-...``, ``validation-...`` are splits.
-        stack: closes the files.
-        split: the split that is wanted, or None.
-
-    Raises:
-        MissingExtra: pyarrow is not installed.
-        DataError: a file is no Parquet, or has no picture column.
-    """
-    files = [stack.enter_context(open_file(one)) for one in parquet_paths(path)]
-    classes = _classes(files)
-    number = {name: i for i, name in enumerate(classes)}
-    chosen, some, notes = own_split(files, names_telling_splits(path, [file.path for file in files]), split, str(path))
-    return Listing([item for file in some for item in file.items(number)], classes, notes, chosen)
+# While a row group is read, a batch of rows whose values might each be as large as the whole group.
+_BATCH_BYTES = 256 << 20
 
 
 def parquet_paths(path: Path) -> list[Path]:
-    """The file, or all below a folder; DataError where there are none."""
-    paths = [path] if path.is_file() else sorted(path.rglob("*.parquet"))
+    """The file, or all visible ones below a folder; DataError where there are none."""
+    if path.is_file():
+        return [path]
+    paths = [path / name for name in sorted(walk(path)) if name.lower().endswith(".parquet")]
+    paths = [one for one in paths if is_plain(one)]
     if not paths:
         raise DataError(f"{path} holds no .parquet files.")
     return paths
@@ -65,6 +53,8 @@ def open_file(path: Path) -> ParquetFile:
         import pyarrow.parquet as pq
     except ImportError as error:
         raise MissingExtra("Reading Parquet", "parquet") from error
+    if not is_plain(path):
+        raise DataError(f"{path} is not a plain file.")
     try:
         file = pq.ParquetFile(path)
         groups = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
@@ -78,32 +68,41 @@ def open_file(path: Path) -> ParquetFile:
 
 
 class ParquetFile:
-    """One open Parquet file; its rows are read by row group, a few of which are kept."""
+    """One open Parquet file.
+
+    Attributes:
+        image: name of the picture column.
+        label: name of the column of labels, or None.
+        text: name of the caption column, or None.
+        notes: what a person should know of other columns.
+    """
 
     def __init__(self, file: Any, path: Path) -> None:
         self.file, self.path = file, path
-        self.lock = threading.Lock()
-        self.kept: OrderedDict[int, Any] = OrderedDict()
         columns = {field.name: field.type for field in file.schema_arrow}
-        self.image = _find(columns, _IMAGE, _is_image) or next((n for n, t in columns.items() if _is_image(t)), None)
-        if self.image is None:
-            names = ", ".join(columns)
+        pictures = [n for n, t in columns.items() if _is_image(t)]
+        found = _find(columns, _IMAGE, _is_image) or next(iter(pictures), None)
+        if found is None:
+            names = ", ".join(brief(name) for name in list(columns)[:20])
             raise DataError(f"{path}: no column holds pictures (binary, or a struct with 'bytes'); it has: {names}.")
+        self.image: str = found
         self.label = _find(columns, _LABEL, _is_label)
         self.text = _find(columns, _TEXT, is_text)
+        used = (self.image, self.label, self.text)
+        self.notes = [
+            f"Column {brief(name)} ({str(kind)[:60]}) is not read; {what} are those of {brief(one)}."
+            if one
+            else f"Column {brief(name)} ({str(kind)[:60]}) is not read as {what}."
+            for what, one, known in (("pictures", self.image, pictures), ("labels", self.label, _LABEL))
+            for name, kind in columns.items()
+            if name in known and name not in used
+        ]
 
     def __enter__(self) -> ParquetFile:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.file.close()
-
-    def column(self, name: str) -> list[Any]:
-        """All values of a small column."""
-        try:
-            return self.file.read(columns=[name]).column(name).to_pylist()
-        except Exception as error:  # see above
-            raise DataError(f"{self.path}: column {name!r} cannot be read ({one_line(error)}).") from error
 
     def class_names(self) -> list[str] | None:
         """The names of a Hugging Face ``ClassLabel``, if there is one."""
@@ -115,49 +114,97 @@ class ParquetFile:
             return None
         return names if isinstance(names, list) and all(isinstance(n, str) for n in names) else None
 
-    def items(self, number: dict[str, int]) -> list[Item]:
-        """One item per row; ``number`` gives the class number by name."""
-        rows = self.file.metadata.num_rows
-        labels = self.column(self.label) if self.label else [None] * rows
-        texts = self.column(self.text) if self.text else [None] * rows
+    def labels(self) -> tuple[np.ndarray | None, list[str | int]]:
+        """The labels as positions in a list of values, ``int32`` (N,), and that list; -1 where one is unknown.
+
+        None where there are none, or they turn out to be no classes, which is noted.
+
+        Raises:
+            DataError: one is missing, too long, or is none of the names that the file declares.
+        """
+        if self.label is None:
+            return None, []
         names = self.class_names()
-        items = []
-        for group in range(self.file.num_row_groups):
-            for row in range(self.file.metadata.row_group(group).num_rows):
-                i = len(items)
-                where = f"{self.path.name} row {i}"
-                label = labels[i]
-                if self.label and label is None:
-                    raise DataError(f"{self.path}: row {i} has no {self.label!r}, while the column exists.")
-                if label == -1 and names is not None:
-                    label = None  # Hugging Face's mark of an unlabelled test split
-                if isinstance(label, int) and names is not None:
-                    if not 0 <= label < len(names):
-                        raise DataError(f"{self.path}: row {i} has label {label}, but {len(names)} names are declared.")
-                    label = names[label]
-                index = None if label is None else number[str(label)]
-                text = (texts[i] or "") if self.text else None
-                items.append(Item(where, self._opener(group, row, where), index, text))
-        return items
+        try:
+            column = self._label_column()
+            if column.null_count:
+                row = column.is_null().to_numpy().argmax()
+                raise DataError(f"{self.path}: row {row} has no {self.label!r}, while the column exists.")
+            kind = str(column.type)
+            if kind.startswith(("float", "double", "halffloat")):
+                values = column.to_numpy()
+                if not (np.isfinite(values) & (values == np.floor(values)) & (abs(values) < 2**53)).all():
+                    self.notes.append(f"Column {self.label!r} holds numbers that are not whole, and so no classes.")
+                    return None, []
+                column = column.cast("int64")
+            if names is None or not kind.startswith(("int", "uint", "float", "double", "halffloat")):
+                packed = column.combine_chunks()
+                if not kind.startswith("dictionary"):
+                    packed = packed.dictionary_encode()
+                if hasattr(packed, "chunks"):
+                    packed = packed.unify_dictionaries().combine_chunks()
+                values = packed.dictionary.to_pylist()
+                codes = packed.indices.to_numpy(zero_copy_only=False).astype(np.int32)
+                return codes, [self._named(value) for value in values]
+            labels = column.to_numpy().astype(np.int64)
+        except DataError:
+            raise
+        except Exception as error:  # pyarrow raises its own, OSError and ValueError
+            raise DataError(f"{self.path}: column {self.label!r} cannot be read ({one_line(error)}).") from error
+        wrong = np.flatnonzero((labels < -1) | (labels >= len(names)))  # -1: an unlabelled test split
+        if len(wrong):
+            row = int(wrong[0])
+            raise DataError(f"{self.path}: row {row} has label {labels[row]}, but {len(names)} names are declared.")
+        return labels.astype(np.int32), list(names)
 
-    def _opener(self, group: int, row: int, where: str) -> Any:
-        def opener() -> BinaryIO:
-            with self.lock:
-                if group not in self.kept:
-                    try:
-                        self.kept[group] = self.file.read_row_group(group, columns=[self.image]).column(0)
-                    except Exception as error:  # see above
-                        raise DataError(
-                            f"{self.path}: row group {group} cannot be read ({one_line(error)})."
-                        ) from error
-                    while len(self.kept) > _KEEP_GROUPS:
-                        self.kept.popitem(last=False)
-                value = picture_bytes(self.kept[group][row])
-            if value is None:
-                raise DataError(f"{where}: holds no picture bytes (only a path?); embed the files in the Parquet.")
-            return io.BytesIO(value)
+    def _label_column(self) -> Any:
+        """The whole column; texts come as positions in a list, whatever the file repeats."""
+        import pyarrow.parquet as pq
 
-        return opener
+        kind = self.file.schema_arrow.field(self.label).type
+        if is_text(kind):
+            with pq.ParquetFile(self.path, read_dictionary=[self.label]) as file:
+                return file.read(columns=[self.label]).column(0)
+        return self.file.read(columns=[self.label]).column(0)
+
+    def _named(self, value: Any) -> str | int:
+        if isinstance(value, bool):
+            return str(value)
+        if not isinstance(value, str | int):
+            raise DataError(f"{self.path}: column {self.label!r} holds {type(value).__name__}, which is no class.")
+        if isinstance(value, str) and len(value.encode()) > MAX_LABEL_BYTES:
+            raise DataError(f"{self.path}: column {self.label!r} has a class of more than {MAX_LABEL_BYTES} bytes.")
+        return value
+
+    def group(self, number: int, name: str) -> Any:
+        """A column of a row group, read in small batches so that what unpacks to too much is seen in time.
+
+        Raises:
+            DataError: it cannot be read, or unpacks to more than a file of this size would hold.
+        """
+        import pyarrow as pa
+
+        most = max(GROUP_BYTES, 4 * self.path.stat().st_size)
+        chunks, total = [], 0
+        try:
+            metadata = self.file.metadata.row_group(number)
+            declared = max(0, metadata.total_byte_size)
+            if declared <= most:
+                size = max(1, min(metadata.num_rows, _BATCH_BYTES // max(1, declared)))
+                for batch in self.file.iter_batches(size, row_groups=[number], columns=[name], use_threads=False):
+                    chunks.append(batch.column(0))
+                    total += chunks[-1].nbytes
+                    if total > most:
+                        break
+        except Exception as error:  # pyarrow raises its own, OSError and ValueError
+            raise DataError(f"{self.path}: row group {number} cannot be read ({one_line(error)}).") from error
+        if max(total, declared) > most:
+            raise DataError(
+                f"{self.path}: refused, because row group {number} unpacks to more than {most >> 20} MiB out of a "
+                f"file of {self.path.stat().st_size:,} bytes. Write it anew, in smaller row groups."
+            )
+        kind = self.file.schema_arrow.field(name).type
+        return pa.chunked_array(chunks, type=kind if not chunks else chunks[0].type)
 
 
 def picture_bytes(cell: Any) -> bytes | None:
@@ -167,25 +214,12 @@ def picture_bytes(cell: Any) -> bytes | None:
     return None if cell is None else cell.as_py()
 
 
-def _classes(files: list[ParquetFile]) -> tuple[str, ...]:
-    """Class names over all files, so that every split numbers them alike."""
-    if not all(file.label for file in files):
-        for file in files:
-            file.label = None  # a label that only some files have is none
-        return ()
-    declared = files[0].class_names()
-    if declared is not None:
-        return tuple(declared)
-    values = {value for file in files for value in file.column(file.label or "") if value is not None}
-    return tuple(str(v) for v in sorted(values, key=lambda v: (isinstance(v, str), v)))
-
-
 def _find(columns: dict[str, Any], names: tuple[str, ...], fits: Any) -> str | None:
     return next((name for name in names if name in columns and fits(columns[name])), None)
 
 
 def _is_binary(kind: Any) -> bool:
-    return str(kind) in ("binary", "large_binary")
+    return str(kind) in ("binary", "large_binary", "binary_view")
 
 
 def _is_image(kind: Any) -> bool:
@@ -196,13 +230,15 @@ def _is_image(kind: Any) -> bool:
 
 def is_text(kind: Any) -> bool:
     """Whether a column of this type holds texts."""
-    return str(kind) in ("string", "large_string")
+    return str(kind) in ("string", "large_string", "string_view")
 
 
 def _is_label(kind: Any) -> bool:
-    return is_text(kind) or str(kind).startswith(("int", "uint"))
+    if str(kind).startswith("dictionary"):
+        kind = kind.value_type
+    return is_text(kind) or str(kind).startswith(("int", "uint", "bool", "float", "double", "halffloat"))
 
 
 def one_line(error: Exception) -> str:
     """What an error says, in one line of bounded length."""
-    return " ".join(str(error).split())[:200]
+    return brief(" ".join(str(error).split()))[1:-1]

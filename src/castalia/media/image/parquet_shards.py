@@ -13,9 +13,12 @@ import numpy as np
 
 from castalia.core.data import Blocks
 from castalia.core.errors import DataError
-from castalia.media.image.parquet import ParquetFile, is_text, one_line, open_file, parquet_paths, picture_bytes
+from castalia.media.image.parquet import open_file, parquet_paths, picture_bytes
 from castalia.media.image.shards import Files, Source, number_labels, window_of
 from castalia.media.splits import hashed_split, names_telling_splits, own_split
+
+MAX_TEXT = 1 << 20
+"""Characters of a caption."""
 
 KEPT_BYTES = 512 << 20
 """Row groups held while pictures are read from the disk: at most this, or one if that is larger."""
@@ -37,6 +40,7 @@ class _Part:
         names: of the classes, where the file declares them.
         codes: position of each label in ``values``, ``int32`` (N,), -1 where it is unknown; None without labels.
         values: the labels that may occur.
+        notes: what a person should know of other columns.
     """
 
     path: Path
@@ -48,6 +52,7 @@ class _Part:
     names: list[str] | None
     codes: np.ndarray | None
     values: list[str | int]
+    notes: tuple[str, ...]
 
     @staticmethod
     def of(path: Path) -> _Part:
@@ -55,8 +60,7 @@ class _Part:
             metadata = file.file.metadata
             groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
             names = file.class_names() if file.label else None
-            codes, values = _codes(file, names) if file.label else (None, [])
-            assert file.image is not None
+            codes, values = file.labels()
             return _Part(
                 path,
                 path.stat().st_size,
@@ -68,29 +72,8 @@ class _Part:
                 names,
                 codes,
                 values,
+                tuple(file.notes),
             )
-
-
-def _codes(file: ParquetFile, names: list[str] | None) -> tuple[np.ndarray, list[str | int]]:
-    """The labels of a file as positions in a list of values."""
-    try:
-        column = file.file.read(columns=[file.label]).column(0)
-        if column.null_count:
-            row = column.is_null().to_numpy().argmax()
-            raise DataError(f"{file.path}: row {row} has no {file.label!r}, while the column exists.")
-        if names is None or is_text(column.type):
-            packed = column.combine_chunks().dictionary_encode()
-            return packed.indices.to_numpy(zero_copy_only=False).astype(np.int32), packed.dictionary.to_pylist()
-        labels = column.to_numpy().astype(np.int64)
-    except DataError:
-        raise
-    except Exception as error:  # pyarrow raises its own, OSError and ValueError
-        raise DataError(f"{file.path}: column {file.label!r} cannot be read ({one_line(error)}).") from error
-    wrong = np.flatnonzero((labels < -1) | (labels >= len(names)))  # -1: an unlabelled test split
-    if len(wrong):
-        row = int(wrong[0])
-        raise DataError(f"{file.path}: row {row} has label {labels[row]}, but {len(names)} names are declared.")
-    return labels.astype(np.int32), list(names)
 
 
 @final
@@ -122,7 +105,7 @@ class ParquetShards(Source):
         self._first = np.cumsum([0, *(len(part.rows) for part in self.parts)])
         rows = (f"{part.path.name} row {i}" for part in self.parts for i in range(int(part.rows.sum())))
         self._rows, more = hashed_split(split, own, rows, str(path))
-        self.notes = [*notes, *more]
+        self.notes = [*notes, *more, *dict.fromkeys(note for part in every for note in part.notes)]
         mine = [codes for _, codes in chosen if codes is not None]
         self.labels = np.concatenate(mine) if mine and len(mine) == len(chosen) else None
         if self.labels is not None and self._rows is not None:
@@ -166,10 +149,7 @@ class ParquetShards(Source):
                 self._kept.popitem(last=False)  # before the next one is read, so that both are never held
             local = group - int(self._first[number])
             with open_file(part.path) as file:
-                try:
-                    column = file.file.read_row_group(local, columns=[name]).column(0)
-                except Exception as error:  # as above
-                    raise DataError(f"{part.path}: row group {local} cannot be read ({one_line(error)}).") from error
+                column = file.group(local, name)
             if len(column) != part.rows[local]:
                 raise DataError(f"{part.path} has changed since it was opened. Start again.")
             self._kept[key] = column
@@ -187,9 +167,12 @@ class ParquetShards(Source):
         if not name:
             return ""
         try:
-            return self._column(group, name)[row].as_py() or ""
+            text = self._column(group, name)[row].as_py() or ""
+            if len(text) <= MAX_TEXT:
+                return text
         except UnicodeDecodeError as error:
             raise DataError(f"{self.name(i)}: {name!r} is not valid UTF-8; the file is damaged.") from error
+        raise DataError(f"{self.name(i)}: {name!r} has {len(text):,} characters, more than {MAX_TEXT:,}.")
 
     def name(self, i: int) -> str:
         """The file and row of example ``i``."""
@@ -214,6 +197,11 @@ def _numbered(parts: list[_Part]) -> tuple[list[np.ndarray | None], tuple[str, .
     if any(part.codes is None for part in parts):
         return [None] * len(parts), ()
     declared = parts[0].names
+    for part in parts:
+        whole = any(isinstance(value, int) for value in (*part.values, *parts[0].values))
+        if whole and (part.names is None) != (declared is None):
+            named, other = (parts[0], part) if part.names is None else (part, parts[0])
+            raise DataError(f"{other.path} has numbers for labels, and no names for them as {named.path.name} has.")
     if declared is None:
         numbers, classes = number_labels([(part.codes, part.values) for part in parts if part.codes is not None])
         return list(numbers), classes

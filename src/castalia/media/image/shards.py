@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal, final
+from typing import BinaryIO, Literal, final
 
 import numpy as np
 import torch
@@ -24,9 +24,11 @@ from torch import Tensor
 
 from castalia.core.data import Batch, Blocks, Dataset, ImageSpec, spread
 from castalia.core.errors import DataError
+from castalia.core.files import open_plain
 from castalia.core.rng import Rng
+from castalia.media.captions import CAPTION, caption_bytes, caption_columns
 from castalia.media.image.array import mirror
-from castalia.media.image.decode import Head, ImageOptions, decode_image, inspect_image
+from castalia.media.image.decode import DARK, Head, ImageOptions, dark_note, decode_image, inspect_image
 from castalia.media.image.tree import Item
 
 MIXED = 1 << 14
@@ -145,10 +147,14 @@ class ImageShards(Dataset):
         height, width = options.height_width or _one_size(heads, source, where)
         channels: Literal[1, 3, 4] = options.channels or self._common_channels(heads)
         # Narrower than the base class says, and never set again.
+        self.captions = options.captions if source.captions else 0
         self.spec: ImageSpec = ImageSpec(  # pyright: ignore[reportIncompatibleVariableOverride]
-            channels, height, width, source.classes
+            channels, height, width, source.classes, columns=caption_columns(self.captions)
         )
         self._channels: Literal[1, 3, 4] = channels
+        deep = [i for i, head in heads.items() if head.deep]
+        if deep and all(self._darkest(i) for i in deep):
+            self.notes += (dark_note(len(deep)),)
         pixels = sum(head.height * head.width for head in heads.values()) / len(heads)
         self._threads = min(_THREADS, os.cpu_count() or 1) if pixels > _WORTH_THREADS else 1
         open_ = [what for what, given in (("size", options.size), ("channels", options.channels)) if given is None]
@@ -191,7 +197,9 @@ class ImageShards(Dataset):
         if self.options.flip and rng is not None:
             x = mirror(x, rng)
         label = None if self.labels is None else self.labels.index_select(0, torch.from_numpy(used)).long()
-        return Batch(x, index, label)
+        if not self.captions:
+            return Batch(x, index, label)
+        return Batch(x, index, label, {CAPTION: caption_bytes(self.texts, used.tolist(), self.captions)})
 
     def expect(self, ids: np.ndarray, threads: int) -> None:
         """Read and decode ``ids`` beside the caller; the next :meth:`batch` takes them if it is of the same."""
@@ -286,6 +294,13 @@ class ImageShards(Dataset):
                         raise
         return found
 
+    def _darkest(self, i: int) -> bool:
+        """Whether a picture of 16 bits is nearly black."""
+        try:
+            return bool((decode_image(self.source.read(i), self._named(i), self.options, 1) <= DARK).all())
+        except DataError:
+            return True
+
     def _common_channels(self, heads: Mapping[int, Head]) -> Literal[1, 3, 4]:
         """The fewest that hold the pictures that were looked at; alpha only where any of it is transparent."""
         found: set[Literal[1, 3, 4]] = {head.channels for head in heads.values()}
@@ -313,12 +328,18 @@ def _one_size(heads: Mapping[int, Head], source: Source, where: str) -> tuple[in
 
 def items_of(source: Source) -> list[Item]:
     """The same pictures for the reader that decodes all of them into memory."""
+    known: dict[str, str] = {}  # equal captions share their memory
+
+    def opened(i: int) -> BinaryIO:
+        data = source.read(i)
+        if not data:
+            raise DataError(f"{source.name(i)}: holds no picture bytes (only a path?); embed the files.")
+        return io.BytesIO(data)
 
     def item(i: int) -> Item:
         label = None if source.labels is None else int(source.labels[i])
-        return Item(
-            source.name(i), lambda: io.BytesIO(source.read(i)), label, source.text(i) if source.captions else None
-        )
+        text = source.text(i) if source.captions else None
+        return Item(source.name(i), lambda: opened(i), label, text if text is None else known.setdefault(text, text))
 
     return [item(i) for i in range(len(source))]
 
@@ -386,8 +407,9 @@ class _Handle:
     """An open file that closes when nobody holds it any more."""
 
     def __init__(self, path: Path) -> None:
-        self.number = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        self._file = open_plain(path)
+        self.number = self._file.fileno()
 
     def __del__(self) -> None:
-        if hasattr(self, "number"):
-            os.close(self.number)
+        if hasattr(self, "_file"):
+            self._file.close()

@@ -20,16 +20,24 @@ from PIL import Image
 from castalia.core.errors import DataError, UsageError
 from castalia.media.image.array import MEMORY_LIMIT, ImageArray, Progress, allocate, fill, parallel
 from castalia.media.image.arrays import ArrayListing, read_npy, read_npz
-from castalia.media.image.decode import SUFFIXES, Head, ImageOptions, decode_image, fit, inspect_image
+from castalia.media.image.decode import (
+    DARK,
+    SUFFIXES,
+    Head,
+    ImageOptions,
+    dark_note,
+    decode_image,
+    fit,
+    inspect_image,
+)
 from castalia.media.image.idx import idx_stem, is_idx_images, labels_beside, read_idx
-from castalia.media.image.parquet import list_parquet
+from castalia.media.image.layout import arrange
 from castalia.media.image.parquet_shards import ParquetShards
 from castalia.media.image.shards import ImageShards, Source, items_of
 from castalia.media.image.tar import COMPRESSED, refuse_compressed
 from castalia.media.image.tree import (
     Item,
     Listing,
-    arrange,
     file_opener,
     list_folder,
     list_zip,
@@ -41,6 +49,9 @@ from castalia.media.splits import SPLITS, hashed_split, pick_split
 
 # Pixels in a picture above which decoding takes longer than the Python around it.
 _WORTH_THREADS = 128 * 128
+
+TRIED = 64
+"""Pictures that are tried to find one that can be read."""
 
 OTHERS = (".txt", ".md", ".wav", ".flac", ".ogg", ".mp3", ".mid", ".midi")
 """Files of other media."""
@@ -79,8 +90,8 @@ def open_images(
         MissingExtra: Parquet without pyarrow.
     """
     path, name = Path(path), name or Path(path).name
-    shards = _shards(path, options, split, memory_limit)
-    if shards is not None and options.stream != "never":
+    shards, streamed = _shards(path, options, split, memory_limit)
+    if shards is not None and streamed:
         return ImageShards(shards, options, name=name, where=str(path))
     if shards is not None:
         return _decode(
@@ -127,8 +138,8 @@ def _is_source(name: str) -> bool:
     return name.lower().endswith((".tar", ".parquet", *COMPRESSED))
 
 
-def _shards(path: Path, options: ImageOptions, split: str | None, memory_limit: int) -> Source | None:
-    """The index of a tar, or of Parquet that is to be streamed; None for anything else."""
+def _shards(path: Path, options: ImageOptions, split: str | None, memory_limit: int) -> tuple[Source | None, bool]:
+    """The index of a tar or of Parquet, and whether it is to be streamed; None for anything else."""
     kind = ""
     if path.is_file():
         kind = path.suffix.lower()
@@ -137,14 +148,15 @@ def _shards(path: Path, options: ImageOptions, split: str | None, memory_limit: 
     elif path.is_dir():
         kind = _shard_kind(path)
     if kind == ".tar":
-        return TarShards(path, split)
-    if kind == ".parquet" and options.stream != "never":
+        return TarShards(path, split), options.stream != "never"
+    if kind == ".parquet":
         found = ParquetShards(path, split)
-        if options.stream == "always" or _pixel_bytes(found, options, path) > memory_limit:
-            return found
-    elif options.stream == "always":
+        if options.stream != "auto":
+            return found, options.stream == "always"
+        return found, _pixel_bytes(found, options, path) > memory_limit
+    if options.stream == "always":
         raise UsageError(f"{path}: only tar and Parquet shards can be streamed. Leave data.options.stream out.")
-    return None
+    return None, False
 
 
 def _shard_kind(path: Path) -> str:
@@ -165,8 +177,15 @@ def _pixel_bytes(found: ParquetShards, options: ImageOptions, path: Path) -> int
     """What all pictures would take in memory; by the first one's size where none is given."""
     height, width = options.height_width or (0, 0)
     if not height:
-        head = inspect_image(io.BytesIO(found.read(0)), f"{path}: {found.name(0)}", options)
-        height, width = head.height, head.width
+        for i in range(min(len(found), TRIED)):
+            try:
+                head = inspect_image(io.BytesIO(found.read(i)), f"{path}: {found.name(i)}", options)
+            except DataError:
+                if options.on_bad_file == "error":
+                    raise
+            else:
+                height, width = head.height, head.width
+                break
     return len(found) * (options.channels or 3) * height * width
 
 
@@ -180,18 +199,14 @@ def _list(
         if idx:
             return _list_idx(idx, split, str(path))
         files, notes = list_folder(path)
-        if any(f.name.endswith(".parquet") for f in files) and not any(_is_picture(f.name) for f in files):
-            return list_parquet(path, stack, split)
-        listing = arrange(files, str(path), split)
+        listing = arrange(files, str(path), split, options.folders, notes)
         return Listing(listing.items, listing.classes, notes + listing.notes, listing.split)
     if not path.is_file():
         raise DataError(f"{path} does not exist." if not path.exists() else f"{path} is neither a file nor a folder.")
     if is_idx_images(path):
         return _list_idx([path], None, str(path))
     if suffix == ".zip":
-        return arrange(list_zip(path, stack), str(path), split)
-    if suffix == ".parquet":
-        return list_parquet(path, stack, split)
+        return arrange(list_zip(path, stack), str(path), split, options.folders)
     if suffix == ".npy":
         return read_npy(path, memory_limit)
     if suffix == ".npz":
@@ -228,10 +243,10 @@ def _list_idx(paths: Sequence[Path], split: str | None, where: str) -> ArrayList
     labels = read_idx(beside, 1)
     if len(labels) != len(pixels):
         raise DataError(f"{beside} has {len(labels)} labels for the {len(pixels)} pictures of {path.name}.")
-    # The other splits are asked too, so that all of them have the same classes.
-    others = [read_idx(b, 1).max() for p in paths if p != path and (b := labels_beside(p)) is not None]
-    classes = tuple(str(i) for i in range(int(max([labels.max(), *others])) + 1))
-    return ArrayListing(pixels, labels.astype(np.int64), classes, notes, chosen)
+    # The other splits are asked too, so that all of them have the same classes: those that occur.
+    others = [read_idx(b, 1) for p in paths if p != path and (b := labels_beside(p)) is not None]
+    values = np.unique(np.concatenate([labels, *others]))
+    return ArrayListing(pixels, np.searchsorted(values, labels), tuple(map(str, values.tolist())), notes, chosen)
 
 
 def from_pixels(
@@ -358,8 +373,9 @@ def _decode(
         classes=listing.classes,
         texts=[item.text or "" for item in good] if any(item.text is not None for item in good) else (),
         files=[item.name for item in good],
-        notes=[*listing.notes, *notes, *_notes(heads, bad)],
+        notes=[*listing.notes, *notes, *_notes(heads, bad), *_dark(heads, out)],
         flip=options.flip,
+        captions=options.captions,
     )
 
 
@@ -376,6 +392,14 @@ def _notes(heads: list[Head], bad: list[DataError]) -> list[str]:
     if bad:
         notes.append(f"Skipped {len(bad)} files that cannot be read: " + " ".join(str(b) for b in bad[:3]))
     return notes
+
+
+def _dark(heads: list[Head], out: np.ndarray) -> list[str]:
+    """A sentence where files of 16 bits hold numbers of 12: on a scale of 16 these are nearly black."""
+    deep = [i for i, head in enumerate(heads) if head.deep]
+    if not deep or any((out[i][:3] > DARK).any() for i in deep):
+        return []
+    return [dark_note(len(deep))]
 
 
 def _common_size(heads: list[Head], items: list[Item], where: str) -> tuple[int, int]:

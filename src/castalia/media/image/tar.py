@@ -7,12 +7,14 @@ not a plain file or a folder is refused.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from castalia.core.errors import DataError
+from castalia.core.files import open_plain
 from castalia.media.image.tree import stays_inside
 
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
@@ -53,8 +55,8 @@ def members(path: Path) -> Iterator[tuple[str, int, int]]:
             that lead outside, or something after its end. The text names the file and the member.
     """
     try:
-        with open(path, "rb", buffering=_BUFFER) as file:
-            yield from _members(file, path, path.stat().st_size)
+        with open_plain(path) as file:
+            yield from _members(file, path, os.fstat(file.fileno()).st_size)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
 

@@ -107,6 +107,12 @@ class TarShards(Source):
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in ignored.most_common(5))
         self.notes = [f"Left out {ignored.total()} members that belong to no picture ({kinds})."] if ignored else []
         _check_labels(every)
+        heads = {key.partition("/")[0] for shard in every for key in shard.unpacked() if "/" in key}
+        if len(heads) > 1 and not any(shard.values for shard in every):
+            some = ", ".join(map(ascii, sorted(heads)[:3]))
+            self.notes.append(
+                f"Folders inside ({some}) are no classes; labels of a tar are its members 7.cls or 7.json."
+            )
         labels, self.classes = number_labels([(shard.codes, shard.values) for shard in every])
         telling = names_telling_splits(path, paths)
         own, chosen, notes = own_split(list(zip(every, labels, strict=True)), telling, split, str(path))

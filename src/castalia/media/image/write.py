@@ -21,7 +21,7 @@ from PIL import Image, PngImagePlugin
 from torch import Tensor
 
 from castalia.core.errors import DataError, UsageError
-from castalia.core.files import disk_error, remove
+from castalia.core.files import disk_error, open_plain, read_bounded, remove
 
 CHUNK = "castalia"
 _CELL = 96
@@ -177,13 +177,13 @@ def read_recipe(path: Path) -> dict[str, Any]:
     text: Any = None
     if path.suffix.lower() == ".png":
         try:
-            with Image.open(path, formats=("PNG",)) as image:
+            with open_plain(path) as file, Image.open(file, formats=("PNG",)) as image:
                 text = image.info.get(CHUNK)
         except Exception as error:  # Pillow's readers raise nearly every type there is on broken files
             raise DataError(f"{path}: not a PNG that can be read ({error}).") from error
     beside = path.with_suffix(".json")
     if text is None and beside.is_file() and beside.stat().st_size <= _MAX_JSON:
-        text = beside.read_bytes()
+        text = read_bounded(beside, _MAX_JSON)
     if text is None:
         raise DataError(f"{path} carries no recipe; Castalia did not write it, or another program rewrote it.")
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from array import array
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ from typing import TextIO
 import numpy as np
 
 from castalia.core.errors import DataError
+from castalia.core.files import open_plain
 from castalia.media.points.array import PointsArray
 from castalia.media.splits import hashed_split
 
@@ -24,6 +26,9 @@ NUMBER = "number"
 """A first column of this name counts the rows (:class:`~castalia.media.points.medium.PointsMedium` writes it)."""
 LABEL = "label"
 """A column of this name holds classes."""
+
+INDEX = ("", "Unnamed: 0")
+"""A first column of one of these names is the index that pandas writes."""
 
 _NUMBERLIKE = re.compile(r"\s*[+-]?[.\d]")
 _FORMAT = "Columns are separated by commas, semicolons or tabs; numbers have a decimal point."
@@ -117,7 +122,7 @@ def read_table(path: Path) -> Table:
     try:
         if path.stat().st_size > MAX_TABLE_BYTES:
             raise DataError(f"{path}: larger than {MAX_TABLE_BYTES >> 30} GiB; save it as a float32 .npy array.")
-        with open(path, encoding="utf-8-sig", newline="") as file:
+        with io.TextIOWrapper(open_plain(path), encoding="utf-8-sig", newline="") as file:
             return _read(_Lines(file, path), path)
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text.") from error
@@ -152,7 +157,9 @@ def _read(lines: _Lines, path: Path) -> Table:
     reader = csv.reader(chain([first], lines), delimiter=separator, strict=True)
     try:
         top = next(reader)
-        names = _header(top, f"{path}, line {lines.number}")
+        at = lines.number
+        after = next(reader, None) if _counts(top) else None
+        names = [v.strip() for v in top] if _is_count(top, after) else _header(top, f"{path}, line {at}")
         at_label = names.index(LABEL) if LABEL in names else None
         special = {at_label, 0 if names and names[0] == NUMBER else None}
         keep = [i for i in range(len(top)) if i not in special]
@@ -160,7 +167,8 @@ def _read(lines: _Lines, path: Path) -> Table:
             raise DataError(f"{path}, line {lines.number}: names no column of numbers.")
         width, whole = len(top), len(keep) == len(top)
         values, numbers, labels = array("d"), array("q"), []
-        for row in reader if names else chain([top], reader):
+        given = chain([] if names else [top], [] if after is None else [after], reader)
+        for row in given:
             where = f"{path}, line {lines.number}"
             if len(row) != width:
                 raise DataError(f"{where}: has {len(row)} values where the rows before have {width}.")
@@ -179,18 +187,41 @@ def _read(lines: _Lines, path: Path) -> Table:
     if not numbers:
         raise DataError(f"{path}: holds no rows of numbers.")
     exact = np.frombuffer(values, np.float64).reshape(len(numbers), len(keep))
+    indexed = len(keep) > 1 and bool(names) and names[0] in INDEX and bool((exact[:, 0] == np.arange(len(exact))).all())
+    if indexed:
+        exact, keep = exact[:, 1:], keep[1:]
     with np.errstate(over="ignore"):
-        points = exact.astype(np.float32)
+        points = np.ascontiguousarray(exact, np.float32)
     bad = _first_bad(points)
     if bad is not None:
         text = f"{exact[bad]} in column {keep[bad[1]] + 1} is not a finite 32-bit number"
         raise DataError(f"{path}, line {numbers[bad[0]]}: {text}.")
     notes = [f"Coordinates: {', '.join(names[i] for i in keep)}."] if names and len(keep) <= 16 else []
+    if indexed:
+        notes.append("The first column has no name: it is an index, and no coordinate.")
+    large = (exact == np.rint(exact)) & (np.abs(exact) > 1 << 24) & (exact != points)
+    coarse = sum(float(str(kept)) != value for kept, value in zip(points[large], exact[large], strict=True))
+    if coarse:
+        notes.append(f"{coarse:,} whole numbers above 16,777,216 lose digits in 32 bits; subtract what they share.")
     if at_label is None:
         return Table(points, notes=notes)
     classes = _in_order(set(labels))
     number = {name: i for i, name in enumerate(classes)}
     return Table(points, np.array([number[label] for label in labels], np.int64), classes, notes)
+
+
+def _counts(row: Sequence[str]) -> bool:
+    """Whether a row counts 0, 1, 2, ..., after an index or not: the names that pandas gives columns without any."""
+    names = [value.strip() for value in row]
+    names = names[1:] if names[0] in INDEX else names
+    return len(names) > 1 - (len(names) < len(row)) and names == [str(i) for i in range(len(names))]
+
+
+def _is_count(row: Sequence[str], after: Sequence[str] | None) -> bool:
+    """Whether a first row that counts is one of names: below it stands something else than whole numbers."""
+    if not _counts(row):
+        return False
+    return row[0].strip() in INDEX or (after is not None and any(not re.fullmatch(r"\s*-?\d+\s*", v) for v in after))
 
 
 def _header(row: Sequence[str], where: str) -> list[str]:

@@ -18,6 +18,7 @@ from castalia.core.errors import UsageError
 from castalia.core.files import disk_error
 from castalia.core.model import Config
 from castalia.media.base import Medium, Rate
+from castalia.media.classes import match_classes
 from castalia.media.image.medium import energy
 from castalia.media.image.write import replace_file
 from castalia.media.points.array import PointsArray
@@ -65,7 +66,7 @@ class PointsMedium(Medium):
         like: Spec | None = None,
         progress: Progress | None = None,
     ) -> Dataset:
-        return open_points(path, split=split)
+        return match_classes(open_points(path, split=split), like)
 
     def named(self) -> Mapping[str, NamedData]:
         return SETS
@@ -78,7 +79,7 @@ class PointsMedium(Medium):
         like: Spec | None = None,
         progress: Progress | None = None,
     ) -> Dataset:
-        return toy(name, split)
+        return match_classes(toy(name, split), like)
 
     def tiny(self) -> Dataset:
         moons = toy("two-moons", "test").batch(np.arange(256))

@@ -52,6 +52,8 @@ from castalia.models.diffusion.likelihood import decoder_deviation, step_kl, str
 from castalia.models.diffusion.schedules import Discrete, Prediction
 from castalia.models.diffusion.units import PictureUnits
 
+MOST_TIMESTEPS = 100_000
+
 
 @dataclass(frozen=True)
 class DDPMConfig(DiffusionConfig):
@@ -79,8 +81,8 @@ class DDPMConfig(DiffusionConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.timesteps < 2:
-            raise ValueError("timesteps must be at least 2")
+        if not 2 <= self.timesteps <= MOST_TIMESTEPS:  # there is a table of them
+            raise ValueError(f"timesteps must be 2 to {MOST_TIMESTEPS:,}")
         if self.zero_snr and self.prediction == "eps":
             raise ValueError("zero_snr: where there is only noise, predicting it says nothing; choose v or x0")
         if self.snr_limit <= 0 or self.vlb_weight < 0:
