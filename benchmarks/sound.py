@@ -14,9 +14,9 @@ import time
 import torch
 
 from castalia import recipes
-from castalia.core.data import AudioSpec
 from castalia.core.model import build
 from castalia.core.rng import SampleRng
+from castalia.core.specs.audio import AudioSpec
 from castalia.models.sound.wavenet import PIECE, WaveNet, WaveNetConfig, WaveNetSampling
 
 STREAMS = (1, 8, 64)

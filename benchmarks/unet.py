@@ -25,9 +25,9 @@ from benchmarks.sides import HeldTraining, Side
 from castalia import api
 from castalia.catalogue import entry
 from castalia.configuration import Data, Recipe, Training
-from castalia.core.data import ImageSpec
 from castalia.core.model import Model, build
 from castalia.core.precision import Precision, precision_context
+from castalia.core.specs.image import ImageSpec
 from castalia.interop.diffusers_layout import to_theirs, to_unet2d
 from castalia.media.image.array import ImageArray
 from castalia.models.diffusion.ddpm import DDPMConfig, DDPMOptions

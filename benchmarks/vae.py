@@ -28,10 +28,10 @@ from benchmarks.sides import Side
 from castalia import recipes
 from castalia.catalogue import entry
 from castalia.configuration import Recipe, Schedule, Training
-from castalia.core.data import ImageSpec
 from castalia.core.model import Progress, build
 from castalia.core.precision import Precision, precision_context
 from castalia.core.rng import BatchRng
+from castalia.core.specs.image import ImageSpec
 from castalia.media.image.array import ImageArray
 from castalia.models.autoencoders.vae import VAE, VAEConfig
 from castalia.training.loop import train

@@ -17,9 +17,11 @@ import torch
 
 from castalia import api, recipes
 from castalia.catalogue import CATALOGUE
-from castalia.core.data import Batch, Dataset, ImageSpec, TextSpec, spread
+from castalia.core.data import Batch, Dataset, spread
 from castalia.core.model import Density, Generator, Likelihood, build
 from castalia.core.rng import BatchRng, SampleRng
+from castalia.core.specs.image import ImageSpec
+from castalia.core.specs.text import TextSpec
 from castalia.evaluation import likelihood
 from castalia.training.loop import train
 from tests.conformance.test_conformance import having, short

@@ -18,9 +18,10 @@ import torch
 from castalia import recipes
 from castalia.catalogue import CATALOGUE
 from castalia.configuration import Recipe, Schedule
-from castalia.core.data import Batch, Dataset, Spec
+from castalia.core.data import Batch, Dataset
 from castalia.core.errors import RunError
 from castalia.core.rng import Rng
+from castalia.core.spec import Spec
 from castalia.runs import Run, open_run
 from castalia.training.loop import train
 

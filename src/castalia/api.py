@@ -17,12 +17,13 @@ from castalia import recipes, runs
 from castalia.catalogue import entry
 from castalia.configuration import Data, Recipe, override_data
 from castalia.core.config import override, to_json
-from castalia.core.data import Batch, Dataset, LabelSpec, ScalarSpec, Spec, join
+from castalia.core.data import Batch, Dataset, join
 from castalia.core.errors import UsageError, near
 from castalia.core.guest import guest
 from castalia.core.model import Config, Generator, Given, Inference, Latents, Model, Sampling, Watch, check_field
 from castalia.core.precision import Precision, precision_context
 from castalia.core.rng import SampleRng
+from castalia.core.spec import LabelSpec, ScalarSpec, Spec
 from castalia.core.threads import look_again
 from castalia.media.named import medium_for
 from castalia.media.named import open_data as _open_data

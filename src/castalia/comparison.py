@@ -20,10 +20,11 @@ from castalia import api, checkpoints
 from castalia.catalogue import CATALOGUE
 from castalia.configuration import medium_of
 from castalia.core.config import to_json
-from castalia.core.data import Batch, Dataset, ImageSpec
+from castalia.core.data import Batch, Dataset
 from castalia.core.errors import UsageError
 from castalia.core.model import Generator, Sampling
 from castalia.core.precision import Precision
+from castalia.core.specs.image import ImageSpec
 from castalia.estimators.distances import frechet
 from castalia.estimators.metric import subset
 from castalia.estimators.progress import Show

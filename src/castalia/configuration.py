@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from castalia.catalogue import entry
 from castalia.core.config import from_json, override, to_json
-from castalia.core.data import LabelSpec, ScalarSpec, Spec
 from castalia.core.errors import RunError, UsageError
 from castalia.core.model import Config, Optimizer
+from castalia.core.spec import LabelSpec, ScalarSpec, Spec
 from castalia.media.rooms import ROOMS, medium_of, room
 
 SCHEMA_VERSION = 2

@@ -19,7 +19,7 @@ from castalia import api, checkpoints, recipes, runs
 from castalia.catalogue import CATALOGUE
 from castalia.configuration import recipe_from_json
 from castalia.core.config import from_json, to_json
-from castalia.core.data import Batch, Dataset, LabelSpec, ScalarSpec, Spec
+from castalia.core.data import Batch, Dataset
 from castalia.core.errors import UsageError
 from castalia.core.model import (
     CAPABILITIES,
@@ -38,6 +38,7 @@ from castalia.core.model import (
     build,
 )
 from castalia.core.rng import BatchRng, SampleRng
+from castalia.core.spec import LabelSpec, ScalarSpec, Spec
 from castalia.core.weights import load_tensors, save_tensors
 from castalia.media.rooms import medium_of
 from castalia.training.loop import train

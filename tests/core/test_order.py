@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from castalia.core.data import SEEN_BLOCKS, Blocks, ImageSpec, Order, labels_of, some_of, spread
+from castalia.core.data import SEEN_BLOCKS, Blocks, Order, labels_of, some_of, spread
 from castalia.core.rng import derive
+from castalia.core.specs.image import ImageSpec
 from tests.tools import Table
 
 SIZES = np.array([5, 0, 7, 1, 12, 9, 3, 8, 6, 4, 10], np.int64)

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from castalia.core.data import ImageSpec
 from castalia.core.errors import UsageError
+from castalia.core.specs.image import ImageSpec
 from castalia.creative import attributes
 from tests.creative.toy import SCALE, Linear, pictures
 from tests.tools import Table

@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from castalia.core.data import ImageSpec
 from castalia.core.errors import UsageError
 from castalia.core.model import build
 from castalia.core.rng import SampleRng
+from castalia.core.specs.image import ImageSpec
 from castalia.creative import latents
 from castalia.models.autoencoders.vae import VAE, VAEConfig
 from tests.creative.toy import SCALE, Linear, pictures

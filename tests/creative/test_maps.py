@@ -6,8 +6,9 @@ import torch
 from scipy.stats import norm
 from sklearn.decomposition import PCA
 
-from castalia.core.data import Batch, ImageSpec
+from castalia.core.data import Batch
 from castalia.core.errors import UsageError
+from castalia.core.specs.image import ImageSpec
 from castalia.creative import maps
 from tests.creative.toy import SCALE, Linear, pictures
 from tests.tools import Table

@@ -5,9 +5,12 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from castalia.core.data import Batch, ImageSpec, LabelSpec, PointsSpec
+from castalia.core.data import Batch
 from castalia.core.errors import NonFiniteError, UsageError
 from castalia.core.model import Config, Generator, Sampling
+from castalia.core.spec import LabelSpec
+from castalia.core.specs.image import ImageSpec
+from castalia.core.specs.points import PointsSpec
 from castalia.evaluation.drawn import NAMES, draw, is_of_samples, measure_samples, trivial
 from castalia.evaluation.feature_network import FeatureSettings, feature_space
 from castalia.evaluation.features import Coordinates

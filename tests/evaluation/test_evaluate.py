@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from castalia.configuration import Data, Recipe, Training
-from castalia.core.data import ImageSpec
 from castalia.core.errors import RunError, UsageError
 from castalia.core.model import build
 from castalia.core.rng import BatchRng
+from castalia.core.specs.image import ImageSpec
 from castalia.core.weights import save_tensors
 from castalia.estimators.metric import Metric
 from castalia.evaluation.evaluate import context, evaluate, record

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from castalia.core.data import ImageSpec, PointsSpec
 from castalia.core.errors import NonFiniteError, UsageError
+from castalia.core.specs.image import ImageSpec
+from castalia.core.specs.points import PointsSpec
 from castalia.core.weights import load_tensors, save_tensors
 from castalia.evaluation.feature_network import (
     FeatureNetwork,

@@ -46,7 +46,7 @@ def test_result_does_not_depend_on_the_batch_size():
 
 
 def test_memory_is_bounded():
-    from castalia.core.data import ImageSpec
+    from castalia.core.specs.image import ImageSpec
 
     assert batch_rows(ImageSpec(3, 4096, 4096), 1) == 1
     assert batch_rows(ImageSpec(1, 28, 28), 5000) * 5000 <= 1 << 17

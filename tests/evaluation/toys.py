@@ -5,8 +5,9 @@ import math
 import numpy as np
 import torch
 
-from castalia.core.data import Batch, Dataset, ImageSpec
+from castalia.core.data import Batch, Dataset
 from castalia.core.model import Density, Inference, Likelihood
+from castalia.core.specs.image import ImageSpec
 
 
 class Pictures(Dataset):

@@ -8,9 +8,9 @@ import torch
 
 from castalia import runs
 from castalia.configuration import Data, Recipe, Training
-from castalia.core.data import ImageSpec
 from castalia.core.files import write_json
 from castalia.core.model import build
+from castalia.core.specs.image import ImageSpec
 from castalia.core.weights import save_tensors
 from castalia.models.autoencoders.vae import VAE, VAEConfig
 

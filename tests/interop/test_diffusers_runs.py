@@ -12,10 +12,11 @@ import torch
 
 from castalia import runs
 from castalia.configuration import Data, Recipe, Training
-from castalia.core.data import ImageSpec, PointsSpec
 from castalia.core.errors import CastaliaError, RunError, UsageError
 from castalia.core.model import build
 from castalia.core.rng import SampleRng
+from castalia.core.specs.image import ImageSpec
+from castalia.core.specs.points import PointsSpec
 from castalia.core.weights import save_tensors
 from castalia.interop.diffusers import Received, from_diffusers, looks_like_diffusers
 from castalia.interop.diffusers_runs import config_of, export_diffusers, import_diffusers, schedule_of

@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from castalia.core import assets
-from castalia.core.data import TextSpec
 from castalia.core.errors import RunError, UsageError
 from castalia.core.model import build
 from castalia.core.rng import SampleRng
+from castalia.core.specs.text import TextSpec
 from castalia.interop.gpt2 import Received, fit, looks_like_gpt2, read_gpt2, write_gpt2
 from castalia.media.text.tokens import END, tokens_of, train_pieces
 from castalia.models.sequence.gpt2 import GPT2, GPT2Config

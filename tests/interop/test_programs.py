@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from castalia.catalogue import CATALOGUE
-from castalia.core.data import ImageSpec
 from castalia.core.errors import CastaliaError, MissingExtra, RunError, UsageError
 from castalia.core.files import disk_error
+from castalia.core.specs.image import ImageSpec
 from castalia.interop import programs
 from castalia.models.autoencoders.vae import VAE, VAEConfig
 from castalia.nn.convolutions import convolve

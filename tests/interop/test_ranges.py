@@ -15,9 +15,12 @@ from castalia.catalogue import entry
 from castalia.cli.main import main
 from castalia.configuration import Training, spec_from_json
 from castalia.core.config import from_json
-from castalia.core.data import AudioSpec, ImageSpec, PointsSpec, TextSpec
 from castalia.core.errors import DataError, RunError, UsageError, shown
 from castalia.core.files import sha256
+from castalia.core.specs.audio import AudioSpec
+from castalia.core.specs.image import ImageSpec
+from castalia.core.specs.points import PointsSpec
+from castalia.core.specs.text import TextSpec
 from castalia.interop.folder import export_folder, import_folder
 from castalia.interop.target import new_folder
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from castalia.core.data import AudioSpec, Batch
+from castalia.core.data import Batch
+from castalia.core.specs.audio import AudioSpec
 from castalia.media.audio.measures import MEASURES, loudness, mono, pitch, silence
 from castalia.media.base import Work
 from castalia.media.rooms import room

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from castalia.core.config import from_json, to_json
-from castalia.core.data import AudioSpec, join
+from castalia.core.data import join
 from castalia.core.errors import DataError, MissingExtra, UsageError
 from castalia.core.rng import BatchRng
+from castalia.core.specs.audio import AudioSpec
 from castalia.media.audio import clips, decode
 from castalia.media.audio.clips import AudioClips, Pack
 from castalia.media.audio.decode import AudioOptions

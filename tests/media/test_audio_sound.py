@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from castalia.core.data import AudioSpec, Batch
+from castalia.core.data import Batch
 from castalia.core.errors import UsageError
+from castalia.core.specs.audio import AudioSpec
 from castalia.media.audio.clips import AudioClips
 from castalia.media.audio.draw import audio_image, mel_filters, spectrogram
 from castalia.media.audio.hearing import loudness, pitch, silence

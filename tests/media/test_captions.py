@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from castalia.configuration import spec_from_json, spec_to_json
-from castalia.core.data import TextSpec, join
+from castalia.core.data import join
 from castalia.core.errors import UsageError
+from castalia.core.specs.text import TextSpec
 from castalia.media.image.decode import ImageOptions
 from castalia.media.named import open_data
 from castalia.media.text.tokens import tokens_of

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from castalia.api import class_number
-from castalia.core.data import ImageSpec, PointsSpec
 from castalia.core.errors import UsageError
+from castalia.core.specs.image import ImageSpec
+from castalia.core.specs.points import PointsSpec
 from castalia.media.image.decode import ImageOptions
 from castalia.media.named import open_data
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from castalia.core.data import ImageSpec
 from castalia.core.errors import DataError
+from castalia.core.specs.image import ImageSpec
 from castalia.media.image import medium
 from castalia.media.image.decode import ImageOptions, decode_image
 from castalia.media.image.sources import open_images

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from castalia.core.data import ImageSpec
 from castalia.core.errors import DataError
+from castalia.core.specs.image import ImageSpec
 from castalia.media.image.decode import ImageOptions
 from castalia.media.image.metadata import parse_metadata_line
 from castalia.media.image.sources import open_images

@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from castalia.core.data import Batch, ImageSpec
+from castalia.core.data import Batch
 from castalia.core.errors import DataError, MissingExtra, RunError, UsageError
+from castalia.core.specs.image import ImageSpec
 from castalia.media.image.medium import ImageMedium
 from castalia.media.image.video import save_walk
 from castalia.media.image.write import grid_image, read_recipe, save_grid, save_png, to_data_uri

@@ -8,9 +8,10 @@ import torch
 from PIL import Image
 
 from castalia.configuration import medium_of, spec_from_json, spec_to_json
-from castalia.core.data import Batch, PointsSpec
+from castalia.core.data import Batch
 from castalia.core.errors import RunError, UsageError
 from castalia.core.rng import SampleRng
+from castalia.core.specs.points import PointsSpec
 from castalia.media.image.write import read_recipe
 from castalia.media.named import open_data
 from castalia.media.points.array import PointsArray

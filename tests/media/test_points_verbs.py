@@ -10,8 +10,10 @@ import castalia
 from castalia import api
 from castalia.cli.main import main
 from castalia.configuration import Data, Recipe
-from castalia.core.data import Batch, ImageSpec, PointsSpec
+from castalia.core.data import Batch
 from castalia.core.errors import UsageError
+from castalia.core.specs.image import ImageSpec
+from castalia.core.specs.points import PointsSpec
 from castalia.media.image.decode import ImageOptions
 from castalia.media.image.medium import as_read
 from castalia.media.image.write import read_recipe

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from castalia.core.data import Batch, TextSpec, pad
+from castalia.core.data import Batch, pad
+from castalia.core.specs.text import TextSpec
 from castalia.media.base import Work
 from castalia.media.rooms import room
 from castalia.media.text.measures import MEASURES, copied, pair_shares, pairs, repetition, total_variation

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from castalia.core.data import Batch, TextSpec
+from castalia.core.data import Batch
 from castalia.core.errors import DataError, UsageError
+from castalia.core.specs.text import TextSpec
 from castalia.media.text.draw import LINES, WIDTH, layout, texts_image
 from castalia.media.text.medium import TextMedium
 from castalia.media.text.packing import TextOptions

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from castalia.core.data import TextSpec
 from castalia.core.errors import DataError
 from castalia.core.rng import BatchRng
+from castalia.core.specs.text import TextSpec
 from castalia.media.sets import cache_folder
 from castalia.media.text import packing
 from castalia.media.text.packed import PackedText, pack

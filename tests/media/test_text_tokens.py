@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from castalia.core import assets
-from castalia.core.data import TextSpec
 from castalia.core.errors import DataError, RunError, UsageError
+from castalia.core.specs.text import TextSpec
 from castalia.core.vocabulary import BYTES, pieces_of
 from castalia.media.text import tokens as module
 from castalia.media.text.tokens import (

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from castalia.core.data import Batch, ImageSpec
+from castalia.core.data import Batch
 from castalia.core.errors import UsageError
 from castalia.core.model import Progress, build
 from castalia.core.rng import BatchRng, SampleRng
+from castalia.core.specs.image import ImageSpec
 from castalia.models.autoencoders.vae import VAE, VAEConfig, gaussian_kl, log_ratio
 from castalia.nn.likelihoods import Bernoulli, Gaussian, LogisticMixture, PixelLikelihood
 from tests.tools import Table

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from castalia.core.data import Batch, ImageSpec
+from castalia.core.data import Batch
 from castalia.core.errors import UsageError
 from castalia.core.rng import BatchRng, SampleRng
+from castalia.core.specs.image import ImageSpec
 from castalia.nn.labels import Labels
 from tests.tools import Table
 

@@ -39,7 +39,7 @@ def test_pairs(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from castalia.core.data import ImageSpec
+    from castalia.core.specs.image import ImageSpec
 
     folder = tmp_path_factory.mktemp("finished") / "a" / "run"
     table = Table(torch.zeros(12, 1, 8, 8, dtype=torch.uint8), ImageSpec(1, 8, 8))

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from castalia.core.data import Batch, Dataset, Field, ImageSpec, PointsSpec, ScalarSpec, Spec, TextSpec
+from castalia.core.data import Batch, Dataset
 from castalia.core.encoded import Encoded
 from castalia.core.errors import UsageError
 from castalia.core.model import (
@@ -32,6 +32,10 @@ from castalia.core.model import (
     check_given,
 )
 from castalia.core.rng import Rng, SampleRng
+from castalia.core.spec import Field, ScalarSpec, Spec
+from castalia.core.specs.image import ImageSpec
+from castalia.core.specs.points import PointsSpec
+from castalia.core.specs.text import TextSpec
 from castalia.media.base import Medium
 from tests.tools import Table
 

@@ -17,10 +17,13 @@ from castalia import api, catalogue, checkpoints, runs
 from castalia.cli.main import main
 from castalia.configuration import Budget, Data, Recipe, spec_from_json, spec_to_json
 from castalia.core import assets
-from castalia.core.data import Batch, Dataset, ImageSpec, PointsSpec, TextSpec, join
+from castalia.core.data import Batch, Dataset, join
 from castalia.core.errors import RunError, UsageError
 from castalia.core.model import Generator, Objective, Progress, Stage, build
 from castalia.core.rng import BatchRng, SampleRng, derive
+from castalia.core.specs.image import ImageSpec
+from castalia.core.specs.points import PointsSpec
+from castalia.core.specs.text import TextSpec
 from castalia.core.weights import load_tensors
 from castalia.media import rooms
 from castalia.training import plan

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from castalia.configuration import Training
-from castalia.core.data import ImageSpec
 from castalia.core.model import Optimizer, build
+from castalia.core.specs.image import ImageSpec
 from castalia.models.autoencoders.vae import VAE, VAEConfig
 from castalia.training import optimizers
 

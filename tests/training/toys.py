@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from castalia.catalogue import Entry
 from castalia.configuration import Data, Recipe, Training
-from castalia.core.data import Batch, Dataset, ImageSpec
+from castalia.core.data import Batch, Dataset
 from castalia.core.model import (
     Config,
     Generator,
@@ -29,6 +29,7 @@ from castalia.core.model import (
     Watch,
 )
 from castalia.core.rng import Rng, SampleRng
+from castalia.core.specs.image import ImageSpec
 from tests.tools import GENTLE, Table
 
 SPEC = ImageSpec(1, 4, 4)

@@ -71,9 +71,10 @@ def _fits_torch(package: str) -> str:
 def _step() -> str:
     import torch
 
-    from castalia.core.data import Batch, ImageSpec
+    from castalia.core.data import Batch
     from castalia.core.model import Progress, build
     from castalia.core.rng import BatchRng
+    from castalia.core.specs.image import ImageSpec
     from castalia.models.autoencoders.vae import VAE, VAEConfig
 
     model = build(VAE, VAEConfig(latent_dims=4, widths=(8,), hidden=16), ImageSpec(1, 8, 8))

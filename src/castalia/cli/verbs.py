@@ -127,7 +127,8 @@ def sample(options: Namespace) -> int:
     from castalia.cli.film import Film
     from castalia.configuration import medium_of
     from castalia.core.config import to_json
-    from castalia.core.data import ImageSpec, LabelSpec
+    from castalia.core.spec import LabelSpec
+    from castalia.core.specs.image import ImageSpec
 
     if not options.out and not options.stream:
         raise UsageError("Say where to write with --out FOLDER.")
@@ -324,7 +325,7 @@ def export(options: Namespace) -> int:
 
         export_gpt2(opened, out)
     elif options.format == "diffusers":
-        from castalia.core.data import LabelSpec
+        from castalia.core.spec import LabelSpec
         from castalia.interop.diffusers_runs import export_diffusers
 
         wanted = api.generator(opened).accepts().get("label")

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from castalia.core.data import Batch, Dataset, Spec
+from castalia.core.data import Batch, Dataset
 from castalia.core.rng import Rng
+from castalia.core.spec import Spec
 
 ROWS = 256
 """Examples encoded at once."""

@@ -18,10 +18,11 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar, final
 import torch
 from torch import Tensor, nn
 
-from castalia.core.data import Batch, Dataset, Field, LabelSpec, Spec
+from castalia.core.data import Batch, Dataset
 from castalia.core.errors import UsageError, near
 from castalia.core.guest import guest
 from castalia.core.rng import Rng, SampleRng, derive
+from castalia.core.spec import Field, LabelSpec, Spec
 
 Logs = Mapping[str, Tensor]
 

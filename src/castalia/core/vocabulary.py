@@ -11,8 +11,8 @@ from typing import Any
 
 from castalia.core import assets
 from castalia.core.assets import Asset
-from castalia.core.data import TextSpec
 from castalia.core.errors import RunError
+from castalia.core.specs.text import TextSpec
 
 
 def pieces_of(spec: TextSpec) -> list[bytes]:

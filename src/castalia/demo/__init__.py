@@ -19,9 +19,11 @@ import torch
 
 from castalia import api, recipes
 from castalia.catalogue import CATALOGUE, Entry, entry
-from castalia.core.data import Batch, Dataset, Spec, TextSpec
+from castalia.core.data import Batch, Dataset
 from castalia.core.model import Density, Generator, Model
 from castalia.core.rng import SampleRng
+from castalia.core.spec import Spec
+from castalia.core.specs.text import TextSpec
 from castalia.core.threads import use_free_threads
 from castalia.demo import pictures
 from castalia.evaluation.measures import COMPARED

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from castalia import api
-from castalia.core.data import Batch, Dataset, LabelSpec
+from castalia.core.data import Batch, Dataset
 from castalia.core.model import Generator, Inference, Latents, Preview, Refinement
 from castalia.core.rng import SampleRng
+from castalia.core.spec import LabelSpec
 from castalia.creative import latents, maps
 from castalia.evaluation.report import Page
 from castalia.media.image.write import grid_image, png_bytes

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from castalia.core.data import Dataset, ImageSpec
+from castalia.core.data import Dataset
 from castalia.core.errors import UsageError
 from castalia.core.rng import SampleRng
+from castalia.core.specs.image import ImageSpec
 from castalia.estimators.metric import Metric, mean_metric, subset
 from castalia.estimators.mixtures import Bernoullis, DiagonalGaussians, FullGaussians, Mixture
 from castalia.estimators.progress import Show

@@ -11,13 +11,14 @@ import numpy as np
 import torch
 
 from castalia import card
-from castalia.core.data import Dataset, ImageSpec
+from castalia.core.data import Dataset
 from castalia.core.errors import RunError, UsageError
 from castalia.core.files import write_sealed
 from castalia.core.guest import guest
 from castalia.core.locks import PATIENCE, Lock
 from castalia.core.model import Density, Generator, Inference, Sampling
 from castalia.core.precision import Precision
+from castalia.core.specs.image import ImageSpec
 from castalia.estimators.metric import Metric, subset
 from castalia.estimators.progress import Show
 from castalia.evaluation import baselines as trivial

@@ -28,10 +28,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from castalia.core.config import to_json
-from castalia.core.data import Dataset, ImageSpec, Order, PointsSpec
+from castalia.core.data import Dataset, Order
 from castalia.core.errors import CastaliaError, NonFiniteError, RunError, UsageError
 from castalia.core.model import Config
 from castalia.core.rng import BatchRng, derive
+from castalia.core.specs.image import ImageSpec
+from castalia.core.specs.points import PointsSpec
 from castalia.core.weights import load_tensors, save_tensors, tensor_digest
 from castalia.estimators.metric import subset
 from castalia.estimators.progress import Show, Ticker

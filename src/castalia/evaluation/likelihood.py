@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from castalia.core.data import Dataset, Spec
+from castalia.core.data import Dataset
 from castalia.core.errors import NonFiniteError, UsageError
 from castalia.core.model import Density, Inference, Likelihood
 from castalia.core.rng import SampleRng
+from castalia.core.spec import Spec
 from castalia.estimators.metric import Interval, Metric, generator, mean_metric, subset
 from castalia.estimators.progress import Show, Ticker
 from castalia.media.rooms import medium_of

@@ -13,10 +13,11 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch
 
-from castalia.core.data import Dataset, LabelSpec, Spec, labels_of
+from castalia.core.data import Dataset, labels_of
 from castalia.core.errors import UsageError
 from castalia.core.model import CAPABILITIES, Generator, Sampling
 from castalia.core.precision import Precision
+from castalia.core.spec import LabelSpec, Spec
 from castalia.estimators.metric import Metric, generator
 from castalia.estimators.progress import Show
 from castalia.evaluation import drawn

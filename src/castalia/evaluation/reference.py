@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from castalia.core.data import Dataset, ImageSpec, labels_of
+from castalia.core.data import Dataset, labels_of
+from castalia.core.specs.image import ImageSpec
 from castalia.estimators import modes
 from castalia.estimators.coverage import NEIGHBOURS, coverage_estimates, radii
 from castalia.estimators.distances import (

@@ -14,9 +14,9 @@ import torch
 from castalia import card
 from castalia.configuration import Data, Recipe
 from castalia.core.config import from_json, to_json
-from castalia.core.data import ImageSpec
 from castalia.core.errors import RunError, UsageError
 from castalia.core.model import build
+from castalia.core.specs.image import ImageSpec
 from castalia.core.weights import save_tensors
 from castalia.interop.diffusers import Received, from_diffusers, to_diffusers
 from castalia.interop.diffusers_schedule import Schedule

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 
 from castalia.core import assets
-from castalia.core.data import TextSpec
 from castalia.core.errors import DataError, MissingExtra, RunError, UsageError
 from castalia.core.files import read_json, write_bytes, write_json
+from castalia.core.specs.text import TextSpec
 from castalia.core.vocabulary import BYTES
 from castalia.core.weights import load_tensors
 from castalia.interop.target import new_folder

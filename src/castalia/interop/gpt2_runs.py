@@ -8,8 +8,8 @@ import torch
 
 from castalia import card
 from castalia.configuration import Data, Recipe
-from castalia.core.data import TextSpec
 from castalia.core.errors import UsageError
+from castalia.core.specs.text import TextSpec
 from castalia.core.weights import save_tensors
 from castalia.interop.gpt2 import fit, read_gpt2, write_gpt2
 from castalia.interop.target import new_folder

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from castalia.core.data import Spec, Texts, TextSpec
+from castalia.core.data import Texts
+from castalia.core.spec import Spec
+from castalia.core.specs.text import TextSpec
 
 CAPTION = "caption"
 """The column's name in specs and batches."""

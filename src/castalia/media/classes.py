@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from castalia.core.data import Dataset, Spec
+from castalia.core.data import Dataset
+from castalia.core.spec import Spec
 
 
 def match_classes(data: Dataset, like: Spec | None) -> Dataset:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 from functools import cache
 
-from castalia.core.data import Spec
 from castalia.core.errors import UsageError, near
+from castalia.core.spec import Spec
 from castalia.media.base import Medium
 
 ROOMS: dict[str, str | type[Medium]] = {

@@ -9,10 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from castalia.core.data import Batch, ImageSpec, PointsSpec
+from castalia.core.data import Batch
 from castalia.core.errors import UsageError
 from castalia.core.model import Objective, Progress, build
 from castalia.core.rng import BatchRng, SampleRng
+from castalia.core.specs.image import ImageSpec
+from castalia.core.specs.points import PointsSpec
 from castalia.models.adversarial.gan import GAN, GANConfig
 from castalia.models.adversarial.losses import critic_loss, gradient_penalty, mix
 from castalia.models.adversarial.players import LatentOptions, Players, draw_latents

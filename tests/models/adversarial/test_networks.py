@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from castalia.core.data import ImageSpec, PointsSpec
 from castalia.core.errors import UsageError
 from castalia.core.rng import BatchRng
+from castalia.core.specs.image import ImageSpec
+from castalia.core.specs.points import PointsSpec
 from castalia.models.adversarial.gan import GANConfig
 from castalia.models.adversarial.layers import (
     ConditionalNorm,

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from castalia.core.data import Batch, PointsSpec
+from castalia.core.data import Batch
 from castalia.core.errors import UsageError
 from castalia.core.model import Objective, Progress
 from castalia.core.rng import BatchRng
+from castalia.core.specs.points import PointsSpec
 from castalia.models.adversarial.losses import gradient_penalty, mix
 from tests.models.adversarial.test_gan import wgan
 from tests.tools import Table

@@ -10,10 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from castalia.core.data import Batch, ImageSpec, PointsSpec
+from castalia.core.data import Batch
 from castalia.core.errors import UsageError
 from castalia.core.model import Preview, Progress, build
 from castalia.core.rng import BatchRng, SampleRng
+from castalia.core.specs.image import ImageSpec
+from castalia.core.specs.points import PointsSpec
 from castalia.models.diffusion.ddpm import DDPM, DDPMConfig, DDPMOptions
 from castalia.models.diffusion.networks import PerceptronConfig
 from castalia.models.diffusion.samplers import evaluations

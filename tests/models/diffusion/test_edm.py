@@ -10,10 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from castalia.core.data import Batch, ImageSpec, PointsSpec
+from castalia.core.data import Batch
 from castalia.core.errors import UsageError
 from castalia.core.model import Preview, Progress, build
 from castalia.core.rng import BatchRng, SampleRng
+from castalia.core.specs.image import ImageSpec
+from castalia.core.specs.points import PointsSpec
 from castalia.evaluation.likelihood import measure
 from castalia.models.diffusion.edm import EDM, EDMConfig, EDMOptions
 from castalia.models.diffusion.likelihood import gaussian_dequantisation

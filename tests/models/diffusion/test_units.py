@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from castalia.core.data import ImageSpec, PointsSpec
 from castalia.core.errors import UsageError
+from castalia.core.specs.image import ImageSpec
+from castalia.core.specs.points import PointsSpec
 from castalia.models.diffusion.units import PictureUnits, PointUnits, units_of
 from tests.tools import Table
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from castalia.core.data import Batch, TextSpec
+from castalia.core.data import Batch
 from castalia.core.model import Progress
 from castalia.core.rng import BatchRng, SampleRng
+from castalia.core.specs.text import TextSpec
 from castalia.media.text.sets import tiny
 from castalia.models.sequence.gpt2 import GPT2, SIZES, GPT2Config
 from castalia.nn.causal import CausalAttention, CausalBlock, attend_back, hidden

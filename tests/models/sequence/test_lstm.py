@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from castalia.core.data import Batch, TextSpec
+from castalia.core.data import Batch
 from castalia.core.model import Progress
 from castalia.core.rng import BatchRng, SampleRng
+from castalia.core.specs.text import TextSpec
 from castalia.models.sequence import lstm as module
 from castalia.models.sequence.lstm import LSTM, LSTMConfig
 from tests.models.sequence.toys import made

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from castalia.core.data import TextSpec
 from castalia.core.model import Config, Generator, Model, build
 from castalia.core.rng import SampleRng
+from castalia.core.specs.text import TextSpec
 
 LETTERS = "abcdefghij"
 

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from castalia.core.data import AudioSpec, Batch
+from castalia.core.data import Batch
 from castalia.core.errors import UsageError
 from castalia.core.model import Preview, Progress, build
 from castalia.core.rng import BatchRng, SampleRng
+from castalia.core.specs.audio import AudioSpec
 from castalia.media.audio.clips import AudioClips
 from castalia.media.audio.hearing import pitch
 from castalia.media.audio.sets import vowels

@@ -33,8 +33,9 @@ def run(work: Work, options: Options) -> Film | Grid:
     import numpy as np
     import torch
 
-    from castalia.core.data import Batch, ImageSpec
+    from castalia.core.data import Batch
     from castalia.core.model import Inference
+    from castalia.core.specs.image import ImageSpec
     from castalia.creative import latents
 
     values = torch.linspace(-options.span, options.span, options.frames).tolist()

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from castalia.core.data import AudioSpec, Batch, Dataset
+from castalia.core.data import Batch, Dataset
 from castalia.core.errors import DataError
 from castalia.core.rng import Rng
+from castalia.core.specs.audio import AudioSpec
 
 MEMORY_LIMIT = 1 << 30
 """Bytes of samples above which they are kept in a temporary file."""

@@ -11,9 +11,11 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from castalia.core.data import AudioSpec, Batch, Dataset, Spec
+from castalia.core.data import Batch, Dataset
 from castalia.core.files import disk_error
 from castalia.core.model import Config
+from castalia.core.spec import Spec
+from castalia.core.specs.audio import AudioSpec
 from castalia.media.audio.clips import lengths_of
 from castalia.media.audio.decode import AudioOptions
 from castalia.media.audio.draw import audio_image, spectrogram

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from castalia.core.data import AudioSpec, Spec
 from castalia.core.errors import DataError, UsageError, near
+from castalia.core.spec import Spec
+from castalia.core.specs.audio import AudioSpec
 from castalia.media.audio.clips import FULL_SCALE, AudioClips, Pack
 from castalia.media.audio.decode import SUFFIXES, AudioOptions, Head, decode_audio, inspect_audio, trim_ends
 from castalia.media.image.array import Progress

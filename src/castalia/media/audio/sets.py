@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from castalia.core.data import AudioSpec, Spec
 from castalia.core.rng import derive
+from castalia.core.spec import Spec
+from castalia.core.specs.audio import AudioSpec
 from castalia.media.audio.clips import AudioClips, to_int16
 from castalia.media.audio.decode import AudioOptions
 from castalia.media.audio.read import open_audio

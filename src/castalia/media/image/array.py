@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from castalia.core.data import Batch, Dataset, ImageSpec
+from castalia.core.data import Batch, Dataset
 from castalia.core.errors import DataError
 from castalia.core.rng import Rng, derive
+from castalia.core.specs.image import ImageSpec
 from castalia.media.captions import CAPTION, caption_bytes, caption_columns
 from castalia.media.sets import Progress
 

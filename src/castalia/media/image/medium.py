@@ -11,10 +11,13 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from castalia.core.data import Batch, Dataset, ImageSpec, Spec, TextSpec
+from castalia.core.data import Batch, Dataset
 from castalia.core.errors import UsageError
 from castalia.core.files import disk_error
 from castalia.core.model import Config
+from castalia.core.spec import Spec
+from castalia.core.specs.image import ImageSpec
+from castalia.core.specs.text import TextSpec
 from castalia.media.base import Medium, Rate
 from castalia.media.captions import CAPTION
 from castalia.media.classes import match_classes

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from castalia.core.data import Batch, Dataset, ImageSpec
+from castalia.core.data import Batch, Dataset
 from castalia.core.errors import UsageError
 from castalia.core.rng import Rng, derive
+from castalia.core.specs.image import ImageSpec
 from castalia.media.image.array import ImageArray, mirror
 
 CHANNELS = 3

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from castalia.core.data import Batch, Dataset, PointsSpec
+from castalia.core.data import Batch, Dataset
 from castalia.core.rng import Rng
+from castalia.core.specs.points import PointsSpec
 
 
 @final

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from castalia.core.data import Batch, TextSpec
+from castalia.core.data import Batch
 from castalia.core.rng import derive
+from castalia.core.specs.text import TextSpec
 from castalia.estimators.metric import Metric, subset
 from castalia.estimators.progress import Ticker
 from castalia.media.base import Measure, Work

@@ -18,9 +18,10 @@ import numpy as np
 import torch
 
 from castalia.core.config import to_json
-from castalia.core.data import Batch, Dataset, TextSpec
+from castalia.core.data import Batch, Dataset
 from castalia.core.errors import DataError
 from castalia.core.rng import Rng
+from castalia.core.specs.text import TextSpec
 from castalia.media.text.tokens import tokens_of
 
 

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from castalia.core.data import TextSpec
 from castalia.core.errors import DataError
+from castalia.core.specs.text import TextSpec
 from castalia.media.sets import DataFile, NamedData, Progress, data_folder, find
 from castalia.media.text.packed import PackedText, pack
 from castalia.media.text.packing import TextOptions, open_texts

@@ -20,9 +20,9 @@ from typing import Any, cast, final
 import numpy as np
 
 from castalia.core.assets import Asset
-from castalia.core.data import TextSpec
 from castalia.core.errors import DataError, MissingExtra, RunError, UsageError
 from castalia.core.files import read_bounded, read_json
+from castalia.core.specs.text import TextSpec
 from castalia.core.vocabulary import BYTES, read_vocabulary
 
 END = "<|endoftext|>"

@@ -23,9 +23,10 @@ from typing import Literal
 
 from torch import nn
 
-from castalia.core.data import ImageSpec, PointsSpec
 from castalia.core.errors import UsageError
 from castalia.core.model import Config, Optimizer
+from castalia.core.specs.image import ImageSpec
+from castalia.core.specs.points import PointsSpec
 from castalia.models.adversarial.augment import Change
 from castalia.models.adversarial.layers import (
     Chain,

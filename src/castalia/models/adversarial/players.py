@@ -13,7 +13,7 @@ from typing import ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from castalia.core.data import Batch, Dataset, ImageSpec, LabelSpec, PointsSpec, Spec, some_of
+from castalia.core.data import Batch, Dataset, some_of
 from castalia.core.errors import UsageError
 from castalia.core.model import (
     Exportable,
@@ -26,6 +26,9 @@ from castalia.core.model import (
     check_given,
 )
 from castalia.core.rng import Rng, SampleRng
+from castalia.core.spec import LabelSpec, Spec
+from castalia.core.specs.image import ImageSpec
+from castalia.core.specs.points import PointsSpec
 from castalia.models.adversarial.augment import augment
 from castalia.models.adversarial.layers import pack, still
 from castalia.models.adversarial.networks import PlayersConfig, classes_of, make_critic, make_generator

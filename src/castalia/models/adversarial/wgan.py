@@ -25,9 +25,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from castalia.core.data import Batch, ImageSpec, PointsSpec
+from castalia.core.data import Batch
 from castalia.core.model import Logs, Objective, Progress, Stage
 from castalia.core.rng import Rng
+from castalia.core.specs.image import ImageSpec
+from castalia.core.specs.points import PointsSpec
 from castalia.models.adversarial.losses import Sides, drift, gradient_penalty, mix, wasserstein
 from castalia.models.adversarial.networks import PlayersConfig
 from castalia.models.adversarial.players import Players

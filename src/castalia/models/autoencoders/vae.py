@@ -30,7 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from castalia.core.data import Batch, Dataset, ImageSpec, some_of
+from castalia.core.data import Batch, Dataset, some_of
 from castalia.core.errors import UsageError
 from castalia.core.model import (
     Config,
@@ -50,6 +50,7 @@ from castalia.core.model import (
     check_given,
 )
 from castalia.core.rng import Rng, SampleRng
+from castalia.core.specs.image import ImageSpec
 from castalia.models.autoencoders.networks import ConvDecoder, ConvEncoder, DenseDecoder, DenseEncoder
 from castalia.nn.likelihoods import pixel_likelihood
 from castalia.nn.residual import Activation, ResidualConv

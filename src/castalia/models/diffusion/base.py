@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from castalia.core.data import Batch, Dataset, ImageSpec, LabelSpec, PointsSpec, Spec
+from castalia.core.data import Batch, Dataset
 from castalia.core.errors import UsageError
 from castalia.core.model import (
     Config,
@@ -32,6 +32,9 @@ from castalia.core.model import (
     sampling,
 )
 from castalia.core.rng import Rng, SampleRng
+from castalia.core.spec import LabelSpec, Spec
+from castalia.core.specs.image import ImageSpec
+from castalia.core.specs.points import PointsSpec
 from castalia.models.diffusion.drawing import Job, check_redraw
 from castalia.models.diffusion.networks import PerceptronConfig, network_of
 from castalia.models.diffusion.units import units_of

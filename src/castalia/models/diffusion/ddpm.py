@@ -35,7 +35,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from castalia.core.data import Batch, ImageSpec, PointsSpec
+from castalia.core.data import Batch
 from castalia.core.model import (
     Likelihood,
     Logs,
@@ -45,6 +45,8 @@ from castalia.core.model import (
     Watch,
 )
 from castalia.core.rng import Rng, SampleRng
+from castalia.core.specs.image import ImageSpec
+from castalia.core.specs.points import PointsSpec
 from castalia.models.diffusion import schedules
 from castalia.models.diffusion.base import Diffusion, DiffusionConfig
 from castalia.models.diffusion.drawing import Denoiser, DrawingOptions, Job

@@ -49,7 +49,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from castalia.core.data import Batch, Dataset, ImageSpec, PointsSpec
+from castalia.core.data import Batch, Dataset
 from castalia.core.model import (
     Likelihood,
     Logs,
@@ -60,6 +60,8 @@ from castalia.core.model import (
     Watch,
 )
 from castalia.core.rng import Rng, SampleRng
+from castalia.core.specs.image import ImageSpec
+from castalia.core.specs.points import PointsSpec
 from castalia.models.diffusion import schedules
 from castalia.models.diffusion.base import Diffusion, DiffusionConfig
 from castalia.models.diffusion.drawing import Denoiser, DrawingOptions, Job

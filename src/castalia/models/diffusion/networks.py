@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from castalia.core.data import ImageSpec, PointsSpec
+from castalia.core.specs.image import ImageSpec
+from castalia.core.specs.points import PointsSpec
 from castalia.nn.embeddings import sinusoids
 from castalia.nn.unet import UNet, UNetConfig
 

@@ -15,8 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from castalia.core.data import Dataset, ImageSpec, PointsSpec, some_of
+from castalia.core.data import Dataset, some_of
 from castalia.core.errors import UsageError
+from castalia.core.specs.image import ImageSpec
+from castalia.core.specs.points import PointsSpec
 from castalia.models.diffusion.likelihood import Decoder, uniform_bins
 
 FIT_EXAMPLES = 10_000

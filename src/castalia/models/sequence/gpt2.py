@@ -36,7 +36,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from castalia.core.data import Batch, Spec, TextSpec
+from castalia.core.data import Batch
 from castalia.core.model import (
     Config,
     Density,
@@ -53,6 +53,8 @@ from castalia.core.model import (
     Watch,
 )
 from castalia.core.rng import Rng, SampleRng
+from castalia.core.spec import Spec
+from castalia.core.specs.text import TextSpec
 from castalia.models.sequence.writing import Anew, Reader, Writing, WritingOptions, advance, begin, full, write
 from castalia.nn.causal import Cache, CausalBlock
 

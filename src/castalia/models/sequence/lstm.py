@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
-from castalia.core.data import Batch, Spec, TextSpec
+from castalia.core.data import Batch
 from castalia.core.model import (
     Config,
     Density,
@@ -45,6 +45,8 @@ from castalia.core.model import (
     Watch,
 )
 from castalia.core.rng import Rng, SampleRng
+from castalia.core.spec import Spec
+from castalia.core.specs.text import TextSpec
 from castalia.models.sequence.writing import Anew, Writing, WritingOptions, advance, begin, full, write
 
 State = tuple[Tensor, Tensor]

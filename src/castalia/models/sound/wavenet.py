@@ -35,7 +35,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from castalia.core.data import AudioSpec, Batch, Dataset, LabelSpec, Spec, some_of
+from castalia.core.data import Batch, Dataset, some_of
 from castalia.core.errors import UsageError
 from castalia.core.model import (
     Config,
@@ -56,6 +56,8 @@ from castalia.core.model import (
 )
 from castalia.core.precision import precision_context
 from castalia.core.rng import Rng, SampleRng
+from castalia.core.spec import LabelSpec, Spec
+from castalia.core.specs.audio import AudioSpec
 from castalia.models.sound.queues import Queues
 from castalia.models.sound.stack import Layer, Network, pack
 from castalia.nn.labels import Labels
