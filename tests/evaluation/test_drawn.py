@@ -45,7 +45,8 @@ class Toy(Generator):
         return ()
 
     def accepts(self):
-        return {"label": LabelSpec(tuple(map(str, range(self.classes))))} if self.classes else {}
+        names = self.spec.classes or tuple(map(str, range(self.classes)))
+        return {"label": LabelSpec(names)} if self.classes else {}
 
     def draw(self, n, given, rng, options, watch):
         assert rng.rows == n <= 256

@@ -182,7 +182,7 @@ def test_a_damaged_results_file_is_not_overwritten(run, data):
 
 
 def test_broken_weights_record_nothing(run, data):
-    tensors = {k: torch.full_like(v, float("nan")) for k, v in run.model()[0].state_dict().items()}
+    tensors = {k: torch.full_like(v, 1e30) for k, v in run.model()[0].state_dict().items()}
     save_tensors(run.weights, tensors)
     from castalia.core.errors import NonFiniteError
 

@@ -219,7 +219,7 @@ def measure_samples(
             {} if count_modes is None else count_modes(x, seen[suffix], what)
         )
         out |= {name + suffix: metric for name, metric in found.items()}
-    if asked is not None and len(space.classes) == len(classes):
+    if asked is not None and tuple(space.classes) == classes:  # by name: a number may mean another class
         real = labels_of(held_out, ids)
         out |= _accuracy("", seen[""], asked, "samples taken for the class asked for", space, seed)
         out |= _accuracy("_floor", reference, real, "held-out examples taken for their own class", space, seed)
