@@ -25,6 +25,7 @@ from castalia.core.precision import Precision, precision_context
 from castalia.core.rng import SampleRng
 from castalia.core.spec import LabelSpec, ScalarSpec, Spec
 from castalia.core.threads import look_again
+from castalia.media import named
 from castalia.media.named import medium_for
 from castalia.media.named import open_data as _open_data
 from castalia.media.rooms import medium_of, room
@@ -160,7 +161,15 @@ def open_data(
     if isinstance(like, Run):
         data = like.recipe.data
         options = data.options if options is None else options
-        return _open_data(source, options, split, medium=room(data.medium), like=like.spec)
+        try:
+            return _open_data(source, options, split, medium=room(data.medium), like=like.spec)
+        except UsageError as error:
+            if source != data.source or source in named.table() or Path(source).exists():
+                raise
+            raise UsageError(
+                f"{error} {like.path} was trained on data of this name, as seen from the folder in which that was "
+                "started; say where they are now with --data."
+            ) from error
     medium = None if like is None else medium_of(like)
     return _open_data(source, options, split, medium=medium, like=like)
 

@@ -54,8 +54,8 @@ def data(options: Namespace) -> int:
             return 0
         for row in rows:
             shape, splits = "x".join(map(str, row["shape"])), row["splits"].items()
-            counts = ", ".join(f"{n:,} {split}" for split, n in splits)
-            kind = f"points of {shape} coordinates" if row["medium"] == "points" else shape
+            counts = ", ".join(f"{n:,} {split}" if n else split for split, n in splits)  # 0: as many as are there
+            kind = f"points of {shape} coordinates" if row["medium"] == "points" else shape or row["medium"]
             print(f"{row['name']}\n  {row['what']}\n  {kind}; {counts}; {row['licence']}; {row['where']}")
         print("Or " + "; or ".join(medium.reading for medium in rooms()) + ".")
         return 0
