@@ -17,7 +17,7 @@ from castalia.interop.diffusers_runs import export_diffusers, import_diffusers
 from castalia.interop.folder import export_folder, import_folder
 from castalia.interop.received import HASHED, SUMS
 from castalia.runs import Run, open_run
-from castalia.training import loop, plan
+from castalia.training import keeping, plan
 from torture import mutations as m
 from torture import small
 from torture.damage import measure
@@ -125,7 +125,7 @@ def _read_checkpoint(path: Path) -> object:
     found = checkpoints.newest(run.checkpoints)
     if found is None:
         return None
-    state = loop._state(found)
+    state = keeping.state_of(found)
     plan.load(path / "plan.json", state.plan)
     run.model(torch.device("cpu"), at=found)
     return [load_parts(found.path, group) for group in ("model", "optimizer")]

@@ -10,8 +10,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
-from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +19,19 @@ from torch import Tensor
 
 from castalia import card, checkpoints, runs
 from castalia.catalogue import entry
-from castalia.configuration import Budget, Recipe, medium_of
+from castalia.configuration import Budget, Recipe
 from castalia.core.config import to_json
 from castalia.core.data import Dataset
-from castalia.core.errors import Interrupted, NonFiniteError, RunError, UsageError
+from castalia.core.errors import Interrupted, NonFiniteError, UsageError
 from castalia.core.guest import guest, no_denormals
 from castalia.core.locks import Lock
-from castalia.core.model import Config, Generator, Model, Stage, build, lay_out, training_mode
-from castalia.core.precision import Precision, precision_context
-from castalia.core.rng import BatchRng, SampleRng, derive
-from castalia.core.weights import load_parts, save_tensors
+from castalia.core.model import Config, Model, Stage, build, lay_out, training_mode
+from castalia.core.rng import BatchRng, derive
 from castalia.runs import Run
-from castalia.training import parallel, plan
+from castalia.training import keeping, parallel, plan
 from castalia.training.ema import Ema
 from castalia.training.progress import Reporter
-from castalia.training.sharding import Shards, local, whole
-from castalia.training.sharding import rows as rows_of
+from castalia.training.sharding import Shards
 from castalia.training.signals import Signals, exit_code
 from castalia.training.stage import ActiveStage, budgeted, examples_of, moved_by
 
@@ -44,27 +40,6 @@ CHECKPOINT_SECONDS = 600.0
 
 SPARED_SECONDS = 5.0
 """Less work than this is not worth a checkpoint, where the recipe does not say how often."""
-
-
-@dataclass
-class State:
-    """What a checkpoint holds besides tensors.
-
-    Attributes:
-        step: steps done.
-        seconds: training time so far, over all sessions.
-        window: sum and count of each logged value since the last line of ``metrics.jsonl``.
-        skipped: steps whose update was dropped because loss or gradient was not finite.
-        bad_in_a_row: of those, the latest without a good one between.
-        plan: what was decided before the first step, see :class:`castalia.training.plan.Plan`.
-    """
-
-    step: int = 0
-    seconds: float = 0.0
-    window: dict[str, list[float]] = field(default_factory=dict)
-    skipped: int = 0
-    bad_in_a_row: int = 0
-    plan: dict[str, Any] = field(default_factory=dict)
 
 
 def train(
@@ -97,7 +72,7 @@ def train(
         Interrupted: a signal asked to end; the run was saved.
         RunError: the disk is full, the run is damaged, or its folder was moved meanwhile.
     """
-    settings, state = recipe.training, State()
+    settings, state = recipe.training, keeping.State()
     with ExitStack() as stack:
         stack.enter_context(guest())
         stack.enter_context(no_denormals())
@@ -126,8 +101,8 @@ def train(
                 ) from error
 
         stack.push(leave_nothing)
-        found = parallel.on_main(lambda: _newest(run), world)
-        state = _state(found)
+        found = parallel.on_main(lambda: keeping.newest(run), world)
+        state = keeping.state_of(found)
         decided = parallel.on_main(lambda: plan.load(run.path / "plan.json", state.plan), world)
         if decided is not None:
             plan.check_threads(decided.threads)
@@ -138,7 +113,7 @@ def train(
         model = build(entry(recipe.model).load(), run.config, data.spec, settings.seed)
         training_mode(model)
         if found is not None:
-            runs.load_weights(model, _stored(found, model), found.path)
+            runs.load_weights(model, keeping.stored(found, model), found.path)
         else:
             parents = {role: runs.open_run(Path(path)).model()[0] for role, path in recipe.parents}
             model.initialise(data, BatchRng(derive(settings.seed, "initialise"), total=1), parents)
@@ -175,14 +150,15 @@ def train(
         reporter = Reporter(run.path, ends[-1], settings.tracker, quiet=quiet or not world.main)
         stack.callback(reporter.close)
         reporter.say(_opening(recipe, data, model, decided, state))
-        for sentence in [*data.notes, *_passed_over(run, found), *fewer]:
+        for sentence in [*data.notes, *keeping.passed_over(run, found), *fewer]:
             reporter.say(f"Note: {sentence}")
         checkpoint_every = settings.checkpoint_every or max(1, ends[-1] // 20)
         sample_every = settings.sample_every or max(1, ends[-1] // 10)
 
+        # a grid that is due was not drawn where the process was killed behind its checkpoint
         due = bool(state.step) and (state.step % sample_every == 0 or state.step == ends[-1])
-        if due and not parallel.on_main(lambda: _grid(run, state.step).exists(), world):  # killed before it was drawn
-            _draw(model, ema, decided.precision, run, state.step, world)
+        if due and not parallel.on_main(lambda: keeping.grid(run, state.step).exists(), world):
+            keeping.draw(model, ema, decided.precision, run, state.step, world)
 
         active: ActiveStage | None = None
         pace = plan.Pace()
@@ -298,10 +274,10 @@ def train(
             if (due and not state.bad_in_a_row) or last or over or signal:
                 state.seconds = spent + elapsed
                 parallel.on_main(lock.check, world)
-                _save(run, state, model, ema, active, settings.keep, world)
+                keeping.save(run, state, model, ema, active, settings.keep, world)
                 saved_at = time.monotonic()
             if state.step % sample_every == 0 or last or over:
-                problem = _draw(model, ema, decided.precision, run, state.step, world)
+                problem = keeping.draw(model, ema, decided.precision, run, state.step, world)
                 if problem:
                     reporter.say(f"Note: no samples were drawn ({problem}). The training is not touched by that.")
             if signal:
@@ -352,12 +328,6 @@ def _create(recipe: Recipe, data: Dataset, out: Path, resume: bool, completed: C
     lock.take()
 
 
-def _stored(found: checkpoints.Checkpoint, model: Model) -> dict[str, Tensor]:
-    """The weights of a checkpoint; what is frozen is stored with the averages, once."""
-    tensors = found.tensors("model")
-    return {**found.tensors("ema"), **tensors} if model.frozen() else tensors
-
-
 def _check_shapes(model: Model, run: Run) -> None:
     """See that the run can be built again from its configuration alone.
 
@@ -371,63 +341,6 @@ def _check_shapes(model: Model, run: Run) -> None:
                 f"{type(model).__name__}.initialise changed the shape or type of {name!r}, so no run could be read "
                 "again. What only the data know belongs into the configuration, by Model.complete."
             )
-
-
-def _newest(run: Run) -> checkpoints.Checkpoint | None:
-    """The checkpoint to continue from; ``model.safetensors`` is made to agree with it.
-
-    Raises:
-        RunError: there was training, but nothing intact is left of it to continue from.
-    """
-    found = checkpoints.newest(run.checkpoints)
-    if found is not None:
-        if not run.weights_are_of(found.step):  # killed between the checkpoint and the publishing, or damaged since
-            _publish(run, found)
-        return found
-    broken = checkpoints.damaged(run.checkpoints)
-    if broken:
-        raise RunError(
-            f"Every checkpoint of {run.path} is damaged ({', '.join(p.name for p in broken)}), so it cannot be "
-            "continued. Train anew with another --out."
-        )
-    if run.weights.exists():
-        raise RunError(
-            f"{run.path} has weights but no checkpoints (an imported run, or they were removed), so it cannot be "
-            "continued. Train anew with another --out."
-        )
-    return None
-
-
-def _state(found: checkpoints.Checkpoint | None) -> State:
-    """Where training stood.
-
-    Raises:
-        RunError: the checkpoint holds something else; one that was only damaged is not taken in the first place.
-    """
-    if found is None:
-        return State()
-    path = found.path / "state.json"
-    try:
-        state = State(**found.state())
-        sound = all(type(n) is int and n >= 0 for n in (state.step, state.skipped, state.bad_in_a_row))
-        sound &= math.isfinite(state.seconds) and isinstance(state.plan, dict)
-        sound &= all(len(pair) == 2 and math.isfinite(sum(pair)) and pair[1] > 0 for pair in state.window.values())
-        sound &= state.step == found.step
-    except (TypeError, AttributeError, OverflowError) as error:
-        raise RunError(f"{path} is not the state of a training ({error}).") from error
-    if not sound:
-        raise RunError(f"{path} is not the state of a training.")
-    return state
-
-
-def _passed_over(run: Run, found: checkpoints.Checkpoint | None) -> list[str]:
-    """A sentence where damaged checkpoints newer than the one used were found."""
-    newer = [
-        p.name
-        for p in checkpoints.damaged(run.checkpoints)
-        if found is not None and checkpoints.step_of(p) > found.step
-    ]
-    return [f"damaged and passed over: {', '.join(newer)}"] if newer else []
 
 
 def _fewer_threads(decided: plan.Plan, step: int) -> list[str]:
@@ -487,7 +400,7 @@ def _retime(
     return parallel.on_main(measure, world)
 
 
-def _opening(recipe: Recipe, data: Dataset, model: Model, decided: plan.Plan, state: State) -> str:
+def _opening(recipe: Recipe, data: Dataset, model: Model, decided: plan.Plan, state: keeping.State) -> str:
     text = (
         f"{recipe.model}, {parameter_count(model):,} parameters, on {data.name}, {len(data):,} examples; "
         f"{decided.precision} ({decided.reason}), {decided.threads} thread{'s' * (decided.threads > 1)}"
@@ -495,7 +408,7 @@ def _opening(recipe: Recipe, data: Dataset, model: Model, decided: plan.Plan, st
     return text + (f"; continuing after step {state.step:,}" if state.step else "")
 
 
-def _bad_step(state: State, logs: Mapping[str, float], used: Sequence[Tensor], data: Dataset) -> str:
+def _bad_step(state: keeping.State, logs: Mapping[str, float], used: Sequence[Tensor], data: Dataset) -> str:
     ids = torch.cat(list(used)).tolist() if used else []
     names = [data.files[i] if data.files else str(i) for i in ids[:8]]
     what = ", ".join(f"{name} {value}" for name, value in logs.items() if not math.isfinite(value)) or "non-finite"
@@ -506,7 +419,7 @@ def _bad_step(state: State, logs: Mapping[str, float], used: Sequence[Tensor], d
     )
 
 
-def _last_good(run: Run, state: State) -> str:
+def _last_good(run: Run, state: keeping.State) -> str:
     good = checkpoints.newest(run.checkpoints)
     where = f"The last good checkpoint is {good.path}." if good else "There is no checkpoint yet."
     return (
@@ -522,73 +435,3 @@ def _agree(signal: int, due: bool, over: bool, late: bool, world: parallel.World
     total = parallel.mean_over(votes, world) * world.size
     number = signal or (15 if total[0] else 0)
     return number, bool(total[1]), bool(total[2]), bool(total[3])
-
-
-def _save(
-    run: Run, state: State, model: Model, ema: Ema, active: ActiveStage, keep: int, world: parallel.World
-) -> None:
-    still = {id(t) for part in model.frozen() for t in (*part.parameters(), *part.buffers())}
-    names = {name for name, t in (*model.named_parameters(), *model.named_buffers()) if id(t) in still}
-    moving = {name: t for name, t in model.state_dict().items() if name not in names}
-    groups = {"model": moving, "ema": ema.state(), "optimizer": active.optimizer_state()}
-    about = {"castalia.model": run.recipe.model, "castalia.step": str(state.step)}
-
-    def write() -> None:
-        made = checkpoints.save(run.checkpoints, state.step, groups, asdict(state), metadata=about, keep=keep)
-        run.publish_weights(made.path / "ema.safetensors")
-
-    if not world.sharded:
-        parallel.on_main(write, world)
-        return
-    pieces = {name: {key: local(t) for key, t in group.items()} for name, group in groups.items()}
-    rows = {name: {key: r for key, t in group.items() if (r := rows_of(t))} for name, group in groups.items()}
-    team = checkpoints.Team(
-        world.rank, world.size, partial(parallel.on_main, world=world), partial(parallel.on_all, world=world)
-    )
-    made = checkpoints.save(
-        run.checkpoints, state.step, pieces, asdict(state), metadata=about, keep=keep, team=team, rows=rows
-    )
-    parallel.on_main(lambda: _publish(run, made), world)
-
-
-def _publish(run: Run, found: checkpoints.Checkpoint) -> None:
-    """Make ``model.safetensors`` agree with a checkpoint."""
-    if (found.path / "ema.safetensors").exists():
-        run.publish_weights(found.path / "ema.safetensors")
-    else:
-        save_tensors(run.weights, *load_parts(found.path, "ema"))
-
-
-def _grid(run: Run, step: int) -> Path:
-    """The picture of the samples drawn after a step."""
-    return run.path / "samples" / f"step-{step:08d}.png"
-
-
-def _draw(model: Model, ema: Ema, precision: Precision, run: Run, step: int, world: parallel.World) -> str:
-    """Draw samples, always from the same seed so that they can be compared; what went wrong, in words."""
-    if world.sharded:  # a whole model, made for this
-        weights = whole(ema.state(), wanted=world.main)
-        if not world.main:
-            return ""
-        model = build(entry(run.recipe.model).load(), run.config, model.spec)
-        model.load_state_dict(weights)
-        ema = Ema(model.to(world.device), 0)
-    if not world.main or not isinstance(model, Generator):
-        return ""
-    medium, seed = medium_of(model.spec), run.recipe.training.seed
-    n = run.recipe.training.samples or medium.shown
-    origin = {
-        "model": run.recipe.model,
-        "run": run.path.name,
-        "step": step,
-        "seed": seed,
-        "config": to_json(run.config),
-    }
-    try:
-        with ema.applied(), torch.no_grad(), precision_context(precision, world.device):
-            samples = model.sample(n, rng=SampleRng(seed, range(n), world.device)).cpu()
-        _grid(run, step).parent.mkdir(exist_ok=True)
-        medium.draw(samples, model.spec, _grid(run, step), recipe=origin)
-    except Exception as error:  # a picture is not worth a training
-        return f"{type(error).__name__}: {error}"
-    return ""
