@@ -12,8 +12,8 @@ import pytest
 from castalia import api, comparison
 from castalia.cli.main import main
 from castalia.core.errors import UsageError
-from castalia.evaluation.report import Page
 from castalia.media.image.decode import ImageOptions
+from castalia.page import Page
 from castalia.runs import Run
 from castalia.training.loop import train
 from tests.tools import small_recipe

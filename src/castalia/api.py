@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 import math
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +17,7 @@ from torch import Tensor
 
 from castalia import recipes, runs
 from castalia.catalogue import entry
-from castalia.configuration import Data, Recipe, override_data
+from castalia.configuration import Data, Recipe, Training, override_data
 from castalia.core.config import override, to_json
 from castalia.core.data import Batch, Dataset, join
 from castalia.core.errors import UsageError, near
@@ -33,6 +35,7 @@ from castalia.runs import Run
 
 if TYPE_CHECKING:
     from castalia.creative.priors import LatentMixture
+    from castalia.recipes.preset import Preset
 
 __all__ = [
     "evaluate",
@@ -110,6 +113,7 @@ def make_recipe(
         if medium.name not in able:
             raise UsageError(f"{data} is of the medium {medium.name!r}; {made.model} makes only {', '.join(able)}.")
         same = medium.name == made.data.medium
+        data = data if data in named.table() else str(Path(data).expanduser().resolve())
         source = replace(made.data, source=data) if same else Data(data, made.data.split, medium.name)
         made = replace(made, data=source)
     if start is not None:
@@ -133,7 +137,11 @@ def make_recipe(
     training_changes = [c[9:] for c in [*changes, *settings] if c.startswith("training.")]
     unknown = [s for s in settings if not s.startswith(("config.", "data.", "training."))]
     if unknown:
-        raise UsageError(f"--set {unknown[0]}: names start with config., data. or training.")
+        name = unknown[0].partition("=")[0].strip()
+        sections = {"training": made.training, "config": made.config, "data.options": made.data.options}
+        meant = next((f"{section}.{unknown[0]}" for section, kind in sections.items() if hasattr(kind, name)), "")
+        hint = f"Write --set {meant}" if meant else "Names start with config., data. or training."
+        raise UsageError(f"--set {unknown[0]}: {hint}")
     return replace(
         rest,
         data=override_data(rest.data, data_changes),
@@ -199,23 +207,87 @@ def train(
     resume: bool = False,
     quiet: bool = False,
     shard: bool = False,
+    classes: bool | None = None,
     **changes: Any,
 ) -> Run:
-    """Train a model and return its run. ``changes`` are those of :func:`make_recipe`.
+    """Train a model and return its run. ``changes`` are those of :func:`make_recipe`, or settings as keywords.
 
-    ``shard`` cuts weights, averages and moments up among the processes that ``torchrun`` started.
+    Without a recipe, and with data for which the system has no recipe of their own, the preset that fits the data and
+    the time is taken (:mod:`castalia.fitting`), ten minutes where nobody says how long.
+
+    Args:
+        model: name in the catalogue; may be left out where ``recipe`` is given.
+        data: named set or path; may be left out where ``recipe`` is given.
+        out: the run folder.
+        recipe: name of a recipe.
+        resume: go on with the run in ``out``.
+        quiet: nothing on the terminal.
+        shard: cut weights, averages and moments up among the processes that ``torchrun`` started.
+        classes: learn the classes of the data; None: where they have some, the system can, and no recipe is named.
+        **changes: those of :func:`make_recipe`; or names of settings (``lr=0.1`` for ``training.lr``).
 
     Example:
         ``castalia.train("vae", "digits", "runs/digits", steps=300)``
     """
     from castalia.training.loop import train as run_loop
 
+    changes = as_settings(model, recipe, changes)
     continued = resume and (Path(out) / "config.json").exists()
+    said: tuple[str, ...] = ()
+    opened: Dataset | None = None
     if continued and model is None and data is None and recipe is None and not any(changes.values()):
         made = load(out).recipe  # `castalia train --resume --out RUN` needs nothing else
+    elif found := _presets(model, data, recipe):
+        from castalia import fitting
+
+        if not changes.get("steps") and not changes.get("minutes"):
+            changes["minutes"] = fitting.USUAL_MINUTES
+        own = list(changes.pop("settings", ()))
+
+        def preset(name: str, first: Sequence[str]) -> Recipe:
+            return make_recipe(model, data, recipe=name, settings=[*first, *own], **changes)
+
+        if continued:
+            made = fitting.chosen_before(found, preset, load(out).recipe)
+        else:
+            sized = changes.get("size") is not None
+            fitted = fitting.fit(found, preset, training_data, classes=classes, sized=sized)
+            made, opened, said = fitted.recipe, fitted.data, fitted.said
     else:
         made = make_recipe(model, data, recipe=recipe, **changes)
-    return run_loop(made, training_data(made), Path(out), resume=resume, quiet=quiet, shard=shard)
+    opened = training_data(made) if opened is None else opened
+    return run_loop(made, opened, Path(out), resume=resume, quiet=quiet, shard=shard, said=said)
+
+
+def _presets(model: str | None, data: str | None, recipe: str | None) -> tuple[Preset, ...]:
+    """The presets among which to choose, where the person leaves that to us."""
+    if model is None or data is None or recipe is not None:
+        return ()
+    return recipes.presets(model, data, medium_for(data, entry(model).media).name)
+
+
+def as_settings(model: str | None, recipe: str | None, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Keywords that are names of settings, as settings: ``lr=0.1`` is ``training.lr=0.1``.
+
+    Raises:
+        UsageError: there is no such setting; near matches are listed.
+    """
+    own = inspect.signature(make_recipe).parameters
+    rest = {name: value for name, value in changes.items() if name not in own}
+    found = {name: value for name, value in changes.items() if name in own}
+    if not rest:
+        return found
+    system = entry(model) if model else entry(recipes.recipe(recipe).model) if recipe else None
+    kinds = {"training": Training, **({"config": system.load().Config} if system else {})}
+    texts = []
+    for name, value in rest.items():
+        section = next((s for s, kind in kinds.items() if name in {f.name for f in fields(kind)}), None)
+        if section is None:
+            raise UsageError(
+                f"There is no setting {name!r}. {near(name, [f.name for k in kinds.values() for f in fields(k)])}"
+            )
+        texts.append(f"{section}.{name}={json.dumps(value) if not isinstance(value, str) else value}")
+    return {**found, "settings": [*found.get("settings", ()), *texts]}
 
 
 def load(path: str | Path) -> Run:

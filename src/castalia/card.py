@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 
+from castalia import health
 from castalia.catalogue import entry
 from castalia.configuration import spec_to_json
 from castalia.core.errors import shown
@@ -33,31 +34,36 @@ def text(run: Run) -> str:
     system, recipe = entry(run.recipe.model), run.recipe
     spec = spec_to_json(run.spec)
     shape = ", ".join(f"{key} {_plain(str(value))}" for key, value in spec.items() if isinstance(value, int | str))
+    metrics = run.results().get("metrics", {})
+    newest = run.newest_grid()
+    done = run.steps_done()
+    steps = f"{done:,} steps" if done else f"{recipe.training.steps:,} steps planned"
     lines = [
         f"# {system.title} trained on {_plain(recipe.data.source)}",
         "",
         f"A model of the Castalia workbench: `{system.name}`. Paper: {system.paper}.",
         "",
+        *([f"![Samples](samples/{newest.name})", ""] if newest is not None else []),
+        *(line for found in health.lines(run, metrics) for line in (_plain(found), "")),
         f"- data: {_code(recipe.data.source)}, fingerprint {_code(run.fingerprint or 'unknown')}",
         f"- one example: {shape}",
-        f"- training: {recipe.training.steps:,} steps"
-        + (f" or {recipe.training.minutes:g} minutes" if recipe.training.minutes else "")
-        + f" of {recipe.training.batch_size} examples, seed {recipe.training.seed}",
+        f"- training: {steps} of {recipe.training.batch_size} examples"
+        + (f", {recipe.training.minutes:g} minutes" if recipe.training.minutes else "")
+        + f", seed {recipe.training.seed}",
         "- configuration: `config.json`; weights: `model.safetensors` (averaged)",
         "",
+        *(["## Why this network", "", _plain(" ".join(run.said)), ""] if run.said else []),
         "## Measured",
         "",
     ]
-    metrics = run.results().get("metrics", {})
     if metrics:
         lines += ["| what | value | unit | kind | examples | seed |", "|---|---|---|---|---|---|"]
         for name, m in metrics.items():
             low_high = m.get("interval")
             interval = f" ({low_high[0]:.4g} to {low_high[1]:.4g})" if low_high else ""
-            lines.append(
-                f"| {name} | {m['value']:.5g}{interval} | {m['unit']} | {m['kind']} | {m['n']} | {m['seed']} |"
-            )
+            cells = (name, f"{m['value']:.5g}{interval}", m["unit"], m["kind"], f"{m['n']}", f"{m['seed']}")
+            lines.append(f"| {' | '.join(_plain(cell) for cell in cells)} |")
     else:
-        lines.append("Nothing yet: run `castalia evaluate` on this folder.")
-    lines += ["", "## Use", "", "```", "castalia sample RUN -n 16 --seed 7 --out out/", "```", ""]
-    return "\n".join(lines)
+        lines.append("Nothing yet: `castalia evaluate .` in this folder measures it.")
+    use = "castalia sample . -n 16 --seed 7 --out out/"
+    return "\n".join([*lines, "", "## Use", "", "In this folder:", "", "```", use, "```", ""])

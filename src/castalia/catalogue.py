@@ -137,11 +137,12 @@ CATALOGUE: dict[str, Entry] = {
 
 
 def entry(name: str) -> Entry:
-    """Look a system up.
+    """Look a system up; whatever the case of its letters.
 
     Raises:
         UsageError: there is none of that name; near matches are listed.
     """
-    if name not in CATALOGUE:
-        raise UsageError(f"There is no model {name!r}. {near(name, CATALOGUE)}")
-    return CATALOGUE[name]
+    known = name if name in CATALOGUE else name.lower()
+    if known not in CATALOGUE:
+        raise UsageError(f"There is no model {name!r}. {near(known, CATALOGUE)}")
+    return CATALOGUE[known]

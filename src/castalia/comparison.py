@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from castalia import api, checkpoints
+from castalia import api, checkpoints, health
 from castalia.catalogue import CATALOGUE
 from castalia.configuration import medium_of
 from castalia.core.config import to_json
@@ -33,8 +33,8 @@ from castalia.evaluation.evaluate import check_fits, hardware
 from castalia.evaluation.feature_network import feature_space
 from castalia.evaluation.features import FeatureSpace, see_all, see_data
 from castalia.evaluation.measures import COMPARED
-from castalia.evaluation.report import Page
 from castalia.media.image.write import png_bytes
+from castalia.page import Page
 from castalia.runs import Run
 
 STEPS = (5, 10, 20, 50, 100, 250)
@@ -277,8 +277,7 @@ def page(sides: Sequence[Side], real: Dataset | None = None) -> Page:
     made = Page("Comparison: " + ", ".join(side.name for side in sides))
     made.text(
         f"All runs are measured on the {context['split']} split of {context['data']}, on {hardware()}. Each metric "
-        "carries its number of samples, seed and feature space in the details below; the floor is what real examples "
-        "reach against real ones, the ceiling what a trivial baseline reaches."
+        "carries its number of samples, seed and feature space in the details below."
     )
     if real is not None:
         medium = medium_of(real.spec)
@@ -287,7 +286,10 @@ def page(sides: Sequence[Side], real: Dataset | None = None) -> Page:
     made.heading("Samples")
     for side in sides:
         entry = CATALOGUE[side.run.recipe.model]
-        made.png(side.picture, f"{side.name}: {entry.title}, {side.weights}")
+        made.heading(side.name, 3)
+        for line in health.lines(side.run, side.results["metrics"]):
+            made.text(line)
+        made.png(side.picture, f"{entry.title}, {side.weights}")
     if any(side.nearest for side in sides):
         made.heading("Copies?")
         made.text("Samples, and below each the training example that is nearest to it in the feature space.")

@@ -9,6 +9,7 @@ checkpoints/         the newest few, each with a manifest of hashes
 samples/             grids drawn during training
 results.json         what `castalia evaluate` measured
 README.md            the model card
+index.html           the page of the training, renewed while it goes on
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ class Run:
         fingerprint: hash of the training data; empty for an imported run.
         completed: the recipe's configuration with what only the data knew (:meth:`Model.complete`); None where that was
             nothing.
+        said: sentences on why it was trained with this recipe.
     """
 
     path: Path
@@ -71,6 +73,7 @@ class Run:
     spec: Spec
     fingerprint: str
     completed: Config | None = None
+    said: tuple[str, ...] = ()
 
     @property
     def config(self) -> Config:
@@ -111,6 +114,24 @@ class Run:
         lines = self.metrics()
         names = dict.fromkeys(k for line in lines for k in line if k.endswith("/loss"))
         return {name: [(line["step"], line[name]) for line in lines if _is_number(line.get(name))] for name in names}
+
+    def steps_done(self) -> int:
+        """The last step that was logged; 0 where none was."""
+        lines = self.metrics()
+        return lines[-1]["step"] if lines else 0
+
+    def planned(self) -> int | None:
+        """Steps that were planned; None where no plan can be read."""
+        try:
+            plan = read_sealed(self.path / "plan.json") if (self.path / "plan.json").exists() else None
+        except RunError:
+            return None
+        steps = plan.get("steps") if isinstance(plan, dict) else None
+        return steps if isinstance(steps, int) else None
+
+    def newest_grid(self) -> Path | None:
+        """The picture of the samples that were drawn last in training."""
+        return max((self.path / "samples").glob("step-*.png"), default=None)
 
     def results(self) -> dict[str, Any]:
         """What was measured so far, by metric name."""
@@ -210,7 +231,14 @@ def start_from(model: Model, parent: Model, source: Path) -> None:
     new = {id(t) for part in model.adapters() for t in (*part.parameters(), *part.buffers())}
     mine = [name for name, t in (*model.named_parameters(), *model.named_buffers()) if id(t) in new]
     kept = {name: own[name] for name in mine if name in own}
-    load_weights(model, {**kept, **{k: v.cpu() for k, v in parent.state_dict().items()}}, source)
+    try:
+        load_weights(model, {**kept, **{k: v.cpu() for k, v in parent.state_dict().items()}}, source)
+    except RunError as error:
+        theirs, here = ({"spec": to_json(m.spec), "config": to_json(m.config)} for m in (parent, model))
+        found = "; ".join(differences(theirs, here)[:5]) or "another system"
+        raise RunError(
+            f"The networks differ, so {source} cannot be the start of this one (there against here): {found}. {error}"
+        ) from error
 
 
 def load_weights(model: Model, tensors: Mapping[str, Tensor], source: Path) -> None:
@@ -239,7 +267,14 @@ def default_device() -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def create(path: Path, recipe: Recipe, spec: Spec, fingerprint: str, completed: Config | None = None) -> Run:
+def create(
+    path: Path,
+    recipe: Recipe,
+    spec: Spec,
+    fingerprint: str,
+    completed: Config | None = None,
+    said: tuple[str, ...] = (),
+) -> Run:
     """Write the configuration of a new run, and the assets that it names.
 
     Raises:
@@ -266,6 +301,7 @@ def create(path: Path, recipe: Recipe, spec: Spec, fingerprint: str, completed: 
             **({} if completed is None else {"completed": to_json(completed)}),
             "spec": spec_to_json(spec),
             "fingerprint": fingerprint,
+            **({"said": list(said)} if said else {}),
             "made_with": {
                 "castalia": __version__,
                 "torch": torch.__version__,
@@ -273,7 +309,7 @@ def create(path: Path, recipe: Recipe, spec: Spec, fingerprint: str, completed: 
             },
         },
     )
-    return Run(path, recipe, spec, fingerprint, completed)
+    return Run(path, recipe, spec, fingerprint, completed, said)
 
 
 def discard(path: Path, kept: bool) -> None:
@@ -311,7 +347,10 @@ def open_run(path: Path) -> Run:
     fingerprint = data.get("fingerprint", "")
     if not isinstance(fingerprint, str):
         raise RunError(f"{path}/config.json: 'fingerprint' must be a text.")
-    return Run(path, recipe, spec, fingerprint, completed)
+    said = data.get("said", [])
+    if not isinstance(said, list) or not all(isinstance(text, str) for text in said):
+        raise RunError(f"{path}/config.json: 'said' must be a list of texts.")
+    return Run(path, recipe, spec, fingerprint, completed, tuple(said))
 
 
 def _decisive(recipe: Recipe) -> dict[str, Any]:
@@ -333,6 +372,9 @@ def check_same(run: Run, recipe: Recipe, data: Dataset) -> None:
     """
     found = differences(_decisive(run.recipe), _decisive(recipe))
     if found:
-        raise UsageError(f"{run.path} was started with other settings (there against here): " + "; ".join(found[:5]))
+        longer = any(line.startswith(("training.steps", "training.minutes")) for line in found)
+        hint = f" To train it longer, begin another run with its weights: --start {run.path}" if longer else ""
+        text = "; ".join(found[:5])
+        raise UsageError(f"{run.path} was started with other settings (there against here): {text}.{hint}")
     if run.fingerprint and run.fingerprint != data.fingerprint:
         raise UsageError(f"{run.path} was trained on other data than {data.name} holds now; a resume would mix them.")

@@ -65,7 +65,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     except BrokenPipeError:
         # the reader of what we print went away (for example `| head`): do not fail again on flushing
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0 if options.verb in ("models", "data", "doctor") else 1
+        return 0 if options.verb in ("models", "data", "runs", "info", "doctor") else 1
     except (OSError, UnicodeError) as error:  # names that are too long, or no UTF-8; a folder that may not be read
         where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
         print(shown(f"castalia: {getattr(error, 'strerror', None) or error}{where[:300]}"), file=sys.stderr)

@@ -16,6 +16,55 @@ from castalia.cli.values import positive as _positive
 from castalia.core.errors import near
 from castalia.version import __version__
 
+VERBS_MEANT = {
+    "generate": "sample",
+    "draw": "sample",
+    "fit": "train",
+    "list": "runs",
+    "ls": "runs",
+    "show": "info",
+    "measure": "evaluate",
+    "eval": "evaluate",
+    "test": "evaluate",
+    "download": "data",
+    "recipes": "models",
+    "interpolate": "edit interpolate",
+    "morph": "edit interpolate",
+    "inpaint": "edit redraw",
+    "fill": "edit redraw",
+    "redraw": "edit redraw",
+    "img2img": "edit redraw",
+    "reconstruct": "edit reconstruct",
+    "traverse": "edit traverse",
+    "walk": "edit walk",
+    "map": "edit map",
+    "continue": "sample RUN --prompt",
+    "complete": "sample RUN --prompt",
+}
+"""Words that people try, and the verb that does it."""
+
+OPTIONS_MEANT = {
+    "--model": "the system, or the run, stands without an option: castalia train vae ..., castalia sample RUN ...",
+    "--run": "the run stands without an option: castalia sample RUN ...",
+    "--epochs": "--steps N or --minutes M",
+    "--iterations": "--steps N",
+    "--output": "--out",
+    "-o": "--out",
+    "--num": "-n",
+    "--count": "-n",
+    "--class": "--label CLASS",
+    "--dataset": "--data",
+    "--lr": "--set training.lr=0.001",
+    "--learning-rate": "--set training.lr=0.001",
+    "--batch-size": "--set training.batch_size=32",
+    "--batch_size": "--set training.batch_size=32",
+    "--resolution": "--size",
+    "--image-size": "--size",
+    "--device": "the accelerator is used where there is one; CUDA_VISIBLE_DEVICES chooses",
+    "--steps": "for sampling steps: --set steps=20",
+}
+"""The same of options."""
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser that suggests near matches."""
@@ -30,7 +79,9 @@ class Parser(argparse.ArgumentParser):
             wrong = message.split("invalid choice: '")[-1].split("'")[0]
             for action in self._actions:
                 if isinstance(action, argparse._SubParsersAction) and wrong not in action.choices:
-                    message = f"there is no verb {wrong!r}. {near(wrong, action.choices)}"
+                    meant = VERBS_MEANT.get(wrong.lower())
+                    hint = f"Did you mean: castalia {meant}" if meant else near(wrong, action.choices)
+                    message = f"there is no verb {wrong!r}. {hint}"
         print(f"castalia: {message}\nSee: {self.prog} --help", file=sys.stderr)
         raise SystemExit(2)
 
@@ -39,7 +90,9 @@ class Parser(argparse.ArgumentParser):
         if rest:
             parser: Parser = getattr(options, "parser", self)
             known = [s for a in parser._actions for s in a.option_strings]
-            parser.error(f"there is no option {rest[0]!r}. {near(rest[0].split('=')[0], known)}")
+            name = rest[0].split("=")[0]
+            meant = OPTIONS_MEANT.get(name)
+            parser.error(f"there is no option {rest[0]!r}. {f'Write: {meant}' if meant else near(name, known)}")
         return options
 
 
@@ -135,10 +188,15 @@ def make_parser() -> Parser:
         help="what to train on: a path of pictures, points, texts or sound, or a named set; see: castalia data",
     )
     p.add_argument("--recipe", help="a recipe by name; without it, the model's own for this data")
-    p.add_argument("--out", type=_path, required=True, help="the run folder to make")
+    p.add_argument("--out", type=_path, help="the run folder to make (runs/MODEL-DATA)")
     p.add_argument("--size", type=_positive, help="scale pictures to this many pixels")
     p.add_argument("--steps", type=_positive, help="training steps")
-    p.add_argument("--minutes", type=_number, help="training time instead of steps")
+    p.add_argument("--minutes", type=_number, help="training time instead of steps; own data without either: 10")
+    p.add_argument(
+        "--classes",
+        action=argparse.BooleanOptionalAction,
+        help="learn the classes of the data; without it, own data that have some and a system that can",
+    )
     p.add_argument("--start", metavar="RUN", help="begin with the weights of a finished run of the same network")
     p.add_argument("--seed", type=int, help="of weights, order and noise")
     p.add_argument("--precision", choices=["auto", "float32", "bfloat16"], help="auto measures")
@@ -147,6 +205,14 @@ def make_parser() -> Parser:
     p.add_argument("--resume", action="store_true", help="continue the run in --out")
     p.add_argument("--shard", action="store_true", help="under torchrun: cut the model up among the processes")
     p.add_argument("--quiet", action="store_true", help="print nothing")
+
+    p = verb("runs", "List the runs in a folder and below it.")
+    p.add_argument("folder", nargs="?", type=_path, default="runs", help="the folder (runs)")
+    json_option(p)
+
+    p = verb("info", "Tell all about a run: what, when, how long, results, a picture, and how to go on.")
+    p.add_argument("run", type=_path, help="a run folder")
+    json_option(p)
 
     p = verb("sample", "Draw samples from a run and write them as files.")
     p.add_argument("run", help="a run folder")

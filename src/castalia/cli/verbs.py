@@ -104,11 +104,12 @@ def train(options: Namespace) -> int:
     api.train(
         options.model,
         options.data,
-        options.out,
+        options.out or _run_folder(options),
         recipe=options.recipe,
         resume=options.resume,
         quiet=options.quiet,
         shard=options.shard,
+        classes=options.classes,
         size=options.size,
         steps=options.steps,
         minutes=options.minutes,
@@ -119,6 +120,19 @@ def train(options: Namespace) -> int:
         settings=options.settings,
     )
     return 0
+
+
+def _run_folder(options: Namespace) -> Path:
+    """A folder for a new run that is not there yet, named after what is trained on what."""
+    if options.resume:
+        raise UsageError("Say which run to continue with --out FOLDER. Which there are: castalia runs")
+    source = Path(options.data).expanduser().resolve().stem if options.data else ""
+    name = "-".join(filter(None, (options.recipe or options.model, source))).lower() or "run"
+    plain = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)[:80]
+    number = 1
+    while (folder := Path("runs") / (plain if number == 1 else f"{plain}-{number}")).exists():
+        number += 1
+    return folder
 
 
 def sample(options: Namespace) -> int:
@@ -205,7 +219,7 @@ def edit(options: Namespace) -> int:
 
 def evaluate(options: Namespace) -> int:
     """Measure a run."""
-    from castalia import api
+    from castalia import api, health
 
     shown = _shown(options.quiet or options.json)
     results = api.evaluate(
@@ -229,12 +243,16 @@ def evaluate(options: Namespace) -> int:
         _print_json(results)
         return 0
     metrics = results["metrics"]
+    for line in health.lines(api.load(options.run), metrics):
+        print(line)
     for name, m in metrics.items():
         if name.endswith(("_floor", "_ceiling")):
             continue  # they stand beside what they belong to
         interval = f"  ({m['interval'][0]:.5g} to {m['interval'][1]:.5g})" if m["interval"] else ""
         bounds = [
-            f"{s} {metrics[f'{name}_{s}']['value']:.4g}" for s in ("floor", "ceiling") if f"{name}_{s}" in metrics
+            f"{word} {metrics[f'{name}_{end}']['value']:.4g}"
+            for end, word in health.WORDS.items()
+            if f"{name}_{end}" in metrics
         ]
         beside = f"  [{', '.join(bounds)}]" if bounds else ""
         print(
@@ -388,9 +406,34 @@ def doctor(options: Namespace) -> int:
     return 0 if healthy else 1
 
 
+def runs(options: Namespace) -> int:
+    """List the runs in a folder."""
+    from castalia import overview
+
+    folder = Path(options.folder)
+    if options.json:
+        _print_json(overview.rows(folder))
+    else:
+        print(shown(overview.table(folder)))
+    return 0
+
+
+def info(options: Namespace) -> int:
+    """Tell all about one run."""
+    from castalia import overview
+
+    if options.json:
+        _print_json(overview.describe(Path(options.run)))
+    else:
+        print(shown(overview.text(Path(options.run))))
+    return 0
+
+
 VERBS: dict[str, Callable[[Namespace], int]] = {
     "models": models,
     "data": data,
+    "runs": runs,
+    "info": info,
     "train": train,
     "sample": sample,
     "edit": edit,

@@ -27,10 +27,10 @@ from castalia.core.specs.text import TextSpec
 from castalia.core.threads import use_free_threads
 from castalia.demo import pictures
 from castalia.evaluation.measures import COMPARED
-from castalia.evaluation.report import Page
 from castalia.media.image.write import png_bytes
 from castalia.media.rooms import medium_of
 from castalia.media.text.medium import TextMedium
+from castalia.page import Page
 from castalia.training.loop import train
 
 SIDE = ("frechet", "precision", "recall", "coverage", "modes", "condition_accuracy", "memorisation", "sampling_speed")

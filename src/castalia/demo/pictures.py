@@ -12,8 +12,8 @@ from castalia.core.model import Generator, Inference, Latents, Preview, Refineme
 from castalia.core.rng import SampleRng
 from castalia.core.spec import LabelSpec
 from castalia.creative import latents, maps
-from castalia.evaluation.report import Page
 from castalia.media.image.write import grid_image, png_bytes
+from castalia.page import Page
 
 
 def show(page: Page, model: Generator, data: Dataset, held_out: Dataset, name: str) -> None:

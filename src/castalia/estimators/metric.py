@@ -15,6 +15,11 @@ from castalia.core.rng import derive
 Interval = tuple[float, float]
 
 
+def counted(number: int, what: str) -> str:
+    """A number of things in words: ``1 thread``, ``2 threads``."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 @dataclass(frozen=True)
 class Metric:
     """One measured number.

@@ -32,7 +32,7 @@ from castalia.core.rng import SampleRng
 from castalia.core.spec import LabelSpec
 from castalia.estimators import memorisation
 from castalia.estimators.memorisation import Nearest
-from castalia.estimators.metric import Metric, generator, mean_metric
+from castalia.estimators.metric import Metric, counted, generator, mean_metric
 from castalia.estimators.progress import Show, Ticker
 from castalia.evaluation import pictures
 from castalia.evaluation.feature_network import feature_space
@@ -42,6 +42,7 @@ from castalia.evaluation.reference import Comparison, mode_counter
 NAMES = frozenset((
     "frechet", "fid", "kernel", "energy", "sliced", "precision", "recall", "density", "coverage",
     "modes", "mode_quality", "mode_kl", "condition_accuracy", "memorisation", "memorisation_features",
+    "variety",
 ))  # fmt: skip
 """Metrics of this file, without ``_floor`` and ``_ceiling``."""
 
@@ -50,6 +51,9 @@ AT_ONCE = 256
 
 LEAST = 20
 """Fewer samples, training or held-out examples measure nothing."""
+
+VARIED = 500
+"""Samples whose mutual distances are looked at."""
 
 COPIES = 1000
 """Samples whose nearest training examples are looked for."""
@@ -171,7 +175,8 @@ def measure_samples(
     """Draw from a model and measure what the samples allow.
 
     Always ``frechet`` (``fid`` where the space is the user's Inception network), ``kernel`` (``energy`` for points),
-    ``sliced``, ``precision``, ``recall``, ``density`` and ``coverage``, each with ``_floor`` and ``_ceiling``;
+    ``sliced``, ``precision``, ``recall``, ``density``, ``coverage`` and ``variety``, each with ``_floor`` and
+    ``_ceiling``;
     ``memorisation`` (and ``memorisation_features`` for pictures); ``sampling_speed``. Where the modes of the data are
     known, as centres or as labels that the space can tell apart: ``modes`` and ``mode_kl``, for centres also
     ``mode_quality``. For a conditional model ``condition_accuracy``; it is asked for the labels of random training
@@ -219,6 +224,7 @@ def measure_samples(
             {} if count_modes is None else count_modes(x, seen[suffix], what)
         )
         out |= {name + suffix: metric for name, metric in found.items()}
+        out |= _variety(suffix, seen[suffix].features, reference.features, what, seed)
     if asked is not None and tuple(space.classes) == classes:  # by name: a number may mean another class
         real = labels_of(held_out, ids)
         out |= _accuracy("", seen[""], asked, "samples taken for the class asked for", space, seed)
@@ -244,10 +250,20 @@ def too_few(n: int, train: Dataset, held_out: Dataset, least: int = LEAST) -> st
 
 def speed(model: Generator, drawn: Drawn, precision: Precision, seed: int, at_once: int = AT_ONCE) -> Metric:
     """How many samples a second were drawn."""
-    where = f"{model.device.type}, {torch.get_num_threads()} threads, {precision}"
+    where = f"{model.device.type}, {counted(torch.get_num_threads(), 'thread')}, {precision}"
     detail = f"batches of {at_once} on {where}, {drawn.seconds:.3g} s in all"
     n = len(drawn.examples)
     return Metric(n / drawn.seconds, "samples/s", "wall-clock", n, seed, None, detail)
+
+
+def _variety(suffix: str, features: Tensor, reference: Tensor, what: str, seed: int) -> dict[str, Metric]:
+    """How much examples differ among each other, beside how much held-out ones do; near 0 where all are alike."""
+    mine, real = (float(torch.pdist(f[:VARIED].double()).mean()) for f in (features, reference))
+    if not real > 0:
+        return {}
+    n = min(VARIED, len(features))
+    kind = "ratio of mean distances between two examples, over those of held-out ones"
+    return {"variety" + suffix: Metric(mine / real, "ratio", kind, n, seed, None, f"{n} {what}")}
 
 
 def _accuracy(

@@ -19,7 +19,7 @@ from castalia.core.locks import PATIENCE, Lock
 from castalia.core.model import Density, Generator, Inference, Sampling
 from castalia.core.precision import Precision
 from castalia.core.specs.image import ImageSpec
-from castalia.estimators.metric import Metric, subset
+from castalia.estimators.metric import Metric, counted, subset
 from castalia.estimators.progress import Show
 from castalia.evaluation import baselines as trivial
 from castalia.evaluation import likelihood, measures, pictures
@@ -213,7 +213,7 @@ def hardware() -> str:
     """What computed, in words, for example ``cpu (x86_64), 2 threads``."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    return f"cpu ({platform.machine()}), {torch.get_num_threads()} threads"
+    return f"cpu ({platform.machine()}), {counted(torch.get_num_threads(), 'thread')}"
 
 
 def record(run: Run, metrics: Mapping[str, Metric], context: Mapping[str, Any]) -> dict[str, Any]:

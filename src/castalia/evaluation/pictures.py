@@ -14,7 +14,7 @@ from castalia.core.errors import NonFiniteError, UsageError
 from castalia.core.model import Generator, Inference
 from castalia.core.precision import Precision, precision_context
 from castalia.core.rng import SampleRng
-from castalia.estimators.metric import Metric, mean_metric
+from castalia.estimators.metric import Metric, counted, mean_metric
 from castalia.estimators.progress import Show, Ticker
 from castalia.evaluation.likelihood import batch_rows
 
@@ -142,7 +142,7 @@ def sampling_speed(
     while not times or (sum(times) < seconds and len(times) * rows < n):
         times.append(draw(len(times) * rows, rows))
     total, spent = len(times) * rows, sum(times)
-    where = f"{model.device.type}, {torch.get_num_threads()} threads, {precision}"
+    where = f"{model.device.type}, {counted(torch.get_num_threads(), 'thread')}, {precision}"
     detail = f"batches of {rows} on {where}, {spent:.3g} s in all"
     return Metric(total / spent, "samples/s", "wall-clock", total, seed, None, detail)
 

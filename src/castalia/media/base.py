@@ -100,6 +100,15 @@ class Medium(ABC):
 
     # in
 
+    def as_found(self, source: str, options: Any) -> Any:
+        """Options that leave examples as they are where that is no more than ``options`` would make of them.
+
+        Args:
+            source: a named set, or a path.
+            options: how a preset would read it. The default changes nothing.
+        """
+        return options
+
     @abstractmethod
     def reads(self, path: Path) -> bool:
         """Whether a file or folder that exists is one of this medium; told cheaply, from names and first bytes."""

@@ -6,7 +6,9 @@ calls the base and replaces fields. Those of a system stand in ``recipes/<system
 - ``RECIPES``: the functions, by the name that ``--recipe`` takes; no two systems share a name;
 - ``DEFAULTS``: the recipe for a named set, for any data of a medium (``"points:*"``), and for any data (``"*"``);
 - ``DEMO``: the recipe that shows the system on built-in data; ``castalia demo`` runs them all;
-- ``TINY``: a recipe on built-in data with at most 50,000 parameters; the conformance suite runs it.
+- ``TINY``: a recipe on built-in data with at most 50,000 parameters; the conformance suite runs it;
+- ``PRESETS``, where it has some: for people's own data of a medium, recipes by what time they take
+  (:class:`~castalia.recipes.preset.Preset`), from the quickest to the best.
 
 The systems are those of the catalogue, and a file is imported when something of it is asked for.
 """
@@ -20,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from castalia.catalogue import CATALOGUE, entry
 from castalia.core.errors import UsageError, near
+from castalia.recipes.preset import Preset
 
 if TYPE_CHECKING:
     from castalia.configuration import Recipe
@@ -33,6 +36,7 @@ class Room:
     defaults: Mapping[str, str]
     demo: str
     tiny: str
+    presets: Mapping[str, tuple[Preset, ...]]
 
 
 def of(system: str) -> Room:
@@ -48,7 +52,7 @@ def of(system: str) -> Room:
         if error.name != f"{__name__}.{name}":
             raise
         raise UsageError(f"{system} has no recipes: there is no castalia/recipes/{name}.py.") from error
-    return Room(found.RECIPES, found.DEFAULTS, found.DEMO, found.TINY)
+    return Room(found.RECIPES, found.DEFAULTS, found.DEMO, found.TINY, vars(found).get("PRESETS", {}))
 
 
 def names() -> list[str]:
@@ -63,9 +67,10 @@ def recipe(name: str) -> Recipe:
         UsageError: there is none; near matches are listed.
     """
     # a recipe is mostly named after its system: look there first, and import the others only where it is not there
-    for system in sorted(CATALOGUE, key=lambda s: (not name.startswith(s), s not in name)):
-        if name in (found := of(system).recipes):
-            return found[name]()
+    for known in dict.fromkeys((name, name.lower())):
+        for system in sorted(CATALOGUE, key=lambda s: (not known.startswith(s), s not in known)):
+            if known in (found := of(system).recipes):
+                return found[known]()
     raise UsageError(f"There is no recipe {name!r}. {near(name, names())}")
 
 
@@ -97,3 +102,9 @@ def default(model: str, source: str, medium: str) -> Recipe:
         if kind in room.defaults:
             return room.recipes[room.defaults[kind]]()
     raise UsageError(f"{model} has no recipe for {source!r}; name one with --recipe. {near(model, room.recipes)}")
+
+
+def presets(model: str, source: str, medium: str) -> tuple[Preset, ...]:
+    """The presets from which to choose for the data ``source``; none where the system has a recipe for just these."""
+    room = of(model)
+    return () if source in room.defaults else room.presets.get(medium, ())

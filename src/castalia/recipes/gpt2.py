@@ -14,6 +14,7 @@ from castalia.configuration import Data, Expected, Recipe, Schedule, Training
 from castalia.core.model import Optimizer
 from castalia.media.text.packing import TextOptions
 from castalia.models.sequence.gpt2 import SIZES, GPT2Config
+from castalia.recipes.preset import Preset
 
 MUON = Optimizer("muon", betas=(0.9, 0.99), others=0.5)
 
@@ -68,6 +69,17 @@ def text() -> Recipe:
     )
 
 
+def text_small() -> Recipe:
+    """The same with a small network: minutes on a processor."""
+    base = text()
+    return replace(
+        base,
+        config=GPT2Config(layers=4, heads=4, dim=128, dropout=0.0, restarts=0.02),
+        data=Data("texts", medium="text", options=TextOptions(tokens="bytes", length=128)),
+        training=replace(base.training, steps=1_500),
+    )
+
+
 def library() -> Recipe:
     """Python's standard library by bytes: the demo."""
     base = shakespeare()
@@ -119,6 +131,7 @@ def paper(size: str, lr: float) -> Callable[[], Recipe]:
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "gpt2-shakespeare": shakespeare,
     "gpt2-text": text,
+    "gpt2-text-small": text_small,
     "gpt2-library": library,
     "gpt2-pieces": pieces,
     "gpt2-small": paper("small", 6e-4),
@@ -133,6 +146,13 @@ DEFAULTS: dict[str, str] = {
     "stdlib": "gpt2-library",
     "counting": "gpt2-tiny",
     "text:*": "gpt2-text",
+}
+
+PRESETS: dict[str, tuple[Preset, ...]] = {
+    "text": (
+        Preset("gpt2-text-small", 600, 6_000, "words that are mostly spelled right, sentences without sense"),
+        Preset("gpt2-text", 3_000, 20_000, "sentences in the manner of the text, without sense"),
+    ),
 }
 
 DEMO = "gpt2-library"

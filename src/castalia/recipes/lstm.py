@@ -12,6 +12,7 @@ from castalia.configuration import Data, Expected, Recipe, Schedule, Training
 from castalia.core.model import Optimizer
 from castalia.media.text.packing import TextOptions
 from castalia.models.sequence.lstm import LSTMConfig
+from castalia.recipes.preset import Preset
 
 
 def tiny() -> Recipe:
@@ -95,6 +96,10 @@ DEFAULTS: dict[str, str] = {
     "tinyshakespeare": "lstm-shakespeare",
     "counting": "lstm-tiny",
     "text:*": "lstm-text",
+}
+
+PRESETS: dict[str, tuple[Preset, ...]] = {
+    "text": (Preset("lstm-text", 600, 20_000, "words that are mostly spelled right, sentences without sense"),),
 }
 
 DEMO = "lstm-tiny"

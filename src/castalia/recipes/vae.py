@@ -12,6 +12,7 @@ from castalia.configuration import Data, Expected, Recipe, Schedule, Training
 from castalia.core.model import Optimizer
 from castalia.media.image.decode import ImageOptions
 from castalia.models.autoencoders.vae import VAEConfig
+from castalia.recipes.preset import Preset
 
 
 def digits() -> Recipe:
@@ -135,6 +136,19 @@ def pictures() -> Recipe:
     )
 
 
+def pictures_32() -> Recipe:
+    """Any pictures at 32 pixels: minutes on a processor."""
+    base = pictures()
+    return replace(
+        base,
+        config=replace(base.config, widths=(32, 64, 128), latent_dims=32),
+        data=Data("pictures", options=ImageOptions(size=32)),
+        training=replace(
+            base.training, steps=4_000, batch_size=64, lr=2e-3, schedule=Schedule("cosine", warmup=200, end=0.02)
+        ),
+    )
+
+
 def emoji() -> Recipe:
     """Emoji at 32 pixels, colour and alpha."""
     base = pictures()
@@ -169,6 +183,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "vae-emoji": emoji,
     "vae-emoji-64": emoji_64,
     "vae-pictures": pictures,
+    "vae-pictures-32": pictures_32,
     "vae-tiny": tiny,
 }
 
@@ -178,6 +193,13 @@ DEFAULTS: dict[str, str] = {
     "cifar10-jpeg": "vae-cifar",
     "noto-emoji": "vae-emoji",
     "*": "vae-pictures",
+}
+
+PRESETS: dict[str, tuple[Preset, ...]] = {
+    "image": (
+        Preset("vae-pictures-32", 1_500, 10_000, "simple things to be told, photographs as coloured clouds"),
+        Preset("vae-pictures", 20_000, 60_000, "simple things at 64 pixels, photographs blurred"),
+    ),
 }
 
 DEMO = "vae-digits"

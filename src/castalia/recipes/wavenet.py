@@ -12,6 +12,7 @@ from castalia.configuration import Data, Expected, Recipe, Schedule, Training
 from castalia.core.model import Optimizer
 from castalia.media.audio.decode import AudioOptions
 from castalia.models.sound.wavenet import WaveNetConfig
+from castalia.recipes.preset import Preset
 
 
 def vowels() -> Recipe:
@@ -116,6 +117,10 @@ DEFAULTS: dict[str, str] = {
     "vowels": "wavenet-vowels",
     "free-spoken-digits": "wavenet-digits",
     "audio:*": "wavenet-audio",
+}
+
+PRESETS: dict[str, tuple[Preset, ...]] = {
+    "audio": (Preset("wavenet-audio", 2_000, 100_000, "sound of the right colour, words not yet to be told"),),
 }
 
 DEMO = "wavenet-vowels"

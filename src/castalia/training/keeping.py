@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from castalia import checkpoints
 from castalia.catalogue import entry
 from castalia.configuration import medium_of
 from castalia.core.config import to_json
+from castalia.core.data import Batch, Dataset
 from castalia.core.errors import RunError
 from castalia.core.model import Generator, Model, build
 from castalia.core.precision import Precision, precision_context
@@ -151,8 +153,28 @@ def grid(run: Run, step: int) -> Path:
     return run.path / "samples" / f"step-{step:08d}.png"
 
 
-def draw(model: Model, ema: Ema, precision: Precision, run: Run, step: int, world: parallel.World) -> str:
-    """Draw samples, always from the same seed so that they can be compared; what went wrong, in words."""
+ALIKE = 0.03
+"""Share of the data's variance below which samples show one thing again and again."""
+
+
+def alike(samples: Batch, data: Dataset) -> str:
+    """A sentence where samples hardly differ from each other although the data do; empty otherwise."""
+    real = data.batch(np.arange(min(len(data), 256), dtype=np.int64)).x
+    if samples.x.shape[1:] != real.shape[1:] or samples.x.dtype == torch.int64 or len(samples) < 8:
+        return ""
+    mine, theirs = (float(x.double().var(0).mean()) for x in (samples.x, real))
+    if not theirs > 0 or mine > ALIKE * theirs:
+        return ""
+    return (
+        f"the samples are nearly all alike (their variance is {100 * mine / theirs:.1f} % of the data's). Early that "
+        "is usual; if it stays so, the model has collapsed."
+    )
+
+
+def draw(
+    model: Model, ema: Ema, precision: Precision, run: Run, step: int, world: parallel.World, data: Dataset
+) -> str:
+    """Draw samples, always from the same seed so that they can be compared; what is wrong with them, in words."""
     if world.sharded:  # a whole model, made for this
         weights = whole(ema.state(), wanted=world.main)
         if not world.main:
@@ -177,5 +199,5 @@ def draw(model: Model, ema: Ema, precision: Precision, run: Run, step: int, worl
         grid(run, step).parent.mkdir(exist_ok=True)
         medium.draw(samples, model.spec, grid(run, step), recipe=origin)
     except Exception as error:  # a picture is not worth a training
-        return f"{type(error).__name__}: {error}"
-    return ""
+        return f"no samples were drawn ({type(error).__name__}: {error}). The training is not touched by that."
+    return alike(samples, data)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from castalia import card, checkpoints, runs
+from castalia import card, checkpoints, health, runs
 from castalia.catalogue import entry
 from castalia.configuration import Budget, Recipe
 from castalia.core.config import to_json
@@ -25,8 +25,9 @@ from castalia.core.data import Dataset
 from castalia.core.errors import Interrupted, NonFiniteError, UsageError
 from castalia.core.guest import guest, no_denormals
 from castalia.core.locks import Lock
-from castalia.core.model import Config, Model, Stage, build, lay_out, training_mode
+from castalia.core.model import Config, Generator, Model, Stage, build, lay_out, training_mode
 from castalia.core.rng import BatchRng, derive
+from castalia.core.spec import LabelSpec
 from castalia.runs import Run
 from castalia.training import keeping, parallel, plan
 from castalia.training.ema import Ema
@@ -34,6 +35,7 @@ from castalia.training.progress import Reporter
 from castalia.training.sharding import Shards
 from castalia.training.signals import Signals, exit_code
 from castalia.training.stage import ActiveStage, budgeted, examples_of, moved_by
+from castalia.training.watching import Watching
 
 CHECKPOINT_SECONDS = 600.0
 """No more than this much work is ever lost."""
@@ -52,6 +54,7 @@ def train(
     shard: bool = False,
     device: torch.device | None = None,
     callback: Callable[[int, Mapping[str, float]], None] | None = None,
+    said: Sequence[str] = (),
 ) -> Run:
     """Train a model and return its run.
 
@@ -65,6 +68,7 @@ def train(
             number of processes, and with or without.
         device: where to compute; None takes the accelerator where there is one.
         callback: called after each step with its number and its logged values.
+        said: sentences on why this recipe, which the run keeps.
 
     Raises:
         UsageError: ``out`` is in use, another process writes to it, or a resumed run differs in recipe or data.
@@ -88,7 +92,7 @@ def train(
         new, there = not (resume and (out / "config.json").exists()), out.exists()
         lock = Lock(out)
         stack.callback(lock.release)
-        run = _open(recipe, data, out, resume, world, lock)
+        run = _open(recipe, data, out, resume, world, lock, said)
 
         def leave_nothing(kind: type[BaseException] | None, error: BaseException | None, _: Any) -> None:
             if new and kind is not None and state.step == 0 and world.main:
@@ -150,26 +154,32 @@ def train(
         reporter = Reporter(run.path, ends[-1], settings.tracker, quiet=quiet or not world.main)
         stack.callback(reporter.close)
         reporter.say(_opening(recipe, data, model, decided, state))
-        for sentence in [*data.notes, *keeping.passed_over(run, found), *fewer]:
+        for sentence in run.said:
+            reporter.say(sentence)
+        notes = [*data.notes, *_left_out(model, data), *health.few_examples(len(data)), *fewer]
+        for sentence in [*notes, *keeping.passed_over(run, found)]:
             reporter.say(f"Note: {sentence}")
+        watching = Watching(run, notes) if world.main else None
+        if watching is not None:
+            reporter.say(f"Watch it: {watching.path}")
         checkpoint_every = settings.checkpoint_every or max(1, ends[-1] // 20)
         sample_every = settings.sample_every or max(1, ends[-1] // 10)
 
         # a grid that is due was not drawn where the process was killed behind its checkpoint
         due = bool(state.step) and (state.step % sample_every == 0 or state.step == ends[-1])
         if due and not parallel.on_main(lambda: keeping.grid(run, state.step).exists(), world):
-            keeping.draw(model, ema, decided.precision, run, state.step, world)
+            keeping.draw(model, ema, decided.precision, run, state.step, world, data)
 
         active: ActiveStage | None = None
-        pace = plan.Pace()
-        number, until = 0, math.inf
-        started, spent, first, saved_at = time.monotonic(), state.seconds, state.step, time.monotonic()
+        pace, speed = plan.Pace(), plan.Speed(state.step)
+        number, until, look_at = 0, math.inf, math.inf
+        started, spent, saved_at, began = time.monotonic(), state.seconds, time.monotonic(), time.monotonic()
         in_all = 60 * settings.minutes or math.inf
         if spent >= in_all:
             ends = [min(end, state.step) for end in ends]  # its time was up before
         while state.step < ends[-1]:
             step = state.step
-            if active is None or step == active.end:
+            if active is None or step == ends[number]:
                 number = next(i for i, end in enumerate(ends) if step < end)
                 start = ends[number - 1] if number else 0
                 stage, enter = stages[number], stages[number].enter
@@ -185,8 +195,10 @@ def train(
                     reporter.steps = ends[-1]
                 until = in_all - left + plan.time_of(recipe, stages, number, left) if settings.minutes else math.inf
                 mine = replace(settings, lr=settings.stages.get(stage.name, Budget()).lr or settings.lr)
-                active = ActiveStage(stage, start, ends[number] - start, model, own, mine, world, shards)
-                pace = plan.Pace()
+                active = ActiveStage(stage, start, decided.steps_at(number, step), model, own, mine, world, shards)
+                pace, began = plan.Pace(), time.monotonic()
+                timed = settings.minutes and not settings.stages.get(stage.name, Budget()).steps
+                look_at = plan.FIRST_LOOK if timed else math.inf
                 ema.begin(moved_by(stages[number]))
                 if found is not None and step == found.step and step > start:
                     active.load_optimizer_state(found)
@@ -197,7 +209,7 @@ def train(
             if torch.get_num_threads() != decided.threads_at(step):
                 torch.set_num_threads(decided.threads_at(step))
             begun = time.monotonic()
-            local = step - active.start
+            local, active.steps = step - active.start, decided.steps_at(number, step)
             logs: dict[str, float] = {}
             used: list[Tensor] = []
             finite = True
@@ -240,21 +252,30 @@ def train(
 
             # is anything over: the stage, its time, all time?
             elapsed = time.monotonic() - started
-            per_step = elapsed / (state.step - first)
+            per_step = speed.per_step(state.step)
             unsaved = time.monotonic() - saved_at
             due = state.step % checkpoint_every == 0 and bool(settings.checkpoint_every or unsaved > SPARED_SECONDS)
             due = due or unsaved > CHECKPOINT_SECONDS
             over, late = spent + elapsed >= in_all, spent + elapsed >= until
-            signal, due, over, late = _agree(signals.received, due, over, late, world)
-            if late and not over and number < len(stages) - 1 and state.step < active.end:
-                counts = (local + 1, *decided.stages[number + 1 :])
+            in_stage = time.monotonic() - began
+            look = in_stage >= look_at and state.step < ends[number]
+            signal, due, over, late, look = _agree(signals.received, due, over, late, look, world)
+            left = min(until, in_all) - spent - elapsed
+            known = any(begin > step for begin, _ in decided.paced)  # a resume repeats what came of it
+            if look and not over and not late:  # is the pace still the planned one?
+                look_at = in_stage + plan.until_next_look(in_stage, left)
+                if not known:
+                    decided = _repace(run, decided, number, state.step, left, per_step, world)
+                    state.plan, ends = to_json(decided), decided.ends(stages)
+                    reporter.steps = ends[-1]
+            if late and not over and not known and number < len(stages) - 1 and state.step < ends[number]:
                 reporter.say(f"Note: the time of the stage {active.stage.name!r} is over after {local + 1:,} steps.")
-                decided = decided.with_stage(number, counts)
-                state.plan, ends, active.steps = to_json(decided), decided.ends(stages), local + 1
+                decided = decided.with_pace(number, state.step, local + 1)
+                state.plan, ends = to_json(decided), decided.ends(stages)
                 reporter.steps = ends[-1]
             last = state.step == ends[-1]
-            ema.update(local + 1, active.batch_size, last=state.step == active.end)
-            if state.step == active.end and not last:
+            ema.update(local + 1, active.batch_size, last=state.step == ends[number])
+            if state.step == ends[number] and not last:
                 ema.settle(moved_by(stages[number + 1]))
             if callback is not None:
                 callback(state.step, logs)
@@ -267,8 +288,10 @@ def train(
                     line = {"step": state.step, "stage": active.stage.name, **means, "skipped": state.skipped}
                     reporter.log(line | {"seconds": round(spent + elapsed, 3)})
                 logs = means
-            left = (ends[-1] - state.step) * per_step
+            left = min((ends[-1] - state.step) * per_step, max(0.0, in_all - spent - elapsed))
             reporter.show(state.step, logs, active.batch_size / per_step, left, now=last)
+            if watching is not None:
+                watching.renew(time.monotonic(), state.step, ends[-1], left)
             if last and state.bad_in_a_row:
                 raise NonFiniteError(f"The last steps of the training were skipped. {_last_good(run, state)}")
             if (due and not state.bad_in_a_row) or last or over or signal:
@@ -277,9 +300,9 @@ def train(
                 keeping.save(run, state, model, ema, active, settings.keep, world)
                 saved_at = time.monotonic()
             if state.step % sample_every == 0 or last or over:
-                problem = keeping.draw(model, ema, decided.precision, run, state.step, world)
+                problem = keeping.draw(model, ema, decided.precision, run, state.step, world, data)
                 if problem:
-                    reporter.say(f"Note: no samples were drawn ({problem}). The training is not touched by that.")
+                    reporter.say(f"Note: {problem}")
             if signal:
                 raise Interrupted(
                     f"Stopped by a signal after step {state.step:,}; everything is saved. Continue with --resume.",
@@ -291,6 +314,8 @@ def train(
         parallel.on_main(lock.check, world)
         if world.main:
             card.write(run)
+        if watching is not None:
+            watching.renew(time.monotonic(), state.step, ends[-1], 0.0, done=True)
         reporter.say(f"Done: {run.path}")
         return run
 
@@ -300,17 +325,28 @@ def parameter_count(model: torch.nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def _open(recipe: Recipe, data: Dataset, out: Path, resume: bool, world: parallel.World, lock: Lock) -> Run:
+def _open(
+    recipe: Recipe, data: Dataset, out: Path, resume: bool, world: parallel.World, lock: Lock, said: Sequence[str]
+) -> Run:
     """The run, created by process 0 or left by an earlier training."""
     kind = entry(recipe.model).load()
     done = resume and (out / "config.json").exists()
     completed = runs.open_run(out).completed if done else kind.complete(recipe.config, data)
     completed = None if completed == recipe.config else completed
-    parallel.on_main(lambda: _create(recipe, data, out, resume, completed, lock), world)
-    return Run(out, recipe, data.spec, data.fingerprint, completed)
+    said = runs.open_run(out).said if done else tuple(said)
+    parallel.on_main(lambda: _create(recipe, data, out, resume, completed, lock, said), world)
+    return Run(out, recipe, data.spec, data.fingerprint, completed, said)
 
 
-def _create(recipe: Recipe, data: Dataset, out: Path, resume: bool, completed: Config | None, lock: Lock) -> None:
+def _create(
+    recipe: Recipe,
+    data: Dataset,
+    out: Path,
+    resume: bool,
+    completed: Config | None,
+    lock: Lock,
+    said: tuple[str, ...],
+) -> None:
     """Create the run, or check that the one in ``out`` may be continued; remove what a killed process left.
 
     From here on the run has one writer, which holds the lock.
@@ -324,7 +360,7 @@ def _create(recipe: Recipe, data: Dataset, out: Path, resume: bool, completed: C
         runs.check_same(runs.open_run(out), recipe, data)
         checkpoints.clean(out / "checkpoints")
         return
-    runs.create(out, recipe, data.spec, data.fingerprint, completed)
+    runs.create(out, recipe, data.spec, data.fingerprint, completed, said)
     lock.take()
 
 
@@ -353,6 +389,35 @@ def _fewer_threads(decided: plan.Plan, step: int) -> list[str]:
         "threads that wait for a core hold up the others. The plan of the run says so, and a resume does the same; "
         "training.threads sets a number that stays."
     ]
+
+
+def foresee(recipe: Recipe, data: Dataset, device: torch.device | None = None) -> plan.Plan:
+    """What a training of this recipe would plan here, found with a model that is thrown away."""
+    settings = recipe.training
+    with guest(), no_denormals(), torch.random.fork_rng(), parallel.world(device) as world:
+        before = torch.get_num_threads()
+        try:
+            torch.set_num_threads(plan.threads_for(recipe, world))
+            kind = entry(recipe.model).load()
+            model = build(kind, kind.complete(recipe.config, data), data.spec, settings.seed)
+            training_mode(model)
+            model.to(world.device)
+            lay_out(model)
+            stages = budgeted(model.stages(), settings)
+            own = examples_of(stages[0], model, data)
+            return plan.decide(recipe, world, _trial(recipe, model, own, world, stages[0]), stages)
+        finally:
+            torch.set_num_threads(before)
+
+
+def _left_out(model: Model, data: Dataset) -> list[str]:
+    """A sentence where the data have classes that the model does not learn."""
+    label = data.spec.sides().get("label")
+    if data.labels is None or not isinstance(label, LabelSpec) or len(label.classes) < 2:
+        return []
+    if not isinstance(model, Generator) or "label" in model.accepts():
+        return []
+    return [f"The data have {len(label.classes)} classes, which this model does not learn."]
 
 
 def _trial(recipe: Recipe, model: Model, data: Dataset, world: parallel.World, stage: Stage) -> ActiveStage:
@@ -400,6 +465,19 @@ def _retime(
     return parallel.on_main(measure, world)
 
 
+def _repace(
+    run: Run, decided: plan.Plan, number: int, step: int, left: float, per_step: float, world: parallel.World
+) -> plan.Plan:
+    """The plan with as many steps of stage ``number`` as fit into the seconds that it has left."""
+    had, done = decided.steps_at(number, step), step - sum(decided.stages[:number])
+    count = parallel.on_main(lambda: plan.paced(had, done, left, per_step), world)
+    if count == had:
+        return decided
+    changed = decided.with_pace(number, step, count)
+    parallel.on_main(lambda: plan.store(run.path / "plan.json", changed), world)
+    return changed
+
+
 def _opening(recipe: Recipe, data: Dataset, model: Model, decided: plan.Plan, state: keeping.State) -> str:
     text = (
         f"{recipe.model}, {parameter_count(model):,} parameters, on {data.name}, {len(data):,} examples; "
@@ -427,11 +505,13 @@ def _last_good(run: Run, state: keeping.State) -> str:
     )
 
 
-def _agree(signal: int, due: bool, over: bool, late: bool, world: parallel.World) -> tuple[int, bool, bool, bool]:
+def _agree(
+    signal: int, due: bool, over: bool, late: bool, look: bool, world: parallel.World
+) -> tuple[int, bool, bool, bool, bool]:
     """One decision for all processes: any signal counts; rank 0's clock counts."""
     if world.size == 1:
-        return signal, due, over, late
-    votes = torch.tensor([float(signal), *(float(vote and world.main) for vote in (due, over, late))]).double()
+        return signal, due, over, late, look
+    votes = torch.tensor([float(signal), *(float(vote and world.main) for vote in (due, over, late, look))]).double()
     total = parallel.mean_over(votes, world) * world.size
     number = signal or (15 if total[0] else 0)
-    return number, bool(total[1]), bool(total[2]), bool(total[3])
+    return number, bool(total[1]), bool(total[2]), bool(total[3]), bool(total[4])

@@ -17,6 +17,7 @@ import math
 import os
 import platform
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -55,6 +56,8 @@ class Plan:
         precision: ``float32`` or ``bfloat16`` (autocast of matrix products and convolutions).
         threads: CPU threads per process.
         fewer: (step, threads): from this step of the run on so few threads compute, because cores were busy.
+        paced: (step, steps): from this step of the run on its stage was to have so many steps in all, because it had
+            become slower or faster than it was measured. The first of a stage is what was planned at its beginning.
         reason: why this precision, for people.
         stages: steps of each stage.
         timed: of how many stages the steps are settled; with ``minutes`` those of a later stage are an estimate until
@@ -68,6 +71,7 @@ class Plan:
     stages: tuple[int, ...] = ()
     timed: int = 0
     fewer: tuple[tuple[int, int], ...] = ()
+    paced: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.threads < 1:
@@ -80,6 +84,9 @@ class Plan:
         steps = [step for step, _ in self.fewer]
         if steps != sorted(steps) or min(steps, default=0) < 0 or min(counts) < 1 or max(counts) > self.threads:
             raise ValueError("fewer threads compute from rising steps on, and at least one")
+        paces = [step for step, _ in self.paced]
+        if paces != sorted(paces) or min(paces, default=0) < 0 or min((n for _, n in self.paced), default=1) < 1:
+            raise ValueError("a stage is paced at rising steps, and has at least one")
 
     def threads_at(self, step: int) -> int:
         """How many threads compute this step."""
@@ -88,6 +95,30 @@ class Plan:
     def with_fewer(self, step: int, threads: int) -> Plan:
         """The plan of a run that goes on with fewer threads from ``step`` on."""
         return replace(self, fewer=(*(known for known in self.fewer if known[0] < step), (step, threads)))
+
+    def with_pace(self, number: int, step: int, count: int) -> Plan:
+        """The plan once stage ``number`` is, from ``step`` of the run on, to have ``count`` steps in all."""
+        known = tuple(pace for pace in self.paced if pace[0] < step)
+        start = sum(self.stages[:number])
+        first = () if any(begin >= start for begin, _ in known) else ((start, self.stages[number]),)
+        stages = (*self.stages[:number], count, *self.stages[number + 1 :])
+        return replace(self, steps=sum(stages), stages=stages, paced=(*known, *first, (step, count)))
+
+    def steps_at(self, number: int, step: int) -> int:
+        """How many steps stage ``number`` was to have, as was known at ``step`` of the run, which lies in it."""
+        start = sum(self.stages[:number])
+        paces = (count for begin, count in reversed(self.paced) if start <= begin <= step)
+        return next(paces, self.stages[number])
+
+    def first_planned(self, number: int) -> int:
+        """How many steps stage ``number`` was to have at its beginning."""
+        return self.steps_at(number, sum(self.stages[:number]))
+
+    def continues(self, other: Plan) -> bool:
+        """Whether it is what ``other`` became later in the same run."""
+        same = all(self.first_planned(i) == other.first_planned(i) for i in range(min(other.timed, self.timed)))
+        longer = self.timed >= other.timed and self.fewer[: len(other.fewer)] == other.fewer
+        return same and longer and self.paced[: len(other.paced)] == other.paced
 
     def ends(self, stages: tuple[Stage, ...]) -> list[int]:
         """The run's step at which each stage ends."""
@@ -156,6 +187,42 @@ class Pace:
         return best == math.inf or mean > SLOWER * best
 
 
+FIRST_LOOK = 5.0
+"""Seconds of a stage before its pace is looked at first."""
+
+TOLERANCE = 0.02
+"""Share by which the steps of a stage may miss its time."""
+
+SPARE = 0.98
+"""Share of the time that is left that is planned for steps."""
+
+
+class Speed:
+    """Seconds per step, of the last half minute or so: what the time left follows from."""
+
+    def __init__(self, step: int) -> None:
+        self.marks = deque([(step, time.monotonic())], maxlen=32)
+
+    def per_step(self, step: int) -> float:
+        """Seconds per step up to now; everything that happens between steps counts."""
+        now = time.monotonic()
+        if now - self.marks[-1][1] >= 1.0:
+            self.marks.append((step, now))
+        first, then = self.marks[0]
+        return (now - then) / max(step - first, 1)
+
+
+def until_next_look(taken: float, left: float) -> float:
+    """Seconds until the pace of a stage that took so long, and has so much left, is looked at again."""
+    return max(1.0, min(0.15 * taken, left / 3))
+
+
+def paced(count: int, done: int, left: float, per_step: float) -> int:
+    """Steps that a stage is to have, ``done`` of them done and ``left`` seconds left; ``count`` where that fits."""
+    fitting = done + max(1, int(SPARE * left / per_step))
+    return count if abs(fitting - count) <= TOLERANCE * count else fitting
+
+
 def look(training: Training) -> float:
     """Seconds for which the speed of a stage is measured."""
     return max(PROBE_SECONDS, 0.01 * training.minutes * 60)
@@ -215,9 +282,7 @@ def load(path: Path, saved: dict[str, Any]) -> Plan | None:
         if saved and path.exists():  # a stage may have begun after the checkpoint: it keeps the steps that it was given
             with contextlib.suppress(RunError, UsageError):
                 newer = from_json(Plan, read_sealed(path), str(path))
-                later = newer.timed > plan.timed or (newer.timed == plan.timed and len(newer.fewer) > len(plan.fewer))
-                same = newer.stages[: plan.timed] == plan.stages[: plan.timed]
-                if later and same and newer.fewer[: len(plan.fewer)] == plan.fewer:
+                if newer.continues(plan):
                     return newer
         return plan
     except UsageError as error:

@@ -34,6 +34,7 @@ class ArrayListing:
         classes: names of the labels.
         notes: what a person should know.
         split: which of the source's own splits this is; None where it has none.
+        captions: a text for each picture; empty where there are none.
     """
 
     pixels: np.ndarray
@@ -41,6 +42,7 @@ class ArrayListing:
     classes: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
     split: str | None = None
+    captions: tuple[str, ...] = ()
 
 
 def read_npy(path: Path, memory_limit: int) -> ArrayListing:

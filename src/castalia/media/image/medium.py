@@ -23,7 +23,7 @@ from castalia.media.captions import CAPTION
 from castalia.media.classes import match_classes
 from castalia.media.image import sets
 from castalia.media.image.decode import ImageOptions, decode_image
-from castalia.media.image.sources import is_images, open_images
+from castalia.media.image.sources import is_images, open_images, size_of_all
 from castalia.media.image.tree import file_opener, read_bounded
 from castalia.media.image.write import grid_image, save_png
 from castalia.media.sets import NamedData, Progress
@@ -41,6 +41,15 @@ class ImageMedium(Medium):
 
     def reads(self, path: Path) -> bool:
         return is_images(path)
+
+    def as_found(self, source: str, options: ImageOptions) -> ImageOptions:
+        """Pictures that are all of one size, no larger than wanted, keep it."""
+        named = sets.SETS.get(source)
+        found = named.shape[1:] if named else size_of_all(Path(source).expanduser(), options)
+        limit = options.height_width
+        if found is None or limit is None or found[0] > limit[0] or found[1] > limit[1]:
+            return options
+        return replace(options, size=None)
 
     def open(
         self,

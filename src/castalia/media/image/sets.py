@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from castalia.core.data import Dataset
+from castalia.media.image import drawn
 from castalia.media.image.array import MEMORY_LIMIT, ImageArray, Progress
 from castalia.media.image.arrays import ArrayListing
 from castalia.media.image.decode import ImageOptions
@@ -77,6 +78,20 @@ SETS: Mapping[str, NamedData] = {
         {"train": 1297, "test": 500},
         {},
     ),
+    "shapes": NamedData(
+        "coloured shapes drawn by a grammar, with captions; nothing to download",
+        "as this program",
+        (3, 32, 32),
+        {"train": 4000, "test": 1000},
+        {},
+    ),
+    "letters": NamedData(
+        "capital letters in the font that Pillow brings, turned and slanted; nothing to download",
+        "as this program",
+        (1, 32, 32),
+        {"train": 5200, "test": 1040},
+        {},
+    ),
     "mnist": NamedData(
         "handwritten digits in canonical order",
         "CC BY-SA 3.0",
@@ -142,7 +157,10 @@ def _pictures(name: str, split: str, options: ImageOptions, memory_limit: int, p
     """A named set of pictures that is built in or has files."""
     entry = SETS[name]
     if not entry.files:
-        return from_pixels(_digits(split), options, name)
+        if name == "digits":
+            return from_pixels(_digits(split), options, name)
+        draw = drawn.shapes if name == "shapes" else drawn.letters
+        return from_pixels(draw(split, entry.counts[split]), options, name)
     own = split in entry.files
     paths = [find(name, entry, file, progress) for file in entry.files[split if own else "all"]]
     found = open_images(

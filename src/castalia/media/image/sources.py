@@ -106,6 +106,31 @@ def open_images(
         return _decode(path, items, listing, options, name, notes, memory_limit, progress)
 
 
+def size_of_all(path: Path, options: ImageOptions) -> tuple[int, int] | None:
+    """(height, width) where all pictures that are no shards have one, told from their headers; else None.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    if _shards(path, options, None, MEMORY_LIMIT)[0] is not None:
+        return None
+    with ExitStack() as stack:
+        listing = _list(path, options, None, MEMORY_LIMIT, stack)
+        if isinstance(listing, ArrayListing):
+            return listing.pixels.shape[1], listing.pixels.shape[2]
+        sizes: set[tuple[int, int]] = set()
+        for item in listing.items:
+            try:
+                with item.open() as file:
+                    head = inspect_image(file, item.name, options)
+            except (DataError, OSError):  # the reader says so
+                continue
+            sizes.add((head.height, head.width))
+            if len(sizes) > 1:
+                return None
+        return next(iter(sizes), None)
+
+
 def is_images(path: Path) -> bool:
     """Whether a file or folder looks like pictures, told from names and first bytes."""
     if path.is_dir():
@@ -267,10 +292,11 @@ def from_pixels(
         memory_limit: as in :func:`open_images`.
         progress: as in :func:`open_images`.
     """
-    pixels, labels = listing.pixels, listing.labels
+    pixels, labels, texts = listing.pixels, listing.labels, listing.captions
     rows, notes = hashed_split(split, listing.split, [str(i) for i in range(len(pixels))], name)
     if rows is not None:
         pixels, labels = pixels[rows], None if labels is None else labels[rows]
+        texts = tuple(texts[i] for i in rows) if texts else ()
     n, height, width, own = pixels.shape
     channels: int = options.channels or own
     target = options.height_width or (height, width)
@@ -285,8 +311,10 @@ def from_pixels(
         name=name,
         labels=labels,
         classes=listing.classes,
+        texts=texts,
         notes=[*listing.notes, *notes],
         flip=options.flip,
+        captions=options.captions,
     )
 
 
@@ -327,7 +355,7 @@ def _decode(
                 return inspect_image(file, where(items[i]), options)
         except DataError as error:
             if options.on_bad_file == "error":
-                raise
+                raise DataError(f"{error} To leave such files out: --on-bad-file skip") from error
             return error
 
     bad: list[DataError] = []
@@ -364,7 +392,13 @@ def _decode(
         _check_any(good, bad, str(path))
     if options.channels is None and channels == 4 and bool((out[:, 3] == 255).all()):
         out = out[:, :3] if isinstance(out, np.memmap) else np.ascontiguousarray(out[:, :3])
+        channels = 3
         notes = [*notes, "An alpha channel is there but opaque everywhere; it was dropped."]
+    if options.channels is None and channels == 3 and _all_grey(out):
+        out = out[:, :1] if isinstance(out, np.memmap) else np.ascontiguousarray(out[:, :1])
+        notes = [*notes, "The files have colour channels, and every pixel is grey; they are read as grey."]
+    elif options.channels is None:
+        notes = [*notes, *_few(heads, channels)]
     labels = [item.label for item in good]
     return ImageArray(
         out,
@@ -408,9 +442,28 @@ def _common_size(heads: list[Head], items: list[Item], where: str) -> tuple[int,
         if (head.height, head.width) != first:
             raise DataError(
                 f"{where}: the pictures differ in size ({items[0].name} is {first[1]} x {first[0]}, "
-                f"{item.name} is {head.width} x {head.height}); pass a size, for example size = 64."
+                f"{item.name} is {head.width} x {head.height}); give one size for all: --size 64 (in Python: size=64)."
             )
     return first
+
+
+def _all_grey(out: np.ndarray) -> bool:
+    """Whether red, green and blue agree in every pixel; a look at the first picture mostly settles it."""
+    return all(bool((part[:, :1] == part[:, 1:]).all()) for part in (out[i : i + 64] for i in range(0, len(out), 64)))
+
+
+def _few(heads: list[Head], channels: int) -> list[str]:
+    """A sentence where a few files gave all pictures their channels."""
+    count = sum(head.channels == channels for head in heads)
+    if channels == 1 or 2 * count >= len(heads):
+        return []
+    others = max({head.channels for head in heads if head.channels != channels}, default=1)
+    what = {3: "have colour", 4: "may be transparent"}[channels]
+    kinds = {1: "grey", 3: "red, green and blue"}[others]
+    return [
+        f"{count} of {len(heads)} pictures {what}, so all are read with {channels} channels; "
+        f"data.options.channels={others} reads all as {kinds}."
+    ]
 
 
 def _common_channels(heads: list[Head]) -> Literal[1, 3, 4]:

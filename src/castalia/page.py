@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from castalia.core.files import write_bytes
+from castalia.health import WORDS, better
 
 Cell = str | int | float | None
 Series = Mapping[str, Sequence[tuple[float, float]]]
@@ -40,6 +41,15 @@ figure { margin: 1.2rem 0; padding: .9rem; background: var(--panel); border: 1px
 figure img { display: block; max-width: 100%; height: auto; margin: 0 auto; image-rendering: pixelated; }
 figure svg { display: block; width: 100%; height: auto; }
 figcaption, .note { color: var(--soft); font-size: .9rem; margin-top: .6rem; overflow-wrap: anywhere; }
+.gallery { display: grid; grid-template-columns: repeat(auto-fit, minmax(15rem, 1fr)); gap: 1rem; margin: 1rem 0; }
+.gallery figure { margin: 0; }
+.gallery img { width: 100%; }
+nav { display: flex; flex-wrap: wrap; gap: .3rem .5rem; margin: 1rem 0 1.5rem; }
+nav a { color: var(--c0); text-decoration: none; border: 1px solid var(--line); border-radius: 99px;
+  padding: .15rem .7rem; font-size: .9rem; background: var(--panel); }
+progress { width: 100%; height: .8rem; accent-color: var(--c0); }
+details { margin: 1rem 0; border: 1px solid var(--line); border-radius: 10px; padding: .6rem .9rem; }
+summary { cursor: pointer; color: var(--soft); }
 .wide { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; width: 100%; font-size: .93rem; }
 th, td { padding: .4rem .7rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
@@ -66,11 +76,38 @@ class Page:
 
     Args:
         title: heading and window title.
+        renewed: seconds after which a browser loads it again; None: never.
     """
 
-    def __init__(self, title: str) -> None:
-        self.title = title
+    def __init__(self, title: str, *, renewed: float | None = None) -> None:
+        self.title, self.renewed = title, renewed
         self._parts: list[str] = []
+        self._sections: list[str] = []
+
+    def section(self, title: str) -> Page:
+        """Begin a section that the navigation at the top of the page leads to."""
+        self._sections.append(title)
+        return self._add(f'<h2 id="s{len(self._sections)}">{escape(title)}</h2>')
+
+    def progress(self, share: float) -> Page:
+        """Add a bar that is filled by a share, 0 to 1."""
+        return self._add(f'<progress value="{min(max(share, 0.0), 1.0):.4f}" max="1"></progress>')
+
+    def gallery(self, pictures: Sequence[tuple[bytes, str]]) -> Page:
+        """Add pictures side by side, each the bytes of a PNG or GIF file with a caption."""
+        figures = "".join(
+            f'<figure><img src="{_uri(data)}" alt="{escape(text)}"><figcaption>{escape(text)}</figcaption></figure>'
+            for data, text in pictures
+        )
+        return self._add(f'<div class="gallery">{figures}</div>')
+
+    def fold(self, title: str) -> Page:
+        """Begin a part that is folded until somebody opens it; :meth:`unfold` ends it."""
+        return self._add(f"<details><summary>{escape(title)}</summary>")
+
+    def unfold(self) -> Page:
+        """End a folded part."""
+        return self._add("</details>")
 
     def heading(self, text: str, level: int = 2) -> Page:
         """Add a heading of level 2 or 3."""
@@ -109,7 +146,8 @@ class Page:
         return self._add(f'<div class="wide">{table}{note}</div>')
 
     def metrics(self, runs: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Page:
-        """Add a table of measurements: a row for each metric and unit, a column for each run, then floor and ceiling.
+        """Add a table of measurements: a row for each metric and unit, a column for each run, then what real data and a
+        trivial model get. The best of several runs has a star.
 
         Args:
             runs: metrics by name, as ``results.json`` has them, for each run by its name.
@@ -121,12 +159,18 @@ class Page:
             for unit in dict.fromkeys(m[name]["unit"] for m in runs.values() if name in m):
                 mine = [m if name in m and m[name]["unit"] == unit else {} for m in runs.values()]
                 shared = [next((m[name + s] for m in mine if name + s in m), None) for s in SUFFIXES]
-                rows.append([name, unit, *(_measured(m.get(name)) for m in mine), *map(_measured, shared)])
+                best = _best(name, [m.get(name) for m in mine])
+                stars = [" ★" if i == best else "" for i in range(len(mine))]
+                cells = [
+                    f"{_measured(m[name])}{star}" if name in m else None for m, star in zip(mine, stars, strict=True)
+                ]
+                rows.append([name, unit, *cells, *map(_measured, shared)])
         return self.table(
-            ["metric", "unit", *runs, "floor", "ceiling"],
+            ["metric", "unit", *runs, *WORDS.values()],
             rows,
-            "In brackets 95 % intervals. Floor: real examples against real ones; ceiling: a trivial baseline. A dash: "
-            "there is no such number.",
+            "In brackets 95 % intervals; a star is the best of a row. Real data: what real examples get against other "
+            "real ones. Trivial model: what one gets that knows nothing but how often each value occurs. A dash: there "
+            "is no such number.",
         )
 
     def figure(self, data_uri: str, caption: str = "") -> Page:
@@ -141,8 +185,8 @@ class Page:
         return self._add(f'<figure><img src="{data_uri}" alt="{escape(caption)}">{note}</figure>')
 
     def png(self, data: bytes, caption: str = "") -> Page:
-        """Add a picture given as the bytes of a PNG file."""
-        return self.figure("data:image/png;base64," + base64.b64encode(data).decode(), caption)
+        """Add a picture given as the bytes of a PNG or GIF file."""
+        return self.figure(_uri(data), caption)
 
     def curve(self, series: Series, xlabel: str, ylabel: str, caption: str = "", *, log: bool = False) -> Page:
         """Add curves over one pair of axes, as a drawing.
@@ -166,12 +210,15 @@ class Page:
     def html(self) -> str:
         """The whole page."""
         title = escape(self.title)
+        again = "" if self.renewed is None else f'<meta http-equiv="refresh" content="{self.renewed:.0f}">\n'
+        links = "".join(f'<a href="#s{i}">{escape(name)}</a>' for i, name in enumerate(self._sections, 1))
+        navigation = f"<nav>{links}</nav>" if links else ""
         policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
         return (
             '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
             f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            f"<title>{title}</title>\n<style>{_STYLE}</style></head>\n<body><main>\n<h1>{title}</h1>\n"
+            f"{again}<title>{title}</title>\n<style>{_STYLE}</style></head>\n<body><main>\n<h1>{title}</h1>\n{navigation}\n"
             + "\n".join(self._parts)
             + "\n</main></body></html>\n"
         )
@@ -188,6 +235,18 @@ class Page:
     def _add(self, part: str) -> Page:
         self._parts.append(part)
         return self
+
+
+def _uri(data: bytes) -> str:
+    """The bytes of a PNG or GIF file as an address."""
+    kind = "gif" if data[:4] == b"GIF8" else "png"
+    return f"data:image/{kind};base64," + base64.b64encode(data).decode()
+
+
+def _best(name: str, found: Sequence[Mapping[str, Any] | None]) -> int | None:
+    """Which of several measurements of one thing is the best; None where there is one, or that cannot be said."""
+    values = [(better(name) * m["value"], i) for i, m in enumerate(found) if m is not None]
+    return max(values)[1] if len(values) > 1 and better(name) else None
 
 
 def _measured(metric: Mapping[str, Any] | None) -> str | None:

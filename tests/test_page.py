@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from castalia.evaluation.report import Page, curve_svg, ticks
+from castalia.page import Page, curve_svg, ticks
 
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>&"
 DOT = "data:image/png;base64," + base64.b64encode(b"picture").decode()
