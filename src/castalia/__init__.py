@@ -10,19 +10,36 @@ Names are imported when they are first used, so ``import castalia`` costs nothin
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from castalia.version import __version__
 
 if TYPE_CHECKING:
     from castalia.api import evaluate, load, open_data, sample, save, train
+    from castalia.verbs import compare, edit, export, info, list_runs, systems
 
-__all__ = ["__version__", "evaluate", "load", "open_data", "sample", "save", "train"]
+__all__ = [
+    "__version__",
+    "compare",
+    "edit",
+    "evaluate",
+    "export",
+    "info",
+    "list_runs",
+    "load",
+    "open_data",
+    "sample",
+    "save",
+    "systems",
+    "train",
+]
+
+_MORE = ("compare", "edit", "export", "info", "list_runs", "systems")
 
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        from castalia import api
-
-        return getattr(api, name)
+        module = importlib.import_module("castalia.verbs" if name in _MORE else "castalia.api")  # safe: our own two
+        return getattr(module, name)
     raise AttributeError(f"module 'castalia' has no attribute {name!r}")

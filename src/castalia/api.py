@@ -32,6 +32,7 @@ from castalia.media.named import medium_for
 from castalia.media.named import open_data as _open_data
 from castalia.media.rooms import medium_of, room
 from castalia.runs import Run
+from castalia.showing import Samples
 
 if TYPE_CHECKING:
     from castalia.creative.priors import LatentMixture
@@ -310,7 +311,7 @@ def sample(
     options: Sampling | Sequence[str] | None = None,
     precision: Precision | Literal["auto"] = "auto",
     watch: Watch | None = None,
-) -> Batch:
+) -> Samples:
     """Draw ``n`` examples; ``x`` of the result is in natural units (for pictures ``uint8`` (n, C, H, W)).
 
     Example number i depends on (seed, i) only: asking for more, or for others, does not change it.
@@ -337,7 +338,7 @@ def sample(
     model = generator(run)
     mixture = fitted_prior(run, model) if prior == "fitted" else None
     short = {"label": label, "prompt": prompt}
-    return draw(
+    drawn = draw(
         model,
         n,
         seed=seed,
@@ -348,6 +349,7 @@ def sample(
         precision=run.precision(model.device, precision),
         watch=watch,
     )
+    return Samples.told(drawn, run.spec)
 
 
 def generator(run: Run) -> Generator:

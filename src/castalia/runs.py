@@ -14,6 +14,8 @@ index.html           the page of the training, renewed while it goes on
 
 from __future__ import annotations
 
+import base64
+import html
 import json
 import math
 import os
@@ -185,6 +187,15 @@ class Run:
         lay_out(model)  # as in training: faster
         return model, origin
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows of it."""
+        about = f"{self.recipe.model} on {Path(self.recipe.data.source).name}, {self.steps_done():,} steps: {self.path}"
+        newest, shown = self.newest_grid(), ""
+        if newest is not None:
+            data = base64.b64encode(newest.read_bytes()).decode()
+            shown = f'<img src="data:image/png;base64,{data}" alt="samples" style="max-width:30rem">'
+        return f"<p>{html.escape(about)}</p>{shown}"
+
     def weights_are_of(self, step: int) -> bool:
         """Whether ``model.safetensors`` is intact and of that step."""
         try:
@@ -284,7 +295,10 @@ def create(
     if path.exists() and not path.is_dir():
         raise UsageError(f"{path} is a file. Choose another --out.")
     if (path / "config.json").exists():
-        raise UsageError(f"{path} holds a run. Choose another --out, or continue that run with --resume.")
+        raise UsageError(
+            f"{path} holds a run. Choose another --out, or continue that run with --resume (in Python: resume=True, "
+            "which does nothing where it is finished)."
+        )
     if path.exists() and any(path.iterdir()):
         raise UsageError(f"{path} is not empty, and has no config.json of a run. Choose another --out.")
     try:

@@ -77,7 +77,7 @@ def test_options_are_frozen() -> None:
     options = {s for a in train._actions for s in a.option_strings if s.startswith("--")}
     assert options == {
         *("--help", "--data", "--recipe", "--out", "--size", "--steps", "--minutes", "--seed", "--precision"),
-        *("--on-bad-file", "--set", "--start", "--resume", "--shard", "--quiet"),
+        *("--on-bad-file", "--set", "--start", "--resume", "--shard", "--quiet", "--classes", "--no-classes"),
     }
 
 

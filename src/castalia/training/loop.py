@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,8 @@ def train(
             fewer = _fewer_threads(decided, 0)
         shards = Shards(model, world, decided.precision) if world.sharded else None
         ends = decided.ends(stages)
+        if not decided.stages:
+            decided = replace(decided, stages=tuple(end - start for start, end in pairwise([0, *ends])))
 
         # the averages and the log: new, or as they were at the checkpoint
         state.plan = to_json(decided)

@@ -209,7 +209,7 @@ class Speed:
         if now - self.marks[-1][1] >= 1.0:
             self.marks.append((step, now))
         first, then = self.marks[0]
-        return (now - then) / max(step - first, 1)
+        return max(now - then, 1e-6) / max(step - first, 1)
 
 
 def until_next_look(taken: float, left: float) -> float:
