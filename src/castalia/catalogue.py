@@ -31,6 +31,7 @@ class Entry:
         media: what it makes.
         paper: who, when, where.
         capabilities: names of the capability classes that it derives from (a test holds them to the class).
+        good: what it is good at, and what not, in one sentence for those who choose.
         cls: the class itself, for systems that are not in ``castalia.models`` (toys of the tests); ``path`` then says
             no more than the family.
     """
@@ -41,6 +42,7 @@ class Entry:
     media: tuple[str, ...]
     paper: str
     capabilities: tuple[str, ...]
+    good: str = ""
     cls: type[Model] | None = None
 
     def __post_init__(self) -> None:
@@ -72,6 +74,8 @@ CATALOGUE: dict[str, Entry] = {
             paper="Kingma & Welling 2014 (arXiv:1312.6114); Rezende et al. 2014 (arXiv:1401.4082); "
             "importance weighting: Burda et al. 2016 (arXiv:1509.00519)",
             capabilities=("Generator", "Density", "Latents", "Inference", "Exportable"),
+            good="Fast to train, draws at once, and has a map of everything it makes: walks, blends, "
+            "reconstructions. Fine detail comes out soft.",
         ),
         Entry(
             "gan",
@@ -81,6 +85,8 @@ CATALOGUE: dict[str, Entry] = {
             paper="Goodfellow et al. 2014 (arXiv:1406.2661); DCGAN: Radford et al. 2016 (arXiv:1511.06434); classes: "
             "Mirza & Osindero 2014 (arXiv:1411.1784), Miyato & Koyama 2018 (arXiv:1802.05637)",
             capabilities=("Generator", "Latents", "Exportable"),
+            good="Sharp pictures in one step, by a contest of two networks. Training may fail or show few kinds of "
+            "pictures: watch the variety.",
         ),
         Entry(
             "wgan",
@@ -89,6 +95,7 @@ CATALOGUE: dict[str, Entry] = {
             media=("image", "points"),
             paper="Arjovsky et al. 2017 (arXiv:1701.07875); gradient penalty: Gulrajani et al. 2017 (arXiv:1704.00028)",
             capabilities=("Generator", "Latents", "Exportable"),
+            good="A GAN whose contest is steadier, at more work per step: all kinds of pictures, sharp, in one step.",
         ),
         Entry(
             "ddpm",
@@ -98,6 +105,8 @@ CATALOGUE: dict[str, Entry] = {
             paper="Sohl-Dickstein et al. 2015 (arXiv:1503.03585); Ho et al. 2020 (arXiv:2006.11239); Song et al. 2021 "
             "(arXiv:2010.02502); Nichol & Dhariwal 2021 (arXiv:2102.09672)",
             capabilities=("Generator", "Density", "Latents", "Refinement", "Exportable"),
+            good="The most faithful pictures of all families here, steered by class, filled in and redrawn. Slow: "
+            "dozens of network calls for each.",
         ),
         Entry(
             "edm",
@@ -106,6 +115,8 @@ CATALOGUE: dict[str, Entry] = {
             media=("image", "points"),
             paper="Karras et al. 2022 (arXiv:2206.00364); likelihood: Song et al. 2021 (arXiv:2011.13456)",
             capabilities=("Generator", "Density", "Latents", "Refinement", "Exportable"),
+            good="Diffusion set up so that it learns evenly at all noise levels: fewer steps for the same quality, "
+            "and an exact likelihood.",
         ),
         Entry(
             "gpt2",
@@ -114,6 +125,8 @@ CATALOGUE: dict[str, Entry] = {
             media=("text",),
             paper="Radford et al. 2019, Language Models are Unsupervised Multitask Learners",
             capabilities=("Generator", "Density", "Streaming", "Exportable"),
+            good="Continues any text in its manner, by a transformer that sees all that came before. Wants much "
+            "text; short runs spell well and make no sense.",
         ),
         Entry(
             "lstm",
@@ -122,6 +135,8 @@ CATALOGUE: dict[str, Entry] = {
             media=("text",),
             paper="Hochreiter & Schmidhuber 1997; Zaremba, Sutskever & Vinyals 2014 (arXiv:1409.2329)",
             capabilities=("Generator", "Density", "Streaming"),
+            good="Continues text with a small memory that it carries along: little to compute per letter, any "
+            "length, less far-sighted than GPT-2.",
         ),
         Entry(
             "wavenet",
@@ -131,6 +146,8 @@ CATALOGUE: dict[str, Entry] = {
             paper="van den Oord et al. 2016 (arXiv:1609.03499); queues: Paine et al. 2016 (arXiv:1611.09482); mixture "
             "output: Salimans et al. 2017 (arXiv:1701.05517)",
             capabilities=("Generator", "Density", "Streaming", "Exportable"),
+            good="Sound sample by sample: the right colour of voices and instruments, streamed as it is made. "
+            "Words take long training.",
         ),
     )
 }

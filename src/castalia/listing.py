@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from typing import Any
 
@@ -23,10 +24,10 @@ def describe(name: str) -> dict[str, Any]:
     """All about one system, as JSON.
 
     Returns:
-        ``name``, ``title``, ``family``, ``media``, ``paper`` and ``capabilities`` of the catalogue; ``recipes``
-        (names); ``default``, the recipe by data (a named set, ``"points:*"`` any points, ``"*"`` anything); ``demo``, a
-        recipe; ``expected``, what recipes were seen to reach (those that nobody measured are not there); ``docs``, the
-        page.
+        ``name``, ``title``, ``family``, ``media``, ``paper``, ``capabilities`` and ``good`` of the catalogue;
+        ``recipes``, what each is for by its name; ``presets``, those for own data by medium; ``default``, the recipe by
+        data (a named set, ``"points:*"`` any points, ``"*"`` anything); ``demo``, a recipe; ``expected``, what recipes
+        were seen to reach (those that nobody measured are not there); ``docs``, the page.
 
     Raises:
         UsageError: there is no such system.
@@ -34,13 +35,20 @@ def describe(name: str) -> dict[str, Any]:
     e, room = entry(name), recipes.of(name)
     promised = {recipe: make().expected for recipe, make in room.recipes.items()}
     return {
-        **{field: getattr(e, field) for field in ("name", "title", "family", "media", "paper", "capabilities")},
-        "recipes": list(room.recipes),
+        **{field: getattr(e, field) for field in ("name", "title", "family", "media", "paper", "capabilities", "good")},
+        "recipes": {recipe: first_sentence(make.__doc__) for recipe, make in room.recipes.items()},
+        "presets": {medium: [preset.recipe for preset in found] for medium, found in room.presets.items()},
         "default": dict(room.defaults),
         "demo": room.demo,
         "expected": {recipe: [asdict(x) for x in found] for recipe, found in promised.items() if found},
         "docs": page(e.name),
     }
+
+
+def first_sentence(text: str | None) -> str:
+    """The first sentence of a docstring, without its full stop."""
+    words = " ".join((text or "").split("\n\n")[0].split())
+    return re.split(r"(?<!al)\.(?: |$)", words)[0]
 
 
 def full(name: str) -> str:
@@ -53,9 +61,12 @@ def full(name: str) -> str:
     default = ", ".join(f"{recipe} for {source}" for source, recipe in found["default"].items())
     lines = [
         f"{name}: {found['title']} ({found['family']}; {', '.join(found['media'])})",
+        *([found["good"]] if found["good"] else []),
         f"paper: {found['paper']}",
         f"can: {', '.join(c.lower() for c in found['capabilities'])}",
-        f"recipes: {', '.join(found['recipes'])}",
+        "recipes:",
+        *(f"  {recipe:<28}{what}" for recipe, what in found["recipes"].items()),
+        *(f"chosen from, for your own {medium}: {', '.join(some)}" for medium, some in found["presets"].items()),
         f"where none is named: {default}",
         f"demo: {found['demo']}",
     ]

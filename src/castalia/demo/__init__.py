@@ -1,4 +1,4 @@
-"""The demo: systems of the catalogue on built-in data, and one page to look at.
+"""The demo: systems of the catalogue on built-in data, and one page to look at and to show to others.
 
 Without names it is a tour of one system of each family; with names it shows these. The time is shared by the systems,
 and what measuring may cost follows from what is left of a system's share. What a system shows follows from its medium
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from castalia import api, recipes
+from castalia import api, health, recipes
 from castalia.catalogue import CATALOGUE, Entry, entry
 from castalia.core.data import Batch, Dataset
 from castalia.core.model import Density, Generator, Model
@@ -32,9 +32,6 @@ from castalia.media.rooms import medium_of
 from castalia.media.text.medium import TextMedium
 from castalia.page import Page
 from castalia.training.loop import train
-
-SIDE = ("frechet", "precision", "recall", "coverage", "modes", "condition_accuracy", "memorisation", "sampling_speed")
-"""What systems of pictures are compared in at the end of the page."""
 
 TRAINING_SHARE = 0.6
 """Share of a system's time that trains; the rest measures and draws."""
@@ -67,24 +64,19 @@ def demo(out: Path, minutes: float = 5.0, names: Sequence[str] = ()) -> Path:
     page = Page("Castalia: what it makes")
     page.text(
         "Everything on this page was made a moment ago on this computer, by the commands shown, from data that come "
-        "with the program or with its libraries. Nothing was downloaded."
+        "with the program or with its libraries. Nothing was downloaded. A few seconds of training each: so this is "
+        "how these systems begin, not how far they get."
     )
     if not names:
         page.text(f"One system of each family; `castalia demo NAME` shows any of: {', '.join(CATALOGUE)}.")
     ends = time.monotonic() + 60 * minutes
-    measured = {}
     for number, one in enumerate(shown):  # what one system leaves of its time is for those after it
         share = max(0.3 * minutes / len(shown), (ends - time.monotonic()) / 60 / (len(shown) - number))
-        measured[one.name] = _system(page, one, out, share)
-    alike = {name: found for name, found in measured.items() if CATALOGUE[name].media[0] == "image"}
-    if len(alike) > 1:
-        page.heading("Side by side")
-        page.metrics({name: {k: m for k, m in found.items() if k.startswith(SIDE)} for name, found in alike.items()})
-        page.code("castalia compare " + " ".join(f"runs/{name}" for name in alike) + " --out report.html")
-    page.heading("What the numbers mean")
+        _system(page, one, out, share)
+    page.section("What the numbers mean")
     for word, meaning in MEANINGS.items():
         page.text(f"{word}: {meaning}")
-    page.heading("Now your own data")
+    page.section("Now your own data")
     page.code(NEXT)
     page.write(out / "index.html")
     return out / "index.html"
@@ -98,8 +90,8 @@ def tour() -> list[Entry]:
     return list(first.values())
 
 
-def _system(page: Page, system: Entry, out: Path, minutes: float) -> dict[str, Any]:
-    """Train one system, show and measure what it can do, and return the measurements."""
+def _system(page: Page, system: Entry, out: Path, minutes: float) -> None:
+    """Train one system, and show and measure what it can do."""
     started, name = time.monotonic(), recipes.of(system.name).demo
     recipe = recipes.recipe(name)
     recipe = replace(recipe, training=replace(recipe.training, minutes=minutes * TRAINING_SHARE, log_every=20))
@@ -111,41 +103,45 @@ def _system(page: Page, system: Entry, out: Path, minutes: float) -> dict[str, A
     held_out = api.open_data(recipe.data.source, split="test", like=run)
     model, medium = run.model()[0], medium_of(run.spec)
 
-    page.heading(system.title)
-    page.text(f"{system.paper}. Trained for {trained:.0f} seconds on {len(data):,} examples.")
-    page.code(
-        f"castalia train {system.name} --recipe {name} --minutes {recipe.training.minutes:.2g} --out runs/{system.name}"
-    )
+    page.section(system.title)
+    page.text(system.good)
+    command = f"--minutes {recipe.training.minutes:.2g} --out runs/{system.name}"
+    page.code(f"castalia train {system.name} --recipe {name} {command}")
     some = data.batch(np.arange(min(32, medium.shown, len(data))))
-    columns = 16 if medium.name == "image" else None
-    _put(page, some, run.spec, columns, "Examples of the data")
+    figures = _shown(page, some, run.spec, "Some of the data")
     per_sample, drawn = 0.0, 0
     if isinstance(model, Generator):
-        drawn = min(64, medium.shown)
+        drawn = min(32, medium.shown)
         begun = time.monotonic()
         samples = api.sample(run, drawn, seed=1)
         per_sample = (time.monotonic() - begun) / drawn
-        _put(page, samples, run.spec, columns, "Samples: new, made by nobody")
-        page.code(f"castalia sample runs/{system.name} -n {drawn} --seed 1 --out out/")
+        figures += _shown(page, samples, run.spec, f"Samples, after {trained:.0f} seconds: new, made by nobody")
         medium.write(samples, run.spec, out / "samples" / system.name)
+    page.gallery(figures)
+    if isinstance(model, Generator):
+        page.code(f"castalia sample runs/{system.name} -n {drawn} --seed 1 --out out/")
         if medium.name == "image":
             pictures.show(page, model, data, held_out, system.name)
-    page.curve(run.losses(), "step", "loss")
     left = max(2.0, 60 * minutes - (time.monotonic() - started))
     metrics = _measure(run, model, held_out, left, per_sample)
+    for line in health.lines(run, metrics):
+        page.text(line)
+    page.fold(f"Numbers, curves and papers of {system.title}")
     page.metrics({system.name: metrics})
     page.code(f"castalia evaluate runs/{system.name} --baselines --drawn {DRAWN}")
-    return metrics
+    page.curve(run.losses(), "step", "loss")
+    page.text(f"{system.paper}. {len(data):,} examples of {recipe.data.source}.")
+    page.unfold()
 
 
-def _put(page: Page, batch: Batch, spec: Spec, columns: int | None, caption: str) -> None:
-    """Examples on a page: texts to read, and pictures of everything else."""
-    if isinstance(spec, TextSpec):
-        page.text(f"{caption}:")
-        for text in TextMedium().texts(batch, spec):
-            page.code(text)
-        return
-    page.png(png_bytes(medium_of(spec).picture(batch, spec, columns)), caption)
+def _shown(page: Page, batch: Batch, spec: Spec, caption: str) -> list[tuple[bytes, str]]:
+    """Examples for a gallery; texts go onto the page at once, to be read."""
+    if not isinstance(spec, TextSpec):
+        return [(png_bytes(medium_of(spec).picture(batch, spec)), caption)]
+    page.text(f"{caption}:")
+    for text in TextMedium().texts(batch, spec)[:2]:
+        page.code(text)
+    return []
 
 
 def _measure(run: Any, model: Model, held_out: Dataset, left: float, per_sample: float) -> dict[str, Any]:
@@ -181,13 +177,15 @@ MEANINGS = {
     "on this model would spend per value. 8 is the cost of raw bytes.",
     "baselines": "models that anybody would try first, measured in the same units: a system that does not beat them "
     "has learnt nothing.",
-    "frechet": "how far the features of samples lie from those of held-out examples; the floor is that of real ones.",
+    "frechet": "how far the features of samples lie from those of held-out examples. Real data and a trivial model "
+    "stand beside it: what other real examples get, and what one gets that knows next to nothing.",
     "precision, recall": "the share of samples that lie among the real examples, and of real ones among the samples.",
+    "variety": "how much samples differ from each other, beside how much real examples do; near 0: all are alike.",
     "memorisation": "how near samples are to training examples, beside held-out ones; well below 1 means copies.",
     "active units": "latent dimensions that carry information about the example.",
 }
 
-NEXT = """castalia train vae --data FOLDER_OF_PICTURES --size 64 --minutes 30 --out runs/mine
+NEXT = """castalia train ddpm --data FOLDER_OF_PICTURES --minutes 10 --out runs/mine
+castalia info runs/mine
 castalia sample runs/mine -n 16 --seed 7 --out out/
-castalia edit interpolate runs/mine --from A.png --to B.png --frames 16 --out walk.gif
-castalia evaluate runs/mine --baselines"""
+castalia evaluate runs/mine"""
