@@ -200,3 +200,80 @@ def test_pages_do_not_hold_open_placeholders() -> None:
     """Numbers that were to be measured are there."""
     marks = [f"{name(p)}: {m}" for p in PAGES for m in re.findall(r"MEASURE:[^\s|)`]*", p.read_text(encoding="utf-8"))]
     assert not marks, "still to be measured: " + ", ".join(marks)
+
+
+JOBS = ROOT / "docs" / "jobs.md"
+NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
+
+
+def own_data(folder: Path) -> None:
+    """The files that the page of jobs speaks of."""
+    import numpy as np
+    from PIL import Image
+    from scipy.io import wavfile
+
+    random = np.random.default_rng(0)
+    for kind, bright in (("dark", 60), ("light", 190)):
+        (folder / "my_pictures" / kind).mkdir(parents=True)
+        for i in range(150):
+            pixels = np.clip(bright + random.normal(0, 25, (16, 16)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / "my_pictures" / kind / f"{i:03d}.png")
+    for letter in "AB":
+        Image.fromarray(random.integers(0, 256, (16, 16), np.uint8)).save(folder / f"{letter}.png")
+    mask = np.zeros((16, 16), np.uint8)
+    mask[8:] = 255
+    Image.fromarray(mask).save(folder / "MASK.png")
+    (folder / "my_texts").mkdir()
+    for i in range(12):
+        (folder / "my_texts" / f"{i}.txt").write_text("It was a dark and stormy night. " * 40)
+    (folder / "my_recordings").mkdir()
+    for i in range(12):
+        wave = np.sin(np.arange(12_000) * (0.05 + 0.01 * i)) * 20_000
+        wavfile.write(folder / "my_recordings" / f"{i}.wav", 16_000, wave.astype(np.int16))
+
+
+def test_jobs_are_done_by_following_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    """Every command of the page runs, one after another; only the time that it gives a training is cut."""
+    from castalia.cli.main import main
+
+    own_data(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    found = commands(JOBS)
+    assert len(re.findall(r"^## ", JOBS.read_text(encoding="utf-8"), re.MULTILINE)) == 20
+    assert len(found) >= 25
+    for line, text in found:
+        if text.startswith("castalia demo"):
+            continue  # has a test of its own
+        short = re.sub(r"--minutes \d+", "--steps 3 --set training.batch_size=8", text)
+        code = main(shlex.split(short)[1:])
+        assert code == 0, f"line {line}: {text}\n{capsys.readouterr().err[-2000:]}"
+    for made in ("look.png", "out/grid.png", "walk.gif", "filled.png", "report.html", "sounds/grid.png"):
+        assert (tmp_path / made).is_file(), made
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=name)
+def test_notebook_runs(notebook: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cells run in order, twice over, as people run them; and a page says that there are four."""
+    import json
+
+    assert len(NOTEBOOKS) == 4
+    monkeypatch.chdir(tmp_path)
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    namespace: dict[str, object] = {}
+    for _ in range(2):
+        for cell in cells:
+            if cell["cell_type"] == "code":
+                assert not cell["outputs"]
+                exec(compile("".join(cell["source"]), name(notebook), "exec"), namespace)
+
+
+def test_every_option_of_training_is_on_its_page() -> None:
+    from dataclasses import fields
+
+    from castalia.configuration import Budget, Schedule, Training
+    from castalia.core.model import Optimizer
+
+    page = (ROOT / "docs" / "training-options.md").read_text(encoding="utf-8")
+    sections = dict(zip((Training, Schedule, Optimizer, Budget), page.split("\n## ")[1:], strict=True))
+    for kind, text in sections.items():
+        assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == [f.name for f in fields(kind)]

@@ -65,8 +65,10 @@ def fit(
     opened: dict[str, Dataset] = {}
     candidates = [_candidate(preset, make, opened_by, opened, classes, sized) for preset in presets]
     taken, steps = candidates[-1], 0
-    timed = candidates[-1].recipe.training.minutes > 0
-    if timed and os.environ.get("WORLD_SIZE", "1") == "1":  # a cluster has time, and its processes must agree
+    if not candidates[-1].recipe.training.minutes:  # the person says how many steps
+        enough = [one for one in candidates if one.preset.steps <= one.recipe.training.steps]
+        taken = enough[-1] if enough else candidates[0]
+    elif os.environ.get("WORLD_SIZE", "1") == "1":  # a cluster has time, and its processes must agree
         for taken in reversed(candidates):
             steps = foresee(taken.recipe, taken.data).stages[0]
             if steps >= taken.preset.steps:
