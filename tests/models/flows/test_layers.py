@@ -102,7 +102,7 @@ def test_priors(prior: nn.Module) -> None:
         own = None if label is None else label[i : i + 1]
         change = log_det(lambda v, own=own: prior(v, own)[0], x[i])
         normal = torch.distributions.Normal(0.0, 1.0).log_prob(eps[i]).sum()
-        assert abs(float(normal + change - log_p[i])) < 1e-10
+        assert (normal + change - log_p[i]).abs() < 1e-10
 
 
 def test_logistic_has_room_in_its_tails() -> None:
@@ -122,7 +122,7 @@ def test_what_leaves(learned: bool) -> None:
     assert (factor.inverse(kept, eps) - x).abs().max() < 1e-10
     for i in range(3):
         change = log_det(lambda v: torch.cat(factor(v)[:2], 1), x[i])
-        assert abs(float(torch.distributions.Normal(0.0, 1.0).log_prob(eps[i]).sum() + change - log_p[i])) < 1e-10
+        assert (torch.distributions.Normal(0.0, 1.0).log_prob(eps[i]).sum() + change - log_p[i]).abs() < 1e-10
 
 
 def test_batchnorm_in_training() -> None:

@@ -14,7 +14,8 @@ Paper
 What differs, and why
     The activation norms of the networks inside couplings are folded into their convolutions (conditioners.py): the same
     function and parameters, one pass over memory less.
-    ``hidden`` and ``hidden_kernel`` allow deeper networks, and ``scale`` other units, which pay at small sizes.
+    ``hidden`` and ``hidden_kernel`` allow deeper networks, ``halvings`` larger blocks of pixels at the first level, and
+    ``scale`` other units; they pay at small sizes.
     Where examples are made the sigmoid divides, and nothing bounds it; ``least_scale`` does. The logarithms of the
     deviations of what leaves are kept within 5. Hidden convolutions start with kernels of unit length and not of 0.05
     for each weight; what the first batch makes of both is the same, but they learn at another pace.
@@ -47,6 +48,7 @@ class GlowConfig(FlowConfig):
 
     Attributes:
         levels: pictures: L; each halves the sides.
+        halvings: pictures: how often the first level halves them, before its steps; the paper has 1.
         steps: K, of each level (of points: in all).
         width: pictures: channels of the networks' hidden layers.
         hidden: pictures: convolutions between the first and the last of a network.
@@ -62,6 +64,7 @@ class GlowConfig(FlowConfig):
 
     scale: Scale = "linear"
     levels: int = 3
+    halvings: int = 1
     steps: int = 32
     width: int = 512
     hidden: int = 1
@@ -75,8 +78,8 @@ class GlowConfig(FlowConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if min(self.levels, self.steps, self.width) < 1 or min(self.widths, default=0) < 1:
-            raise ValueError("levels, steps, width and widths must be positive")
+        if min(self.levels, self.halvings, self.steps, self.width) < 1 or min(self.widths, default=0) < 1:
+            raise ValueError("levels, halvings, steps, width and widths must be positive")
         if self.hidden < 0 or self.hidden_kernel not in (1, 3):
             raise ValueError("hidden must not be negative, and hidden_kernel is 1 or 3")
         if not 0 <= self.least_scale < 1:
@@ -108,15 +111,18 @@ def _outputs(c: GlowConfig) -> int:
 
 def _pictures(c: GlowConfig, spec: ImageSpec | PointsSpec, classes: int) -> MultiScale:
     assert isinstance(spec, ImageSpec)
-    check_halvings(spec.height, spec.width, c.levels, "config.levels")
+    halvings = c.levels + c.halvings - 1
+    check_halvings(spec.height, spec.width, halvings, "config.levels" if c.halvings == 1 else "config.halvings")
     channels, levels, factors = spec.channels, [], []
     for level in range(c.levels):
-        squeeze, channels = Squeeze(channels), 4 * channels
-        steps = []
+        steps: list[Layer] = []
+        for _ in range(1 if level else c.halvings):
+            steps.append(Squeeze(channels))
+            channels *= 4
         for _ in range(c.steps):
             net = GlowNet(channels // 2, c.width, _outputs(c) * channels // 2, hidden=c.hidden, kernel=c.hidden_kernel)
             steps += _step(channels, net, c)
-        levels.append([squeeze, *steps])
+        levels.append(steps)
         if level < c.levels - 1:
             factors.append(Factor(channels, learned=True))
             channels //= 2
