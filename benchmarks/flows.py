@@ -1,7 +1,7 @@
 """Glow and RealNVP beside normflows: training steps and samples, same layers, sizes, batch and optimizer, float32.
 
-Both sides have the same values in memory and compute the density of the layers alone, without dequantisation. Networks are
-of the same sizes; those of Glow have no norms inside on their side, and on ours norms that are folded into the
+Both sides have the same values in memory and compute the density of the layers alone, without dequantisation. Networks
+are of the same sizes; those of Glow have no norms inside on their side, and on ours norms that are folded into the
 convolutions.
 """
 

@@ -18,7 +18,7 @@ def digits() -> Recipe:
     """Scikit-learn's 8x8 digits with their labels: the demo."""
     return Recipe(
         model="glow",
-        config=GlowConfig(scale="gaussian", levels=2, steps=8, width=48, conditional=True),
+        config=GlowConfig(scale="gaussian", levels=2, steps=8, width=48, coupling="tanh", conditional=True),
         data=Data("digits"),
         training=Training(steps=1_500, batch_size=64, lr=2e-3, clip=100.0, ema_half_life=10_000),
     )
@@ -38,11 +38,11 @@ def mnist() -> Recipe:
     """MNIST: about an hour of one core."""
     return Recipe(
         model="glow",
-        config=GlowConfig(scale="gaussian", levels=2, steps=12, width=64),
+        config=GlowConfig(scale="gaussian", levels=2, steps=12, width=64, coupling="tanh"),
         data=Data("mnist"),
         training=Training(
-            steps=14_000,
-            batch_size=128,
+            steps=20_000,
+            batch_size=64,
             lr=2e-3,
             schedule=Schedule("cosine", warmup=200, end=0.01),
             clip=500.0,
@@ -55,7 +55,7 @@ def points() -> Recipe:
     """Two moons in the plane."""
     return Recipe(
         model="glow",
-        config=GlowConfig(steps=8, widths=(64, 64)),
+        config=GlowConfig(steps=8, widths=(64, 64), coupling="tanh"),
         data=Data("two-moons", medium="points"),
         training=Training(steps=4_000, batch_size=512, lr=1e-3, clip=5.0, ema_half_life=100_000),
     )
@@ -96,7 +96,7 @@ def pictures() -> Recipe:
     """Any pictures, colour and alpha, at 64 pixels, 5 bits: the default for people's own folders."""
     return Recipe(
         model="glow",
-        config=GlowConfig(levels=4, steps=8, width=128, bits=5),
+        config=GlowConfig(levels=4, steps=8, width=128, coupling="tanh", bits=5),
         data=Data("pictures", options=ImageOptions(size=64)),
         training=Training(
             steps=20_000,
