@@ -29,7 +29,7 @@ def tiny() -> Recipe:
     base = digits()
     return replace(
         base,
-        config=replace(base.config, width=8, blocks=1),
+        config=replace(base.config, scales=1, width=16, blocks=2),
         # eps so that a gradient which is only rounding (a shift of all values before batch normalisation) moves nothing
         training=replace(
             base.training, lr=1e-2, optimizer=Optimizer(eps=1e-3), schedule=Schedule(warmup=0), ema_half_life=100
