@@ -15,7 +15,7 @@ from castalia.models.flows.realnvp import RealNVPConfig
 
 
 def digits() -> Recipe:
-    """Scikit-learn's 8x8 digits: the demo."""
+    """Scikit-learn's 8x8 digits."""
     return Recipe(
         model="realnvp",
         config=RealNVPConfig(scale="gaussian", scales=2, width=24, blocks=1),
@@ -25,7 +25,7 @@ def digits() -> Recipe:
 
 
 def tiny() -> Recipe:
-    """The demo with a small network: for tests."""
+    """Digits with a small network: for tests."""
     base = digits()
     return replace(
         base,
@@ -38,7 +38,7 @@ def tiny() -> Recipe:
 
 
 def points() -> Recipe:
-    """Two moons in the plane."""
+    """Two moons in the plane: the demo."""
     return Recipe(
         model="realnvp",
         config=RealNVPConfig(couplings=8, widths=(64, 64)),
@@ -127,6 +127,6 @@ DEFAULTS: dict[str, str] = {
     "*": "realnvp-pictures",
 }
 
-DEMO = "realnvp-digits"
+DEMO = "realnvp-moons"
 
 TINY = "realnvp-tiny"
