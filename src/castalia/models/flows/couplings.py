@@ -88,7 +88,8 @@ class TanhAffine(Move):
         self.most = nn.Parameter(torch.ones(channels))
 
     def _log_scale(self, s: Tensor) -> Tensor:
-        return along(self.most, s) * torch.tanh(s)
+        # a part of a vector is slow to go through; parts of pictures lie channels-last
+        return along(self.most, s) * torch.tanh(s.contiguous() if s.ndim == 2 else s)
 
     def forward(self, b: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         t, s = h.chunk(2, 1)

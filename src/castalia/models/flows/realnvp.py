@@ -9,7 +9,7 @@ Paper
     three of the channels' halves, after which half of the channels leaves (sections 3.4 to 3.6); four couplings of a
     checkerboard at the last scale. Residual networks with batch and weight normalisation and skip connections compute s
     and t; the output of every coupling is batch-normalised, and that counts in the density (section 3.7). Values go
-    through a logit (section 4.1). Vectors: couplings of even and odd dimensions, with perceptrons.
+    through a logit (section 4.1). Vectors: couplings of two halves in turn, with perceptrons.
 
 What differs, and why
     Batch normalisation trains on statistics of the batch alone; the paper's mix in running ones (appendix E).
@@ -114,9 +114,9 @@ def _pictures(c: RealNVPConfig, spec: ImageSpec) -> MultiScale:
 def _points(c: RealNVPConfig, dims: int) -> MultiScale:
     layers: list[Layer] = []
     for i in range(c.couplings):
-        even, odd = (dims + 1) // 2, dims // 2
-        stays, moves = (odd, even) if i % 2 else (even, odd)
+        lower, upper = (dims + 1) // 2, dims // 2
+        stays, moves = (upper, lower) if i % 2 else (lower, upper)
         net = Perceptron(stays, c.widths, 2 * moves)
-        layers.append(Halves(net, TanhAffine(moves), swap=bool(i % 2), interleaved=True))
+        layers.append(Halves(net, TanhAffine(moves), swap=bool(i % 2)))
         layers += [BatchNorm(dims, 0)] if c.normalise and i < c.couplings - 1 else []
     return MultiScale((dims,), [layers], [], StandardNormal())
