@@ -185,3 +185,12 @@ def test_active_units_and_kl():
     assert out["kl"].value == pytest.approx(1.501)
     assert out["kl"].interval == pytest.approx((1.501, 1.501))
     assert "1 of 2 dimensions" in out["kl"].detail
+
+
+def test_latents_that_are_functions_of_the_example_have_no_kl():
+    class Inverted(LinearGaussian):
+        def posterior_kl(self, batch):
+            return torch.full((len(batch), 2), torch.inf)
+
+    data = random_pictures(100)
+    assert set(latent_use(Inverted(), data, all_ids(data))) == {"active_units"}

@@ -396,7 +396,10 @@ class Inference(Latents):
 
     @abstractmethod
     def posterior_kl(self, batch: Batch) -> Tensor:
-        """KL to the prior per latent dimension, nats, ``float32`` (B, latent_dims)."""
+        """KL to the prior per latent dimension, nats, ``float32`` (B, latent_dims).
+
+        Infinite throughout where an example has one latent vector and no other.
+        """
 
 
 class Refinement(ABC):

@@ -213,6 +213,8 @@ def latent_use(
 ) -> dict[str, Metric]:
     """How much of its latents a model uses: ``kl`` (nats) and ``active_units`` (Burda et al., section 5).
 
+    Where every KL is infinite, because an example has one latent vector and no other, there is no ``kl``.
+
     Raises:
         NonFiniteError: an example has no finite latents or KL.
     """
@@ -226,30 +228,29 @@ def latent_use(
             kls.append(model.posterior_kl(batch).double().cpu())
         ticker.step(len(mine))
     mean, kl = torch.cat(means), torch.cat(kls)
-    bad = int((~(torch.isfinite(mean).all(1) & torch.isfinite(kl).all(1))).sum())
+    point = bool((kl == torch.inf).all())
+    bad = int((~(torch.isfinite(mean).all(1) & (torch.isfinite(kl).all(1) | point))).sum())
     if bad:
         raise NonFiniteError(f"{bad} of {len(ids)} examples of {data.name} have no finite latents.")
     active = int((mean.var(0, correction=0) > ACTIVE).sum())
+    units = Metric(
+        float(active),
+        "dimensions",
+        f"variance of the posterior mean > {ACTIVE}",
+        len(ids),
+        seed,
+        None,
+        f"of {model.latent_dims}; the encoder saw pictures as they are, nothing drawn at random",
+    )
+    if point:
+        return {"active_units": units}
     average = kl.mean(0)
-    return {
-        "kl": mean_metric(
-            kl.sum(1).numpy(),
-            "nats",
-            "exact KL of the posterior to the prior",
-            seed,
-            f"{int((average > ACTIVE).sum())} of {len(average)} dimensions carry more than {ACTIVE} nats, "
-            f"the largest {average.max():.3g}",
-        ),
-        "active_units": Metric(
-            float(active),
-            "dimensions",
-            f"variance of the posterior mean > {ACTIVE}",
-            len(ids),
-            seed,
-            None,
-            f"of {model.latent_dims}; the encoder saw pictures as they are, nothing drawn at random",
-        ),
-    }
+    detail = (
+        f"{int((average > ACTIVE).sum())} of {len(average)} dimensions carry more than {ACTIVE} nats, "
+        f"the largest {average.max():.3g}"
+    )
+    kind = "exact KL of the posterior to the prior"
+    return {"kl": mean_metric(kl.sum(1).numpy(), "nats", kind, seed, detail), "active_units": units}
 
 
 def _kind(likelihood: Likelihood) -> str:
