@@ -125,6 +125,8 @@ CATALOGUE: dict[str, Entry] = {
             media=("image", "points"),
             paper="Dinh, Krueger & Bengio 2014 (arXiv:1410.8516)",
             capabilities=("Generator", "Density", "Latents", "Inference", "Exportable"),
+            good="The simplest flow: every picture is a code turned inside out, and how likely it is follows "
+            "exactly. Quick to learn; samples are coarse.",
         ),
         Entry(
             "realnvp",
@@ -133,6 +135,8 @@ CATALOGUE: dict[str, Entry] = {
             media=("image", "points"),
             paper="Dinh, Sohl-Dickstein & Bengio 2016 (arXiv:1605.08803)",
             capabilities=("Generator", "Density", "Latents", "Inference", "Exportable"),
+            good="A flow for points and pictures: exact codes, exact likelihoods, samples in one pass. Shapes are "
+            "looser than diffusion's.",
         ),
         Entry(
             "glow",
@@ -141,6 +145,8 @@ CATALOGUE: dict[str, Entry] = {
             media=("image", "points"),
             paper="Kingma & Dhariwal 2018 (arXiv:1807.03039)",
             capabilities=("Generator", "Density", "Latents", "Inference", "Exportable"),
+            good="The strongest flow here: exact codes to walk, blend and edit in, good likelihoods, samples in "
+            "one pass. Wants many minutes.",
         ),
         Entry(
             "gpt2",

@@ -12,6 +12,7 @@ from castalia.configuration import Data, Recipe, Schedule, Training
 from castalia.core.model import Optimizer
 from castalia.media.image.decode import ImageOptions
 from castalia.models.flows.glow import GlowConfig
+from castalia.recipes.preset import Preset
 
 
 def digits() -> Recipe:
@@ -125,6 +126,12 @@ DEFAULTS: dict[str, str] = {
     "cifar10-jpeg": "glow-cifar",
     "points:*": "glow-moons",
     "*": "glow-pictures",
+}
+
+PRESETS: dict[str, tuple[Preset, ...]] = {
+    "image": (
+        Preset("glow-pictures", 3_000, 60_000, "shapes that can be told, loosely drawn", ("config.conditional=true",)),
+    ),
 }
 
 DEMO = "glow-digits"

@@ -12,6 +12,7 @@ from castalia.configuration import Data, Recipe, Schedule, Training
 from castalia.core.model import Optimizer
 from castalia.media.image.decode import ImageOptions
 from castalia.models.flows.nice import NICEConfig
+from castalia.recipes.preset import Preset
 
 
 def digits() -> Recipe:
@@ -95,6 +96,10 @@ DEFAULTS: dict[str, str] = {
     "mnist": "nice-mnist-small",
     "points:*": "nice-moons",
     "*": "nice-pictures",
+}
+
+PRESETS: dict[str, tuple[Preset, ...]] = {
+    "image": (Preset("nice-pictures", 1_000, 20_000, "coarse pictures of the right colours"),),
 }
 
 DEMO = "nice-digits"

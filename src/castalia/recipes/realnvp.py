@@ -12,6 +12,7 @@ from castalia.configuration import Data, Recipe, Schedule, Training
 from castalia.core.model import Optimizer
 from castalia.media.image.decode import ImageOptions
 from castalia.models.flows.realnvp import RealNVPConfig
+from castalia.recipes.preset import Preset
 
 
 def digits() -> Recipe:
@@ -125,6 +126,10 @@ DEFAULTS: dict[str, str] = {
     "cifar10-jpeg": "realnvp-cifar",
     "points:*": "realnvp-moons",
     "*": "realnvp-pictures",
+}
+
+PRESETS: dict[str, tuple[Preset, ...]] = {
+    "image": (Preset("realnvp-pictures", 3_000, 40_000, "shapes that can be told, loosely drawn"),),
 }
 
 DEMO = "realnvp-moons"
