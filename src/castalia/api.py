@@ -6,6 +6,7 @@ import inspect
 import json
 import math
 import re
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -230,6 +231,7 @@ def train(
     Example:
         ``castalia.train("vae", "digits", "runs/digits", steps=300)``
     """
+    began = time.monotonic()
     from castalia.training.loop import train as run_loop
 
     changes = as_settings(model, recipe, changes)
@@ -257,7 +259,7 @@ def train(
     else:
         made = make_recipe(model, data, recipe=recipe, **changes)
     opened = training_data(made) if opened is None else opened
-    return run_loop(made, opened, Path(out), resume=resume, quiet=quiet, shard=shard, said=said)
+    return run_loop(made, opened, Path(out), resume=resume, quiet=quiet, shard=shard, said=said, began=began)
 
 
 def _presets(model: str | None, data: str | None, recipe: str | None) -> tuple[Preset, ...]:
@@ -537,8 +539,6 @@ def evaluate(run: Run | str | Path, data: str | None = None, *, split: str = "te
         ``{"metrics": {name: {value, unit, kind, n, seed, interval, detail}}, "context": {...}}``, as stored in the
         run's ``results.json``.
     """
-    import time
-
     from castalia.evaluation import evaluate as measuring
     from castalia.evaluation.measures import COMPARED, too_few
 

@@ -31,9 +31,9 @@ class Entry:
         media: what it makes.
         paper: who, when, where.
         capabilities: names of the capability classes that it derives from (a test holds them to the class).
-        good: what it is good at, and what not, in one sentence for those who choose.
         cls: the class itself, for systems that are not in ``castalia.models`` (toys of the tests); ``path`` then says
             no more than the family.
+        good: what it is good at, and what not, in one sentence for those who choose.
     """
 
     name: str
@@ -42,8 +42,8 @@ class Entry:
     media: tuple[str, ...]
     paper: str
     capabilities: tuple[str, ...]
-    good: str = ""
     cls: type[Model] | None = None
+    good: str = ""
 
     def __post_init__(self) -> None:
         if self.cls is None and not PATH.fullmatch(self.path):

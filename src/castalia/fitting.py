@@ -1,7 +1,7 @@
 """A default that fits the data and the time: which of a system's presets to train on somebody's own data.
 
-A preset is a recipe of the system that names no data set. How fast this machine trains each is measured, the best
-first; the first that gets as many steps as it wants within the time is taken.
+A preset is a recipe of the system that names no data set. How fast this machine trains each is measured, the quickest
+first, up to the best that gets as many steps as it wants within the time.
 """
 
 from __future__ import annotations
@@ -69,10 +69,14 @@ def fit(
         enough = [one for one in candidates if one.preset.steps <= one.recipe.training.steps]
         taken = enough[-1] if enough else candidates[0]
     elif os.environ.get("WORLD_SIZE", "1") == "1":  # a cluster has time, and its processes must agree
-        for taken in reversed(candidates):
-            steps = foresee(taken.recipe, taken.data).stages[0]
-            if steps >= taken.preset.steps:
+        taken, steps = candidates[0], foresee(candidates[0].recipe, candidates[0].data).stages[0]
+        for larger in candidates[1:]:
+            if steps < larger.preset.steps:  # and a larger network gets fewer
                 break
+            fitting = foresee(larger.recipe, larger.data).stages[0]
+            if fitting < larger.preset.steps:
+                break
+            taken, steps = larger, fitting
     better = candidates[candidates.index(taken) + 1 :]
     return Fitted(taken.recipe, taken.data, tuple(_sentences(taken, better, steps)))
 

@@ -56,6 +56,7 @@ def train(
     device: torch.device | None = None,
     callback: Callable[[int, Mapping[str, float]], None] | None = None,
     said: Sequence[str] = (),
+    began: float | None = None,
 ) -> Run:
     """Train a model and return its run.
 
@@ -70,6 +71,7 @@ def train(
         device: where to compute; None takes the accelerator where there is one.
         callback: called after each step with its number and its logged values.
         said: sentences on why this recipe, which the run keeps.
+        began: when the person's minutes began, by ``time.monotonic``; None: now.
 
     Raises:
         UsageError: ``out`` is in use, another process writes to it, or a resumed run differs in recipe or data.
@@ -78,6 +80,7 @@ def train(
         RunError: the disk is full, the run is damaged, or its folder was moved meanwhile.
     """
     settings, state = recipe.training, keeping.State()
+    started = time.monotonic() if began is None else began
     with ExitStack() as stack:
         stack.enter_context(guest())
         stack.enter_context(no_denormals())
@@ -176,7 +179,7 @@ def train(
         active: ActiveStage | None = None
         pace, speed = plan.Pace(), plan.Speed(state.step)
         number, until, look_at = 0, math.inf, math.inf
-        started, spent, saved_at, began = time.monotonic(), state.seconds, time.monotonic(), time.monotonic()
+        spent, saved_at, entered, drawing = state.seconds, time.monotonic(), time.monotonic(), 0.0
         in_all = 60 * settings.minutes or math.inf
         if spent >= in_all:
             ends = [min(end, state.step) for end in ends]  # its time was up before
@@ -199,7 +202,7 @@ def train(
                 until = in_all - left + plan.time_of(recipe, stages, number, left) if settings.minutes else math.inf
                 mine = replace(settings, lr=settings.stages.get(stage.name, Budget()).lr or settings.lr)
                 active = ActiveStage(stage, start, decided.steps_at(number, step), model, own, mine, world, shards)
-                pace, began = plan.Pace(), time.monotonic()
+                pace, entered = plan.Pace(), time.monotonic()
                 timed = settings.minutes and not settings.stages.get(stage.name, Budget()).steps
                 look_at = plan.FIRST_LOOK if timed else math.inf
                 ema.begin(moved_by(stages[number]))
@@ -260,10 +263,10 @@ def train(
             due = state.step % checkpoint_every == 0 and bool(settings.checkpoint_every or unsaved > SPARED_SECONDS)
             due = due or unsaved > CHECKPOINT_SECONDS
             over, late = spent + elapsed >= in_all, spent + elapsed >= until
-            in_stage = time.monotonic() - began
+            in_stage = time.monotonic() - entered
             look = in_stage >= look_at and state.step < ends[number]
             signal, due, over, late, look = _agree(signals.received, due, over, late, look, world)
-            left = min(until, in_all) - spent - elapsed
+            left = min(until, in_all - drawing) - spent - elapsed
             known = any(begin > step for begin, _ in decided.paced)  # a resume repeats what came of it
             if look and not over and not late:  # is the pace still the planned one?
                 look_at = in_stage + plan.until_next_look(in_stage, left)
@@ -303,9 +306,11 @@ def train(
                 keeping.save(run, state, model, ema, active, settings.keep, world)
                 saved_at = time.monotonic()
             if state.step % sample_every == 0 or last or over:
+                begun = time.monotonic()
                 problem = keeping.draw(model, ema, decided.precision, run, state.step, world, data)
                 if problem:
                     reporter.say(f"Note: {problem}")
+                drawing = time.monotonic() - begun
             if signal:
                 raise Interrupted(
                     f"Stopped by a signal after step {state.step:,}; everything is saved. Continue with --resume.",
