@@ -108,6 +108,15 @@ CATALOGUE: dict[str, Entry] = {
             capabilities=("Generator", "Density", "Latents", "Refinement", "Exportable"),
         ),
         Entry(
+            "pixelcnn",
+            "PixelCNN (gated, and plain)",
+            "pixels.pixelcnn:PixelCNN",
+            media=("image",),
+            paper="van den Oord et al. 2016 (arXiv:1601.06759); gates, labels, no blind spot: van den Oord et al. 2016 "
+            "(arXiv:1606.05328)",
+            capabilities=("Generator", "Density", "Streaming", "Exportable"),
+        ),
+        Entry(
             "gpt2",
             "GPT-2",
             "sequence.gpt2:GPT2",
