@@ -117,6 +117,22 @@ CATALOGUE: dict[str, Entry] = {
             capabilities=("Generator", "Density", "Streaming", "Exportable"),
         ),
         Entry(
+            "pixelcnn-pp",
+            "PixelCNN++",
+            "pixels.pixelcnn_pp:PixelCNNPP",
+            media=("image",),
+            paper="Salimans et al. 2017 (arXiv:1701.05517)",
+            capabilities=("Generator", "Density", "Streaming", "Exportable"),
+        ),
+        Entry(
+            "pixelrnn",
+            "PixelRNN (Row LSTM, Diagonal BiLSTM)",
+            "pixels.pixelrnn:PixelRNN",
+            media=("image",),
+            paper="van den Oord et al. 2016 (arXiv:1601.06759)",
+            capabilities=("Generator", "Density", "Streaming", "Exportable"),
+        ),
+        Entry(
             "gpt2",
             "GPT-2",
             "sequence.gpt2:GPT2",

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from castalia.core.data import Batch, Dataset
+from castalia.core.data import Batch, Dataset, some_of
 from castalia.core.errors import UsageError
 from castalia.core.model import (
     Config,
@@ -40,8 +40,16 @@ from castalia.core.rng import Rng, SampleRng
 from castalia.core.spec import LabelSpec, Spec
 from castalia.core.specs.image import ImageSpec
 from castalia.models.pixels.stacks import Cache, PixelNetwork
+from castalia.models.pixels.taps import fit_gains
 from castalia.models.pixels.values import Values, check_values, counts_of, evenly, few_values, values_of
 from castalia.nn.labels import Labels
+
+
+AT_ONCE = 1 << 24
+"""Numbers of a layer that are measured at once; bounds the memory."""
+
+FITTED = 128
+"""Pictures on which normalised layers find their gains."""
 
 
 @dataclass(frozen=True)
@@ -161,8 +169,10 @@ class PixelModel(Generator[P, ImageSpec], Density, Streaming, Exportable):
 
     @torch.no_grad()
     def initialise(self, data: Dataset, rng: Rng, parents: Mapping[str, Model]) -> None:
-        """Set the last bias to how often values occur; count the labels."""
+        """Find the gains of normalised layers; set the last bias to how often values occur; count the labels."""
         self.labels.fit(data)
+        x = data.batch(some_of(data, FITTED)).x.to(self.device)
+        fit_gains(self.network, self.values.features(self.values.codes(x, None)))
         last = self.network.last()
         assert last.bias is not None
         last.bias.copy_(self.values.base(counts_of(data)))
@@ -344,5 +354,3 @@ class PixelModel(Generator[P, ImageSpec], Density, Streaming, Exportable):
         return self.values.features(every).cpu().numpy()
 
 
-AT_ONCE = 1 << 24
-"""Numbers of a layer that are measured at once; bounds the memory."""

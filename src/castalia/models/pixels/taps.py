@@ -42,7 +42,9 @@ class Taps(nn.Linear):
         mask: of the pixel's own row: nothing after the pixel; of the pixel itself what A or B say. ``none`` sees all taps.
         channels: of the picture.
         parts: of the outputs, each cut into groups.
-        bias: whether there is one.
+        stride: how many rows and columns further the next output is; output (r, c) sees those up to (stride r, stride c).
+        scale: weight normalisation (Salimans & Kingma 2016, arXiv:1602.07868), whose gains :func:`fit_gains` finds such
+            that outputs begin with this deviation; 0 for none.
     """
 
     def __init__(
@@ -56,10 +58,13 @@ class Taps(nn.Linear):
         mask: Mask = "none",
         channels: int = 1,
         parts: int = 1,
-        bias: bool = True,
+        stride: int = 1,
+        scale: float = 0.0,
     ) -> None:
-        super().__init__(size[0] * size[1] * inputs, outputs, bias)
+        super().__init__(size[0] * size[1] * inputs, outputs)
         self.inputs, self.outputs, self.size, self.left, self.above = inputs, outputs, size, left, above
+        self.stride, self.scale, self.fitting = stride, scale, False
+        self.gain = nn.Parameter(torch.ones(outputs)) if scale else None
         self.channels, self.out_groups = channels, groups_of(outputs, channels, parts)
         allowed = np.ones((outputs, *size, inputs), bool)
         if mask != "none":
@@ -74,8 +79,9 @@ class Taps(nn.Linear):
                 self.weight.mul_(seen)
 
     def kernel(self) -> Tensor:
-        """(outputs, rows * columns * inputs), masked."""
-        return self.weight * self.get_buffer("mask") if self.masked else self.weight
+        """(outputs, rows * columns * inputs), masked and normalised."""
+        weight = self.weight * self.get_buffer("mask") if self.masked else self.weight
+        return weight if self.gain is None else weight * (self.gain / weight.norm(dim=1))[:, None]
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, inputs, H, W) to (B, outputs, H, W)."""
@@ -84,12 +90,38 @@ class Taps(nn.Linear):
         right = columns - 1 - left
         if rows > 1 or columns > 1 or self.above:
             x = F.pad(x, (left, right, rows - 1 + self.above, -self.above))
-        return F.conv2d(x, weight, self.bias)
+        if self.fitting:
+            return self.fit(F.conv2d(x, weight, None, self.stride))
+        return F.conv2d(x, weight, self.bias, self.stride)
+
+    def fit(self, made: Tensor) -> Tensor:
+        """Choose gains and biases such that these outputs (B, outputs, H, W) have mean 0 and the wanted deviation."""
+        assert self.gain is not None
+        factor = self.scale / (made.std((0, 2, 3)) + 1e-6)
+        self.gain.mul_(factor)
+        self.bias.copy_(-made.mean((0, 2, 3)) * factor)
+        return made * factor[:, None, None] + self.bias[:, None, None]
 
     def seen(self) -> int:
         """How many of its numbers matter: those that no mask hides."""
         hidden = int((self.get_buffer("mask") == 0).sum()) if self.masked else 0
         return sum(p.numel() for p in self.parameters()) - hidden
+
+
+@torch.no_grad()
+def fit_gains(network: nn.Module, x: Tensor) -> None:
+    """Run a network once on features ``x``, its weight-normalised layers choosing gains and biases one after another."""
+    layers = [part for part in network.modules() if isinstance(part, Taps) and part.scale]
+    if not layers:
+        return
+    training = network.training
+    network.eval()
+    for layer in layers:
+        layer.fitting = True
+    network(x)
+    for layer in layers:
+        layer.fitting = False
+    network.train(training)
 
 
 # pixel by pixel
@@ -134,7 +166,7 @@ class Packed:
     def __init__(self, taps: Taps, n: int, scale: np.ndarray | None = None, inner: float = 1.0) -> None:
         factor = np.ones(taps.outputs) if scale is None else scale
         weight = taps.kernel().detach().double().cpu().numpy().T * factor * inner
-        bias = np.zeros(taps.outputs) if taps.bias is None else taps.bias.detach().double().cpu().numpy() * factor
+        bias = taps.bias.detach().double().cpu().numpy() * factor
         self.taps, self.n, (rows, columns) = taps, n, taps.size
         self.order = [np.flatnonzero(taps.out_groups == g) for g in range(taps.channels)]
         self.groups = [
@@ -152,7 +184,7 @@ class Packed:
     def at(self, window: Window, column: int, group: int) -> np.ndarray:
         """Outputs (n, maps of the group) at a column of the row that is being made, in memory that is used again."""
         (rows, columns), found = self.taps.size, self.groups[group]
-        first = window.left + column - self.taps.left
+        first = window.left + column * self.taps.stride - self.taps.left
         if rows == columns == 1:
             np.dot(window.kept[:, -1, first], found.weight, found.out)
         else:
@@ -170,11 +202,11 @@ class Packed:
 
     def rows(self, window: Window) -> np.ndarray:
         """Outputs (n, W, outputs) for the whole row that is being made."""
-        (rows, columns), above, width = self.taps.size, self.taps.above, window.width
-        last = window.kept.shape[1] - above
+        (rows, columns), above, stride = self.taps.size, self.taps.above, self.taps.stride
+        last, width = window.kept.shape[1] - above, -(-window.width // stride)
         seen = window.kept[:, last - rows : last]
         first = window.left - self.taps.left
-        views = [seen[:, :, first + i : first + i + width] for i in range(columns)]
+        views = [seen[:, :, first + i : first + i + (width - 1) * stride + 1 : stride] for i in range(columns)]
         taken = np.stack(views, axis=3).transpose(0, 2, 1, 3, 4)  # (n, W, rows, columns, inputs)
         made = taken.reshape(self.n * width, -1) @ self.whole[0]
         made += self.whole[1]
