@@ -44,7 +44,6 @@ from castalia.models.pixels.taps import fit_gains
 from castalia.models.pixels.values import Values, check_values, counts_of, evenly, few_values, values_of
 from castalia.nn.labels import Labels
 
-
 AT_ONCE = 1 << 24
 """Numbers of a layer that are measured at once; bounds the memory."""
 
@@ -165,7 +164,9 @@ class PixelModel(Generator[P, ImageSpec], Density, Streaming, Exportable):
         if config.likelihood == "bernoulli" or config.values or not config.few:
             return config
         found = few_values(data)
-        return config if config.likelihood == "logistic" and not evenly(found or (0,)) else replace(config, values=found)
+        return (
+            config if config.likelihood == "logistic" and not evenly(found or (0,)) else replace(config, values=found)
+        )
 
     @torch.no_grad()
     def initialise(self, data: Dataset, rng: Rng, parents: Mapping[str, Model]) -> None:
@@ -185,7 +186,9 @@ class PixelModel(Generator[P, ImageSpec], Density, Streaming, Exportable):
     def loss(self, batch: Batch, rng: Rng, progress: Progress) -> tuple[Tensor, Logs]:
         """Nats per picture, averaged over the batch."""
         codes = self.values.codes(batch.x, rng)
-        nats = -self.values.log_prob(self.network(self.values.features(codes), self.labels.for_training(batch, rng)), codes)
+        nats = -self.values.log_prob(
+            self.network(self.values.features(codes), self.labels.for_training(batch, rng)), codes
+        )
         loss = nats.mean()
         return loss, {"bits_per_dim": loss.detach() / (self.spec.dims * math.log(2))}
 
@@ -352,5 +355,3 @@ class PixelModel(Generator[P, ImageSpec], Density, Streaming, Exportable):
         """The feature of each code."""
         every = torch.arange(getattr(self.values, "levels", 2), device=self.device)
         return self.values.features(every).cpu().numpy()
-
-

@@ -1,13 +1,13 @@
-"""Networks of LSTMs over the rows or the diagonals of a picture (van den Oord et al. 2016, arXiv:1601.06759, section 3).
+"""Networks of LSTMs over rows or diagonals of a picture (van den Oord et al. 2016, arXiv:1601.06759, section 3).
 
     [o, f, i, g] = sigma(K_ss * h_before + K_is * x),   c = f c_before + i g,   h = o tanh(c)     (eq. 3)
 
 with sigma the logistic function for o, f, i and tanh for g.
 
-* :class:`RowLSTM` (3.1): K_ss is a convolution over the row above, K_is one with mask B along the row. A pixel sees a
-  triangle above it.
-* :class:`DiagonalLSTM` (3.2): the picture is skewed, so that a diagonal is a column; K_ss sees the pixel on the left and
-  the one above. A second one runs from the right; its output is moved down a row, so that it has seen nothing to come.
+* :class:`RowLSTM` (3.1): K_ss is a convolution over the row above, K_is one with mask B along the row. A pixel sees
+  a triangle above it.
+* :class:`DiagonalLSTM` (3.2): the picture is skewed, so that a diagonal is a column; K_ss sees the pixel on the left
+  and the one above. A second one runs from the right; its output is moved down a row: it has seen nothing to come.
   Together they see everything before the pixel.
 
 Each is put into a residual block (3.3): from 2h maps to h, and by a 1x1 convolution back to 2h, which are added.
@@ -27,10 +27,15 @@ from castalia.models.pixels.taps import Packed, Taps, Window
 
 
 def cell(gates: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
-    """h and c from gates (..., 4h) before their functions, and the c before."""
-    o, f, i, g = gates.float().chunk(4, dim=-1)
+    """H and c from gates (..., 4h) before their functions, and the c before."""
+    o, f, i, g = gates.to(before.dtype).chunk(4, dim=-1)
     c = torch.sigmoid(f) * before + torch.sigmoid(i) * torch.tanh(g)
     return torch.sigmoid(o) * torch.tanh(c), c
+
+
+def nothing(x: Tensor, places: int, maps: int) -> Tensor:
+    """No state (B, places, maps), of no less precision than float32."""
+    return x.new_zeros(len(x), places, maps, dtype=torch.promote_types(x.dtype, torch.float32))
 
 
 class RowLSTM(nn.Module):
@@ -44,10 +49,9 @@ class RowLSTM(nn.Module):
 
     def __init__(self, maps: int, kernel: int, channels: int) -> None:
         super().__init__()
-        self.maps, self.half = maps, kernel // 2
-        self.inward = Taps(
-            2 * maps, 4 * maps, (1, self.half + 1), left=self.half, mask="B", channels=channels, parts=4
-        )
+        self.maps, self.reach = maps, kernel // 2
+        reach = self.reach
+        self.inward = Taps(2 * maps, 4 * maps, (1, reach + 1), left=reach, mask="B", channels=channels, parts=4)
         self.state = nn.Linear(kernel * maps, 4 * maps, bias=False)
         self.up = Taps(maps, 2 * maps, mask="B", channels=channels)
         remember(self.inward, maps)
@@ -57,8 +61,8 @@ class RowLSTM(nn.Module):
         gates = self.inward(x).permute(2, 0, 3, 1)  # (H, B, W, 4h)
         if condition is not None:
             gates = gates + condition[:, None].to(gates.dtype)
-        width, half = x.shape[3], self.half
-        c = x.new_zeros(len(x), width, self.maps, dtype=torch.float32)
+        width, half = x.shape[3], self.reach
+        c = nothing(x, width, self.maps)
         h, rows = c, []
         for row in gates.unbind(0):
             around = F.pad(h, (0, 0, half, half))
@@ -86,8 +90,10 @@ class Diagonal(nn.Module):
         height, width = x.shape[2:]
         columns = skew(gates).permute(3, 0, 2, 1)  # (H + W - 1, B, H, 4h)
         # a row of the skewed picture begins later the lower it is; before that there is no state
-        begun = torch.arange(len(columns), device=x.device)[:, None, None] >= torch.arange(height, device=x.device)[:, None]
-        c = x.new_zeros(len(x), height, self.maps, dtype=torch.float32)
+        begun = (
+            torch.arange(len(columns), device=x.device)[:, None, None] >= torch.arange(height, device=x.device)[:, None]
+        )
+        c = nothing(x, height, self.maps)
         h, made = c, []
         for column, there in zip(columns.unbind(0), begun.unbind(0), strict=True):
             above = F.pad(h, (0, 0, 1, -1))
@@ -190,7 +196,7 @@ def weight_of(linear: nn.Linear, halves: np.ndarray) -> np.ndarray:
 
 
 def step(gates: np.ndarray, before: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """h and c in NumPy, from gates (n, 4h) with the halves in them: sigmoid(x) is (1 + tanh(x / 2)) / 2."""
+    """H and c in NumPy, from gates (n, 4h) with the halves in them: sigmoid(x) is (1 + tanh(x / 2)) / 2."""
     np.tanh(gates, gates)
     o, f, i, g = np.split(gates, 4, axis=1)
     c = 0.5 * ((1 + f) * before + (1 + i) * g)
@@ -220,10 +226,10 @@ class RowSteps:
     """A :class:`RowLSTM` pixel by pixel."""
 
     def __init__(self, layer: RowLSTM, n: int, width: int, condition: np.ndarray | None) -> None:
-        maps, self.half, self.width = layer.maps, layer.half, width
+        maps, self.reach, self.width = layer.maps, layer.reach, width
         self.halves = np.repeat([0.5, 0.5, 0.5, 1.0], maps)
         self.inward, self.up = Packed(layer.inward, n, self.halves), Packed(layer.up, n)
-        self.window = Window(n, width, 2 * maps, 1, layer.half, 0)
+        self.window = Window(n, width, 2 * maps, 1, layer.reach, 0)
         self.state, self.lines = weight_of(layer.state, self.halves), Lines(n, width, maps)
         self.condition = None if condition is None else condition * self.halves.astype(np.float32)
         self.from_above: list[np.ndarray] = []
@@ -231,8 +237,8 @@ class RowSteps:
     def next_row(self) -> None:
         self.window.next()
         self.lines.next()
-        around = np.pad(self.lines.h_above, ((0, 0), (self.half, self.half), (0, 0)))
-        seen = np.concatenate([around[:, i : i + self.width] for i in range(2 * self.half + 1)], axis=2)
+        around = np.pad(self.lines.h_above, ((0, 0), (self.reach, self.reach), (0, 0)))
+        seen = np.concatenate([around[:, i : i + self.width] for i in range(2 * self.reach + 1)], axis=2)
         found = seen @ self.state
         if self.condition is not None:
             found += self.condition[:, None]

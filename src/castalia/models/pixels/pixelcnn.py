@@ -1,8 +1,8 @@
 """PixelCNN: pictures pixel by pixel, by convolutions that look back.
 
 Papers
-    van den Oord, Kalchbrenner & Kavukcuoglu 2016, "Pixel Recurrent Neural Networks" (arXiv:1601.06759): eq. 1 and 2 (the
-    chain rule over pixels and channels), section 3.4 (masks), figure 5 and table 1 (``network="plain"``).
+    van den Oord, Kalchbrenner & Kavukcuoglu 2016, "Pixel Recurrent Neural Networks" (arXiv:1601.06759): eq. 1 and 2
+    (the chain rule over pixels and channels), section 3.4 (masks), figure 5 and table 1 (``network="plain"``).
     van den Oord et al. 2016, "Conditional Image Generation with PixelCNN Decoders" (arXiv:1606.05328): eq. 2 and figure
     2 (gates, two stacks without a blind spot), eq. 4 (labels): ``network="gated"``.
 
@@ -71,6 +71,4 @@ class PixelCNN(PixelModel[PixelCNNConfig]):
         c = config
         kind = Gated if c.network == "gated" else Plain
         maps, head = (-(-size // spec.channels) * spec.channels for size in (c.maps, c.head))
-        self.network = kind(
-            spec.channels, maps, c.layers, c.first, c.kernel, head, self.values.maps, self.classes
-        )
+        self.network = kind(spec.channels, maps, c.layers, c.first, c.kernel, head, self.values.maps, self.classes)

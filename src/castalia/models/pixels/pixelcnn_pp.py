@@ -4,7 +4,8 @@ Papers
     Salimans, Karpathy, Chen & Kingma 2017, "PixelCNN++" (arXiv:1701.05517): eq. 1 and 2 (discretised logistics), eq. 3
     (channels within a pixel), section 2.3 to 2.5 and figure 2 (the network), section 2.6 (dropout).
     Salimans & Kingma 2016, "Weight Normalization" (arXiv:1602.07868): gains and their start on data.
-    Ramachandran et al. 2017, "Fast Generation for Convolutional Autoregressive Models" (arXiv:1704.06001): ``streams.py``.
+    Ramachandran et al. 2017, "Fast Generation for Convolutional Autoregressive Models" (arXiv:1704.06001):
+    ``streams.py``.
 
 Equations
     p(x_i | C_i) = sum_k pi_k [sigma((x_i + 1/255 - mu_k) / s_k) - sigma((x_i - 1/255 - mu_k) / s_k)],
@@ -13,10 +14,11 @@ Equations
 
 What differs, and why
     Where the authors' code falls back to a density for narrow bins, the mass of every bin is computed
-    (``nn/likelihoods.py``); drawn channels are rounded to values before the next depends on them, and so is the picture.
+    (``nn/likelihoods.py``); drawn channels are rounded to values before the next depends on them.
     The logarithm of a scale is at least -7, as in the authors' code.
-    Data that hold few evenly spaced values have bins for these alone. ``likelihood="bernoulli"`` is for binary pictures:
-    channels of a pixel are independent then, given all pixels before.
+    Data that hold few evenly spaced values have bins for these alone. ``likelihood="bernoulli"`` is for binary
+    pictures: channels of a pixel are independent then, given all pixels before.
+    What is moved down a row, or to the right, begins with the bias and not with zeros.
     The last layer starts small, around components at the quantiles of the data's values.
 
 Expected: see ``recipes/pixelcnn_pp.py`` and the system's page.
@@ -40,7 +42,7 @@ class PixelCNNPPConfig(PixelConfig):
     Attributes:
         likelihood: ``logistic``, a mixture for all channels of a pixel, or ``bernoulli`` for binary pictures.
         maps: of both streams.
-        resnets: residual layers of a level on the way down; on the way up there are as many, and one more below the top.
+        resnets: residual layers of a level on the way down; on the way up as many, and one more below the top.
         levels: sizes of the picture, each half the one before.
         dropout: share that is dropped in every residual layer.
     """
@@ -72,6 +74,4 @@ class PixelCNNPP(PixelModel[PixelCNNPPConfig]):
             raise UsageError(
                 f"pictures of {spec.height}x{spec.width} are too small for {c.levels} levels; give fewer config.levels"
             )
-        self.network = Streams(
-            spec.channels, c.maps, c.resnets, c.levels, c.dropout, self.values.maps, self.classes
-        )
+        self.network = Streams(spec.channels, c.maps, c.resnets, c.levels, c.dropout, self.values.maps, self.classes)

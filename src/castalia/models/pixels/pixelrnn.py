@@ -1,17 +1,17 @@
 """PixelRNN: pictures pixel by pixel, by LSTMs over rows or diagonals.
 
 Paper
-    van den Oord, Kalchbrenner & Kavukcuoglu 2016, "Pixel Recurrent Neural Networks" (arXiv:1601.06759): eq. 1 and 2 (the
-    chain rule over pixels and channels), section 3.1 (Row LSTM), 3.2 (Diagonal BiLSTM), eq. 3 (the cell), 3.3 (residual
-    connections), 3.4 (masks), table 1 (the layers).
+    van den Oord, Kalchbrenner & Kavukcuoglu 2016, "Pixel Recurrent Neural Networks" (arXiv:1601.06759): eq. 1 and 2
+    (the chain rule over pixels and channels), section 3.1 (Row LSTM), 3.2 (Diagonal BiLSTM), eq. 3 (the cell), 3.3
+    (residual connections), 3.4 (masks), table 1 (the layers).
 
 Equations
     p(x) = prod_i p(x_i | x_<i),    p(x_i | x_<i) = p(x_i,R | x_<i) p(x_i,G | x_<i, x_i,R) p(x_i,B | x_<i, x_i,R, x_i,G)
     [o, f, i, g] = sigma(K_ss * h_before + K_is * x),   c = f c_before + i g,   h = o tanh(c)
 
 What differs, and why
-    Before the first pixel of a row the diagonal LSTM has no state, where a skewed picture would have that of its padding:
-    drawing needs no padding then.
+    Before the first pixel of a row the diagonal LSTM has no state, where a skewed picture would have that of its
+    padding: drawing needs no padding then.
     The bias of the forget gates starts at 1 (Jozefowicz et al. 2015), the last bias at the frequencies of values.
     Labels, which the paper does not have, are added to the gates, as PixelCNN has them.
     There is no multi-scale PixelRNN (section 3.6).

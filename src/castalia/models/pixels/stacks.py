@@ -1,8 +1,8 @@
 """Networks of convolutions for PixelCNN: the plain one, and the gated one of two stacks.
 
-* :class:`Plain`: van den Oord et al. 2016a (arXiv:1601.06759), figure 5 left and table 1: a 7x7 convolution with mask A,
-  residual blocks of h features (1x1, 3x3 with mask B, 1x1), two 1x1 layers. Its receptive field has a blind spot to the
-  right above the pixel.
+* :class:`Plain`: van den Oord et al. 2016a (arXiv:1601.06759), figure 5 left and table 1: a 7x7 convolution with mask
+  A, residual blocks of h features (1x1, 3x3 with mask B, 1x1), two 1x1 layers. Its receptive field has a blind spot to
+  the right above the pixel.
 * :class:`Gated`: van den Oord et al. 2016b (arXiv:1606.05328), figure 2: a vertical stack sees all rows above, a
   horizontal one the row before the pixel and the vertical stack; gates tanh(W_f * x + V_f h) . sigmoid(W_g * x + V_g h)
   with the label h (eq. 4).
@@ -103,9 +103,7 @@ class Plain(PixelNetwork):
     ) -> None:
         super().__init__()
         self.maps = maps
-        self.first = Taps(
-            channels, 2 * maps, (first // 2 + 1, first), left=first // 2, mask="A", channels=channels
-        )
+        self.first = Taps(channels, 2 * maps, (first // 2 + 1, first), left=first // 2, mask="A", channels=channels)
         self.blocks = nn.ModuleList(Block(maps, kernel, channels) for _ in range(layers))
         self.head = Head(2 * maps, head, outputs, channels)
         self.label = label_table(classes, 2 * maps)
@@ -211,7 +209,9 @@ class GatedLayer(nn.Module):
         last: whether nobody needs its vertical stack.
     """
 
-    def __init__(self, vertical: int, horizontal: int, maps: int, kernel: int, channels: int, first: bool, last: bool):
+    def __init__(
+        self, vertical: int, horizontal: int, maps: int, kernel: int, channels: int, first: bool, last: bool
+    ) -> None:
         super().__init__()
         half = kernel // 2
         self.first = first
@@ -237,7 +237,7 @@ class GatedLayer(nn.Module):
 
 
 def gate(x: Tensor) -> Tensor:
-    """tanh of one half of the maps times sigmoid of the other."""
+    """Tanh of one half of the maps times sigmoid of the other."""
     f, g = x.chunk(2, dim=1)
     return torch.tanh(f) * torch.sigmoid(g)
 
@@ -306,7 +306,9 @@ class GatedCache(Cache):
         self.gated = [np.zeros((n, net.maps), np.float32) for _ in layers]
         self.end = np.zeros((n, net.maps), np.float32)
         table = added(net.label, label, n)
-        self.labels = None if table is None else table.reshape(n, len(layers), 2, 2 * net.maps) * half.astype(np.float32)
+        self.labels = (
+            None if table is None else table.reshape(n, len(layers), 2, 2 * net.maps) * half.astype(np.float32)
+        )
         self.unhalf = np.repeat([1.0, 2.0], net.maps).astype(np.float32)
 
     def next_row(self) -> None:
@@ -315,6 +317,7 @@ class GatedCache(Cache):
         self.above[0].next()
         for window in self.beside:
             window.next()
+        made = np.empty(0, np.float32)
         for i, window in enumerate(self.above):
             if i:
                 window.next()
@@ -326,7 +329,9 @@ class GatedCache(Cache):
                 pre += self.labels[:, None, i, 0]
                 found += self.labels[:, None, i, 1]
             # by group and column, so that a look adds one piece of memory
-            self.links[i] = [np.ascontiguousarray(found[:, :, mine].swapaxes(0, 1)) for mine in self.horizontal[i].order]
+            self.links[i] = [
+                np.ascontiguousarray(found[:, :, mine].swapaxes(0, 1)) for mine in self.horizontal[i].order
+            ]
             np.tanh(pre, pre)
             made = 0.5 * pre[..., : self.p] * (1 + pre[..., self.p :])
 

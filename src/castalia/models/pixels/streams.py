@@ -26,7 +26,7 @@ RIGHT = {"size": (2, 2), "left": 1}
 
 
 def both_ways(x: Tensor) -> Tensor:
-    """elu of x and of -x, one below the other: concat_elu."""
+    """Elu of x and of -x, one below the other: concat_elu."""
     return F.elu(torch.cat([x, -x], dim=1))
 
 

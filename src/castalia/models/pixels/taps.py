@@ -39,10 +39,10 @@ class Taps(nn.Linear):
         size: (rows, columns) of the kernel.
         left: columns before the pixel's own.
         above: 1 leaves the pixel's own row out.
-        mask: of the pixel's own row: nothing after the pixel; of the pixel itself what A or B say. ``none`` sees all taps.
+        mask: of the pixel's own row nothing after the pixel, of the pixel itself what A or B say; ``none`` sees all.
         channels: of the picture.
         parts: of the outputs, each cut into groups.
-        stride: how many rows and columns further the next output is; output (r, c) sees those up to (stride r, stride c).
+        stride: how many rows and columns further the next output is: (r, c) sees those up to (stride r, stride c).
         scale: weight normalisation (Salimans & Kingma 2016, arXiv:1602.07868), whose gains :func:`fit_gains` finds such
             that outputs begin with this deviation; 0 for none.
     """
@@ -83,8 +83,9 @@ class Taps(nn.Linear):
         weight = self.weight * self.get_buffer("mask") if self.masked else self.weight
         return weight if self.gain is None else weight * (self.gain / weight.norm(dim=1))[:, None]
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Maps (B, inputs, H, W) to (B, outputs, H, W)."""
+        x = input  # the name is torch's
         (rows, columns), left = self.size, self.left
         weight = self.kernel().view(self.outputs, rows, columns, self.inputs).permute(0, 3, 1, 2)
         right = columns - 1 - left
@@ -110,7 +111,7 @@ class Taps(nn.Linear):
 
 @torch.no_grad()
 def fit_gains(network: nn.Module, x: Tensor) -> None:
-    """Run a network once on features ``x``, its weight-normalised layers choosing gains and biases one after another."""
+    """Run a network once on features ``x``; its normalised layers choose gains and biases one after another."""
     layers = [part for part in network.modules() if isinstance(part, Taps) and part.scale]
     if not layers:
         return

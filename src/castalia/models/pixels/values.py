@@ -1,7 +1,7 @@
 """What a pixel can be, and how likely, given a network's outputs for it.
 
-* :class:`Softmax`: a probability for every value (van den Oord et al. 2016, arXiv:1601.06759, section 2.2), each channel
-  given those before it. Where data hold few values (the 17 greys of the 8x8 digits), only these have outputs.
+* :class:`Softmax`: a probability for every value (van den Oord et al. 2016, arXiv:1601.06759, section 2.2), each
+  channel given those before it. Where data hold few values (the 17 greys of the 8x8 digits), only these have outputs.
 * :class:`Binary`: pictures are binarised as the VAE binarises them, one logit for a value.
 * :class:`Logistics`: mixtures of discretised logistics (Salimans et al. 2017, arXiv:1701.05517), all channels from the
   same outputs; see :class:`castalia.nn.likelihoods.LogisticMixture`.
@@ -89,7 +89,7 @@ class Values(nn.Module, ABC):
     def base(self, counts: Tensor) -> Tensor:
         """Outputs (maps,) that fit independent values as often as ``counts`` (C, 256) say."""
 
-    def check(self, x: Tensor) -> None:  # noqa: B027 - most know all values
+    def check(self, x: Tensor) -> None:
         """Refuse pictures with values that have no probability.
 
         Raises:
@@ -104,9 +104,9 @@ def refuse_unknown(x: Tensor, natural: tuple[int, ...] | None) -> None:
     known = torch.isin(x, torch.tensor(natural, dtype=torch.uint8, device=x.device))
     if not known.all():
         raise UsageError(
-            f"This model knows pictures of {len(natural)} values ({', '.join(map(str, natural[:3]))}, ...), those of its "
-            f"training data. A picture with the value {int(x[~known][0])} has probability 0. Train on data that hold such "
-            "values to measure it, or with config.few=false."
+            f"This model knows pictures of {len(natural)} values ({', '.join(map(str, natural[:3]))}, ...), those of "
+            f"its training data. A picture with the value {int(x[~known][0])} has probability 0. Train on data that "
+            "hold such values to measure it, or with config.few=false."
         )
 
 
