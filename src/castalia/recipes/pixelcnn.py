@@ -20,7 +20,7 @@ def digits() -> Recipe:
         model="pixelcnn",
         config=PixelCNNConfig(maps=32, layers=5, first=5, head=64, conditional=True),
         data=Data("digits"),
-        training=Training(steps=1500, batch_size=64, lr=1e-2, optimizer=Optimizer("muon"), ema_half_life=5_000),
+        training=Training(steps=400, batch_size=64, lr=1e-2, optimizer=Optimizer("muon"), ema_half_life=5_000),
     )
 
 
@@ -46,7 +46,6 @@ def mnist() -> Recipe:
             lr=1e-2,
             optimizer=Optimizer("muon"),
             schedule=Schedule("cosine", warmup=200, end=0.01),
-            precision="bfloat16",
             ema_half_life=20_000,
         ),
     )

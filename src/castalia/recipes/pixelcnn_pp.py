@@ -20,7 +20,7 @@ def digits() -> Recipe:
         model="pixelcnn-pp",
         config=PixelCNNPPConfig(maps=24, resnets=1, levels=2, mixtures=5, dropout=0.2, conditional=True),
         data=Data("digits"),
-        training=Training(steps=1500, batch_size=64, lr=3e-3, ema_half_life=5_000),
+        training=Training(steps=600, batch_size=64, lr=3e-3, ema_half_life=5_000),
     )
 
 
@@ -29,7 +29,7 @@ def tiny() -> Recipe:
     base = digits()
     return replace(
         base,
-        config=replace(base.config, maps=12, mixtures=3, dropout=0.0),
+        config=replace(base.config, maps=10, mixtures=3, dropout=0.0),
         training=replace(base.training, lr=1e-2, schedule=Schedule(warmup=0), ema_half_life=100),
     )
 
