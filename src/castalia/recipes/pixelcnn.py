@@ -35,10 +35,13 @@ def tiny() -> Recipe:
 
 
 def mnist() -> Recipe:
-    """Dynamically binarised MNIST, gated: an hour of one core with bfloat16 products."""
+    """Dynamically binarised MNIST, gated: an hour of one core with bfloat16 products.
+
+    The first kernel of 21 costs a tenth of a step more than one of 7, and sees ten rows and columns instead of three.
+    """
     return Recipe(
         model="pixelcnn",
-        config=PixelCNNConfig(likelihood="bernoulli", maps=32, layers=8, head=64),
+        config=PixelCNNConfig(likelihood="bernoulli", maps=32, layers=8, first=21, head=64),
         data=Data("mnist"),
         training=Training(
             steps=15_000,
@@ -62,7 +65,7 @@ def paper_mnist() -> Recipe:
     base = mnist()
     return replace(
         base,
-        config=PixelCNNConfig(likelihood="bernoulli", network="plain", maps=16, layers=15, head=32),
+        config=PixelCNNConfig(likelihood="bernoulli", network="plain", maps=16, layers=15, head=32, places=False),
         training=replace(base.training, steps=100_000, batch_size=256, lr=1e-3, optimizer=Optimizer("adam")),
     )
 
@@ -71,7 +74,7 @@ def paper_cifar() -> Recipe:
     """The plain network of the paper on CIFAR-10, 15 blocks with h = 128, for an accelerator and days."""
     return Recipe(
         model="pixelcnn",
-        config=PixelCNNConfig(network="plain", few=False, maps=128, layers=15, head=1024),
+        config=PixelCNNConfig(network="plain", few=False, maps=128, layers=15, head=1024, places=False),
         data=Data("cifar10-jpeg"),
         training=Training(steps=500_000, batch_size=16, lr=1e-3, optimizer=Optimizer("rmsprop"), clip=1.0),
     )
@@ -81,7 +84,7 @@ def pictures() -> Recipe:
     """Any pictures at 32 pixels: the default for people's own folders."""
     return Recipe(
         model="pixelcnn",
-        config=PixelCNNConfig(maps=48, layers=8, head=96),
+        config=PixelCNNConfig(maps=48, layers=8, first=15, head=96),
         data=Data("pictures", options=ImageOptions(size=32)),
         training=Training(
             steps=6_000,

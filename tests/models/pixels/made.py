@@ -22,6 +22,7 @@ SMALL = {"maps": 12, "layers": 2, "first": 5, "head": 24}
 KINDS: dict[str, tuple[type[Any], type[Any], dict[str, Any]]] = {
     "gated": (PixelCNN, PixelCNNConfig, {"network": "gated", **SMALL}),
     "plain": (PixelCNN, PixelCNNConfig, {"network": "plain", **SMALL}),
+    "nowhere": (PixelCNN, PixelCNNConfig, {"network": "gated", "places": False, **SMALL}),
     "row": (PixelRNN, PixelRNNConfig, {"network": "row", **SMALL}),
     "diagonal": (PixelRNN, PixelRNNConfig, {"network": "diagonal", **SMALL}),
     "streams": (PixelCNNPP, PixelCNNPPConfig, {"maps": 6, "resnets": 1, "levels": 2, "mixtures": 3}),

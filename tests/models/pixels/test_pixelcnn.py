@@ -15,7 +15,7 @@ from tests.models.pixels.made import HEIGHT, WIDTH, features, headed, made, mask
 @torch.no_grad()
 def test_plain(channels):
     net, x = made("plain", ImageSpec(channels, HEIGHT, WIDTH)).double().network, features(channels)
-    h = masked(net.first, x, 5)
+    h = masked(net.first, x, 5) + net.place
     for block in net.blocks:
         h = h + masked(block.up, F.relu(masked(block.across, F.relu(masked(block.down, F.relu(h))))))
     torch.testing.assert_close(net(x), headed(net.head, h), rtol=1e-10, atol=1e-10)
@@ -30,6 +30,8 @@ def test_gated(channels):
     for i, layer in enumerate(net.layers):
         above = masked(layer.vertical, v, 5 if i == 0 else 3)
         beside = masked(layer.horizontal, h, 5 if i == 0 else 3) + masked(layer.link, above)
+        if i == 0:
+            above, beside = above + net.place[: 2 * net.maps], beside + net.place[2 * net.maps :]
         v = torch.tanh(above[:, : net.maps]) * torch.sigmoid(above[:, net.maps :])
         new = masked(layer.out, torch.tanh(beside[:, : net.maps]) * torch.sigmoid(beside[:, net.maps :]))
         h = new if i == 0 else h + new

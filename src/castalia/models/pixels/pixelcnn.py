@@ -16,6 +16,8 @@ What differs, and why
     Labels may be dropped in training, as Ho & Salimans 2022 (arXiv:2207.12598) do it, so that ``guidance`` has a model
     without them.
     A channel's outputs are for the values that the data hold, where these are few.
+    ``places``: the first layer is told where it is, by a learned map: the location-dependent V * s of section 2.3 of
+    the second paper without an h.
 
 Expected: see ``recipes/pixelcnn.py`` and the system's page.
 """
@@ -41,6 +43,8 @@ class PixelCNNConfig(PixelConfig):
         first: kernel of the first convolution; odd.
         kernel: of the others; odd.
         head: maps of the layer before the outputs, a multiple of the picture's channels.
+        places: learn what each place of the picture adds before the first gates (plain: to the first maps). A network
+            that sees ten rows does not know otherwise whether it is at the top or at the bottom of a picture.
     """
 
     network: Literal["gated", "plain"] = "gated"
@@ -49,6 +53,7 @@ class PixelCNNConfig(PixelConfig):
     first: int = 7
     kernel: int = 3
     head: int = 96
+    places: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -71,4 +76,7 @@ class PixelCNN(PixelModel[PixelCNNConfig]):
         c = config
         kind = Gated if c.network == "gated" else Plain
         maps, head = (-(-size // spec.channels) * spec.channels for size in (c.maps, c.head))
-        self.network = kind(spec.channels, maps, c.layers, c.first, c.kernel, head, self.values.maps, self.classes)
+        size = (spec.height, spec.width) if c.places else None
+        self.network = kind(
+            spec.channels, maps, c.layers, c.first, c.kernel, head, self.values.maps, self.classes, size
+        )

@@ -96,13 +96,26 @@ class Plain(PixelNetwork):
         head: maps of the layer before the outputs.
         outputs: for a pixel.
         classes: labels that are told apart, the null class among them; 0 for none.
+        size: (height, width) of the picture where the network is to know its places; else None.
     """
 
+    undecayed = ("place",)
+
     def __init__(
-        self, channels: int, maps: int, layers: int, first: int, kernel: int, head: int, outputs: int, classes: int
+        self,
+        channels: int,
+        maps: int,
+        layers: int,
+        first: int,
+        kernel: int,
+        head: int,
+        outputs: int,
+        classes: int,
+        size: tuple[int, int] | None,
     ) -> None:
         super().__init__()
         self.maps = maps
+        self.place = None if size is None else nn.Parameter(torch.zeros(2 * maps, *size))
         self.first = Taps(channels, 2 * maps, (first // 2 + 1, first), left=first // 2, mask="A", channels=channels)
         self.blocks = nn.ModuleList(Block(maps, kernel, channels) for _ in range(layers))
         self.head = Head(2 * maps, head, outputs, channels)
@@ -115,6 +128,8 @@ class Plain(PixelNetwork):
         x = self.first(laid_out(x))
         if self.label is not None and label is not None:
             x = x + self.label(label)[:, :, None, None].to(x.dtype)
+        if self.place is not None:
+            x = x + self.place.to(x.dtype)
         for block in self.blocks:
             x = block(x)
         return self.head(x)
@@ -167,6 +182,8 @@ class PlainCache(Cache):
         rows, columns = net.first.size
         self.window = Window(n, width, net.first.inputs, rows, net.first.left, columns - 1 - net.first.left)
         self.x, self.label = self.window.row, added(net.label, label, n)
+        self.place = None if net.place is None else net.place.detach().float().cpu().numpy()
+        self.number = -1
         self.layers: list[tuple[Packed, Packed, Packed, Window, np.ndarray]] = []
         for block in net.blocks:
             assert isinstance(block, Block)
@@ -178,6 +195,7 @@ class PlainCache(Cache):
         self.path = [np.zeros((n, 2 * net.maps), np.float32) for _ in range(len(self.layers) + 1)]
 
     def next_row(self) -> None:
+        self.number += 1
         self.window.next()
         for *_, window, _ in self.layers:
             window.next()
@@ -187,6 +205,8 @@ class PlainCache(Cache):
         self.path[0][:, mine] = self.first.at(self.window, column, group)
         if self.label is not None:
             self.path[0][:, mine] += self.label[:, mine]
+        if self.place is not None:
+            self.path[0][:, mine] += self.place[mine, self.number, column]
         for i, (down, across, up, window, between) in enumerate(self.layers):
             narrow = down.of(np.maximum(self.path[i], 0), group)
             window.row[:, column, down.order[group]] = np.maximum(narrow, 0)
@@ -226,7 +246,7 @@ class GatedLayer(nn.Module):
         self.last = last
 
     def forward(self, v: Tensor, h: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Both stacks (B, p, H, W) after it; ``condition`` (B, 4p, 1, 1) is what the label adds to either's gates."""
+        """Both stacks (B, p, H, W) after it; ``condition`` (B or 1, 4p, ...) is added to the gates of either."""
         above = self.vertical(v)
         beside = self.horizontal(h) + self.link(above)
         if condition is not None:
@@ -245,11 +265,23 @@ def gate(x: Tensor) -> Tensor:
 class Gated(PixelNetwork):
     """Gated PixelCNN; the arguments are those of :class:`Plain`."""
 
+    undecayed = ("place",)
+
     def __init__(
-        self, channels: int, maps: int, layers: int, first: int, kernel: int, head: int, outputs: int, classes: int
+        self,
+        channels: int,
+        maps: int,
+        layers: int,
+        first: int,
+        kernel: int,
+        head: int,
+        outputs: int,
+        classes: int,
+        size: tuple[int, int] | None,
     ) -> None:
         super().__init__()
         self.maps, self.channels = maps, channels
+        self.place = None if size is None else nn.Parameter(torch.zeros(4 * maps, *size))
         self.layers = nn.ModuleList(
             GatedLayer(maps if i else channels, maps if i else channels, maps, kernel if i else first, channels, not i,
                        i == layers - 1)
@@ -265,7 +297,10 @@ class Gated(PixelNetwork):
         v = h = laid_out(x)
         conditions = self.conditions(label)
         for i, layer in enumerate(self.layers):
-            v, h = layer(v, h, None if conditions is None else conditions[:, i])
+            known = None if conditions is None else conditions[:, i]
+            if i == 0 and self.place is not None:
+                known = self.place[None] if known is None else known + self.place
+            v, h = layer(v, h, known)
         return self.head(h)
 
     def conditions(self, label: Tensor | None) -> Tensor | None:
@@ -310,8 +345,14 @@ class GatedCache(Cache):
             None if table is None else table.reshape(n, len(layers), 2, 2 * net.maps) * half.astype(np.float32)
         )
         self.unhalf = np.repeat([1.0, 2.0], net.maps).astype(np.float32)
+        self.places: np.ndarray | None = None
+        if net.place is not None:  # (2 stacks, H, W, 2p)
+            place = net.place.detach().double().cpu().numpy().reshape(2, 2 * net.maps, *net.place.shape[1:])
+            self.places = (place.transpose(0, 2, 3, 1) * half).astype(np.float32)
+        self.number = -1
 
     def next_row(self) -> None:
+        self.number += 1
         # the row that has been made is what the first vertical convolution sees now
         self.above[0].row[...] = self.x
         self.above[0].next()
@@ -328,6 +369,9 @@ class GatedCache(Cache):
             if self.labels is not None:
                 pre += self.labels[:, None, i, 0]
                 found += self.labels[:, None, i, 1]
+            if self.places is not None and i == 0:
+                pre += self.places[0, self.number]
+                found += self.places[1, self.number]
             # by group and column, so that a look adds one piece of memory
             self.links[i] = [
                 np.ascontiguousarray(found[:, :, mine].swapaxes(0, 1)) for mine in self.horizontal[i].order
