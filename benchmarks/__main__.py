@@ -29,7 +29,7 @@ from typing import Any
 
 from benchmarks.harness import Options, Row
 
-GROUPS = ("vae", "unet", "convolutions", "samplers", "loops", "memory", "metrics", "start", "flows")
+GROUPS = ("vae", "unet", "convolutions", "samplers", "loops", "pixels", "memory", "metrics", "start", "flows")
 PEERS = ("torch", "diffusers", "pythae", "torchmetrics", "prdc", "normflows")
 
 

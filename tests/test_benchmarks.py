@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as report
-from benchmarks import ceilings, convolutions, harness, loops, metrics, samplers, unet, vae
+from benchmarks import ceilings, convolutions, harness, loops, metrics, pixels, samplers, unet, vae
 from benchmarks.harness import Options, Row, Timing, alternate, gflop, profile
 from benchmarks.sides import HeldTraining, Side
 from castalia import recipes
@@ -136,7 +136,7 @@ class Noted:
         return "float32"
 
 
-@pytest.mark.parametrize("group", [unet, vae, loops, convolutions])
+@pytest.mark.parametrize("group", [unet, vae, loops, pixels, convolutions])
 def test_both_sides_of_a_row_have_the_same_conditions(group: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same allocator and threads, but in rows at defaults, which say so; ours alone was tuned once."""
     monkeypatch.setattr(group, "Side", Noted)

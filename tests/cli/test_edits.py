@@ -31,7 +31,7 @@ from tests.tools import small_recipe
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("runs")
     made = {}
-    for name in ("vae", "gan", "ddpm"):
+    for name in ("vae", "gan", "ddpm", "pixelcnn"):
         recipe = small_recipe(name, steps=40 if name == "ddpm" else 4)  # its last layers start at zero
         made[name] = str(train(recipe, api.training_data(recipe), folder / name, quiet=True).path)
     for name in ("gan", "ddpm"):
@@ -161,6 +161,24 @@ def test_a_single_redrawn_picture_is_written_alone(
     assert np.array_equal(product.examples.x[0, 0].numpy(), found)
 
 
+def test_a_picture_is_continued(runs: dict[str, str], pictures: tuple[str, str], tmp_path: Path) -> None:
+    command = ["edit", "complete", runs["pixelcnn"], "--of", pictures[0], "--label", "3"]
+    alone, three = tmp_path / "alone.png", tmp_path / "three.png"
+    assert main([*command, "--rows", "5", "-n", "1", "--out", str(alone)]) == 0
+    assert main([*command, "-n", "3", "--seed", "2", "--out", str(three)]) == 0
+    original, found = pixels(Path(pictures[0])), pixels(alone)
+    assert np.array_equal(found[:5], original[:5])
+    assert not np.array_equal(found[5:], original[5:])
+    assert pixels(three).shape[0] == pixels(three).shape[1], "the original and three, in a square"
+    product = editing.edit(runs["pixelcnn"], "complete", of=pictures[0], label="3", rows=5.0, n=1)
+    assert isinstance(product, One)
+    assert np.array_equal(product.examples.x[0, 0].numpy(), found)
+    # the same by sampling with a prompt
+    typed = ["sample", runs["pixelcnn"], "-n", "1", "--prompt", f"@{pictures[0]}", "--label", "3", "--set", "rows=5"]
+    assert main([*typed, "--out", str(tmp_path / "sampled")]) == 0
+    assert np.array_equal(pixels(tmp_path / "sampled" / "0000.png"), found)
+
+
 def test_points_are_edited_too(runs: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     gan, ddpm = runs["gan-points"], runs["ddpm-points"]
     assert main(["edit", "walk", gan, "--points", "3", "--frames", "5", "--out", str(tmp_path / "walk.png")]) == 0
@@ -211,6 +229,9 @@ def test_films_and_their_stills(runs: dict[str, str], pictures: tuple[str, str],
         ("ddpm", ["redraw", "{run}", "--of", "{a}", "--mask", "no.png"], ("There is no file no.png",)),
         ("ddpm", ["redraw", "{run}", "--of", "{a}", "--set", "stesp=3"], ("steps",)),
         ("ddpm", ["redraw", "{run}", "--of", "{a}", "--given", "colour"], ("name=value",)),
+        ("pixelcnn", ["complete", "{run}", "--of", "{a}", "--rows", "9"], ("rows=9",)),
+        ("pixelcnn", ["complete", "{run}", "--of", "{a}", "--prompt", "@{a}"], ("--prompt",)),
+        ("ddpm", ["complete", "{run}", "--of", "{a}"], ("Streaming",)),
         ("vae", ["redrwa", "{run}"], ("'redraw'",)),
     ],
 )

@@ -433,10 +433,15 @@ class Refinement(ABC):
 
 
 class Streaming(ABC):
-    """A model that makes its examples piece by piece: tokens, samples of sound, frames.
+    """A model that makes its examples piece by piece: tokens, samples of sound, rows of a picture.
 
     ``draw`` and this are one sampler: the pieces of a stream, one behind the other, are the example.
+
+    Attributes:
+        along: the dimension of ``x`` along which the pieces follow one another; -1 is the last.
     """
+
+    along: ClassVar[int] = -1
 
     @abstractmethod
     def start(self, n: int, given: Given, rng: SampleRng, options: Any) -> Any:

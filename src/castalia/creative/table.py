@@ -16,6 +16,7 @@ EDITS: tuple[str, ...] = (
     "attribute",
     "map",
     "redraw",
+    "complete",
 )
 """Names of the edits, and of their files, in the order in which they are listed."""
 

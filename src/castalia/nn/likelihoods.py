@@ -143,13 +143,16 @@ class Gaussian(PixelLikelihood):
 
 
 class LogisticMixture(PixelLikelihood):
-    """Mixture of ``mixtures`` discretised logistics per pixel; channels depend linearly on earlier ones."""
+    """Mixture of ``mixtures`` discretised logistics per pixel; channels depend linearly on earlier ones.
+
+    ``levels`` values are evenly spaced on [-1, 1]. With fewer than 256, callers give targets on that scale themselves.
+    """
 
     exact = True
     preprocessing = "none (8-bit values)"
 
-    def __init__(self, channels: int, mixtures: int = 10) -> None:
-        self.channels, self.mixtures = channels, mixtures
+    def __init__(self, channels: int, mixtures: int = 10, levels: int = 256) -> None:
+        self.channels, self.mixtures, self.levels = channels, mixtures, levels
         self.pairs = [(c, j) for c in range(channels) for j in range(c)]
         self.maps = mixtures * (1 + 2 * channels + len(self.pairs))
 
@@ -184,10 +187,11 @@ class LogisticMixture(PixelLikelihood):
         value = target.unsqueeze(-3)  # (B, C, 1, H, W)
         centred = value - self._shifted(means, coefficients, value)
         inverse = torch.exp(-log_scales)
-        upper, lower = inverse * (centred + 1 / 255), inverse * (centred - 1 / 255)
-        # the bins of 0 and 255 reach to infinity
+        half = 1 / (self.levels - 1)  # of a bin's width
+        upper, lower = inverse * (centred + half), inverse * (centred - half)
+        # the bins of the first and the last value reach to infinity
         above, below = F.logsigmoid(upper), F.logsigmoid(-lower)
-        inside = above + below + torch.log(-torch.expm1(-inverse * (2 / 255)))
+        inside = above + below + torch.log(-torch.expm1(-inverse * (2 * half)))
         bins = torch.where(value < -0.999, above, torch.where(value > 0.999, below, inside))
         return torch.logsumexp(bins.sum(-4) + weights, dim=-3).sum((-2, -1))
 

@@ -1,7 +1,8 @@
 """Recipes: what to run and what to expect from it.
 
 A recipe is a function without arguments that returns one complete :class:`castalia.configuration.Recipe`; a variant
-calls the base and replaces fields. Those of a system stand in ``recipes/<system>.py``, which has
+calls the base and replaces fields. Those of a system stand in ``recipes/<system>.py`` (a hyphen of its name is an
+underscore there), which has
 
 - ``RECIPES``: the functions, by the name that ``--recipe`` takes; no two systems share a name;
 - ``DEFAULTS``: the recipe for a named set, for any data of a medium (``"points:*"``), and for any data (``"*"``);
@@ -46,12 +47,13 @@ def of(system: str) -> Room:
         UsageError: there is no such system, or it has no recipes.
     """
     name = entry(system).name  # of our own table: nothing from outside chooses what is imported
+    file = name.replace("-", "_")
     try:
-        found = importlib.import_module(f"{__name__}.{name}")  # safe: a name of the catalogue
+        found = importlib.import_module(f"{__name__}.{file}")  # safe: a name of the catalogue
     except ModuleNotFoundError as error:
-        if error.name != f"{__name__}.{name}":
+        if error.name != f"{__name__}.{file}":
             raise
-        raise UsageError(f"{system} has no recipes: there is no castalia/recipes/{name}.py.") from error
+        raise UsageError(f"{system} has no recipes: there is no castalia/recipes/{file}.py.") from error
     return Room(found.RECIPES, found.DEFAULTS, found.DEMO, found.TINY, vars(found).get("PRESETS", {}))
 
 

@@ -1,0 +1,1 @@
+"""Pictures pixel by pixel: every pixel given all before it, row by row from the left."""
