@@ -132,6 +132,15 @@ CATALOGUE: dict[str, Entry] = {
             "output: Salimans et al. 2017 (arXiv:1701.05517)",
             capabilities=("Generator", "Density", "Streaming", "Exportable"),
         ),
+        Entry(
+            "rbm",
+            "Restricted Boltzmann machine",
+            "energy.rbm:RBM",
+            media=("image",),
+            paper="Smolensky 1986; contrastive divergence: Hinton 2002; persistent chains: Tieleman 2008; likelihood: "
+            "Salakhutdinov & Murray 2008",
+            capabilities=("Generator", "Density", "Refinement"),
+        ),
     )
 }
 

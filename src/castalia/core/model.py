@@ -164,6 +164,8 @@ class Update:
         step: ``(batch, rng, progress) -> named scalars to log``, under ``torch.no_grad``.
         every: runs only in steps divisible by it.
         repeat: calls per step, each with a fresh batch.
+        apart: buffers of which each process changes what belongs to its own rows (a replay buffer): what they changed
+            is put together.
     """
 
     name: str
@@ -171,6 +173,7 @@ class Update:
     step: UpdateFn
     every: int = 1
     repeat: int = 1
+    apart: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True)

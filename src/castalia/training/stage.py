@@ -206,8 +206,10 @@ class ActiveStage:
                 module = objective.module  # its state_dict would put the shards back
                 state = [t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()]
                 kept = [t.clone() for t in state]
-                note(notes, objective.name, objective.step(batch, rng, Progress(local, self.steps)))
-                parallel.unite(objective.module, self.world)
+                before = [t.clone() for t in objective.apart] if self.world.size > 1 else []
+                with precision_context(precision, self.world.device):
+                    note(notes, objective.name, objective.step(batch, rng, Progress(local, self.steps)))
+                parallel.unite(objective.module, self.world, objective.apart, before)
                 finite = all(bool(t.isfinite().all()) for t in state)
                 if not finite:
                     restore(state, kept)
@@ -247,9 +249,10 @@ class ActiveStage:
                 optimizers.load_state_tensors(part.optimizer, tensors, part.optimizer_name)
 
     def attempt(self) -> None:
-        """Forward and backward passes of one step; nothing changes. For measuring speed."""
+        """Forward and backward passes of one step, and its updates; nothing changes. For measuring speed."""
         self.readers = 0  # the same batch each time, and nothing beside it
-        buffers = list(self.model.buffers())
+        updated = [part.objective.module for part in self.parts if isinstance(part.objective, Update)]
+        buffers = [*self.model.buffers(), *(p.data for module in updated for p in module.parameters())]
         kept = [b.clone() for b in buffers]
         context: Precision = "bfloat16" if torch.is_autocast_enabled(self.world.device.type) else "float32"
         for part in self.parts:
@@ -258,6 +261,9 @@ class ActiveStage:
                     self.backward(part, 0, repeat, context, {})
                 for p in part.parameters:
                     p.grad = None
+            else:
+                for repeat in range(part.objective.repeat):
+                    self.run(part, 0, repeat, context)
         restore(buffers, kept)
 
     def seconds(self, budget: float, precision: Precision) -> float:
