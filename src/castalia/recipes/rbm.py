@@ -49,9 +49,9 @@ def mnist() -> Recipe:
     """Dynamically binarised MNIST, 500 hidden units, persistent chains, about twenty minutes of one core."""
     return Recipe(
         model="rbm",
-        config=RBMConfig(hidden=500, chains=500, rate=0.05),
+        config=RBMConfig(hidden=500, chains=100, rate=0.05),
         data=Data("mnist"),
-        training=Training(steps=150_000, batch_size=100, ema_half_life=500_000),
+        training=Training(steps=200_000, batch_size=100, ema_half_life=500_000),
     )
 
 
