@@ -74,6 +74,14 @@ CATALOGUE: dict[str, Entry] = {
             capabilities=("Generator", "Density", "Latents", "Inference", "Exportable"),
         ),
         Entry(
+            "vqvae",
+            "Vector-quantised autoencoder (VQ-VAE)",
+            "autoencoders.vqvae:VQVAE",
+            media=("image",),
+            paper="van den Oord, Vinyals & Kavukcuoglu 2017 (arXiv:1711.00937)",
+            capabilities=("Generator", "Density", "Refinement", "Exportable"),
+        ),
+        Entry(
             "gan",
             "Generative adversarial network (GAN, DCGAN)",
             "adversarial.gan:GAN",
