@@ -149,6 +149,15 @@ CATALOGUE: dict[str, Entry] = {
             "Salakhutdinov & Murray 2008",
             capabilities=("Generator", "Density", "Refinement"),
         ),
+        Entry(
+            "dbn",
+            "Deep belief net",
+            "energy.dbn:DBN",
+            media=("image",),
+            paper="Hinton, Osindero & Teh 2006, A fast learning algorithm for deep belief nets; likelihood: "
+            "Salakhutdinov & Murray 2008",
+            capabilities=("Generator", "Density"),
+        ),
     )
 }
 

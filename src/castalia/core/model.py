@@ -164,8 +164,8 @@ class Update:
         step: ``(batch, rng, progress) -> named scalars to log``, under ``torch.no_grad``.
         every: runs only in steps divisible by it.
         repeat: calls per step, each with a fresh batch.
-        apart: buffers of which each process changes what belongs to its own rows (a replay buffer): what they changed
-            is put together.
+        apart: buffers whose changes by all processes are added up: each changes what belongs to its own rows (a replay
+            buffer), or by its share of the batch (running means).
     """
 
     name: str

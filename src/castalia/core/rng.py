@@ -34,11 +34,13 @@ class Rng(ABC):
         rows: how many examples a draw covers.
         device: where the tensors are wanted.
         start: where the rows lie in the global batch of a training; 0 elsewhere.
+        share: of the global batch that the rows are; 1 elsewhere.
     """
 
     rows: int
     device: torch.device
     start: int = 0
+    share: float = 1.0
 
     @abstractmethod
     def at(self, *path: str | int) -> Rng:
@@ -78,6 +80,7 @@ class BatchRng(Rng):
     ) -> None:
         self.seed, self.total, self.start = seed, total, start
         self.rows = total - start if rows is None else rows
+        self.share = self.rows / total
         self.device = device or torch.device("cpu")
 
     def at(self, *path: str | int) -> BatchRng:

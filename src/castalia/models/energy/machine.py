@@ -12,7 +12,7 @@ the equation above, and the biases follow the change of W as the centred ones wo
 
     dW = <(v - mu)(h - lambda)>_data - <...>_model,    db = <v>_data - <v>_model - dW lambda,    dc likewise
 
-The offsets are moving averages over the negative particles. They are the same in all processes where the chains are.
+The offsets are moving averages over the negative particles, to which each process adds its share (``Update.apart``).
 
 Momentum is the heavy ball, w' = w + rate * gradient + momentum * (w - w_before): what is kept is the weights before,
 which several processes have in common, and no sum of gradients, which each would have of its own rows.
@@ -113,6 +113,11 @@ class Machine(nn.Module):
             v = self.units.sample(bias.expand(self.chains, -1), here, "chain")
             self.chain.copy_(drawn(self.hidden_mean(v), here, "hidden"))
 
+    @property
+    def offsets(self) -> tuple[Tensor, ...]:
+        """What several processes add up; see :class:`castalia.core.model.Update`."""
+        return self.offset_v, self.offset_h
+
     # both sides
 
     def up(self, v: Tensor) -> Tensor:
@@ -134,8 +139,12 @@ class Machine(nn.Module):
 
     # training
 
-    def step(self, v: Tensor, rng: Rng, rates: Rates) -> Logs:
-        """Move the weights by one step for visible vectors (n, size)."""
+    def step(self, v: Tensor, rng: Rng, rates: Rates) -> tuple[Tensor, Logs]:
+        """Move the weights by one step for visible vectors (n, size).
+
+        Returns:
+            The negative particles (chains or n, size), and what to log.
+        """
         inputs = self.up(v)
         p = torch.sigmoid(inputs)
         if self.chains:
@@ -153,6 +162,7 @@ class Machine(nn.Module):
             self.chain.copy_(h)
         few = slice(0, LOOKED_AT)
         gap = self._energy(v[few], inputs[few]).mean() - self._energy(other[few], other_inputs[few]).mean()
+        size = self.weight.norm() / math.sqrt(self.weight.numel())  # before: the same in all processes
         n, m = len(v), len(other)
         dv, dh = v.mean(0) - other.mean(0), p.mean(0) - other_p.mean(0)
         dw = (torch.cat([v, other]).T @ torch.cat([p / n, other_p / -m])).float()
@@ -160,8 +170,8 @@ class Machine(nn.Module):
             mu, lam = self.offset_v, self.offset_h
             dw -= torch.stack([mu, dv], 1) @ torch.stack([dh, lam])
             dv, dh = dv - dw @ lam, dh - mu @ dw
-            mu.lerp_(other.mean(0), rates.offsets)
-            lam.lerp_(other_p.mean(0), rates.offsets)
+            mu.lerp_(other.mean(0), rates.offsets * rng.share)
+            lam.lerp_(other_p.mean(0), rates.offsets * rng.share)
         if rates.decay:
             dw -= rates.decay * self.weight
         for parameter, before, change in (
@@ -174,7 +184,7 @@ class Machine(nn.Module):
                 change.add_(parameter, alpha=rates.momentum).sub_(before, alpha=rates.momentum)
                 before.copy_(parameter)
             parameter.add_(change)
-        return {"free_energy_gap": gap, "weight": self.weight.norm() / math.sqrt(self.weight.numel())}
+        return other, {"free_energy_gap": gap, "weight": size}
 
     def _energy(self, v: Tensor, inputs: Tensor) -> Tensor:
         return -(self.units.log_base(v) + v @ self.visible + F.softplus(inputs).sum(-1))

@@ -168,11 +168,11 @@ class RBM(Generator[RBMConfig, ImageSpec], Density, Refinement):
     # the objective
 
     def stages(self) -> tuple[Stage, ...]:
-        return (Stage("train", (Update(self.config.method, self.machine, self.diverge),)),)
+        return (Stage("train", (Update(self.config.method, self.machine, self.diverge, apart=self.machine.offsets),)),)
 
     def diverge(self, batch: Batch, rng: Rng, progress: Progress) -> Logs:
         """One step of (persistent) contrastive divergence."""
-        return self.machine.step(self.coding.encode(batch.x, rng), rng, self.config.rates(progress))
+        return self.machine.step(self.coding.encode(batch.x, rng), rng, self.config.rates(progress))[1]
 
     # what it can do
 
