@@ -158,6 +158,14 @@ CATALOGUE: dict[str, Entry] = {
             "Salakhutdinov & Murray 2008",
             capabilities=("Generator", "Density"),
         ),
+        Entry(
+            "ebm",
+            "Energy-based model",
+            "energy.ebm:EBM",
+            media=("image", "points"),
+            paper="Du & Mordatch 2019 (arXiv:1903.08689)",
+            capabilities=("Generator", "Refinement"),
+        ),
     )
 }
 
