@@ -90,7 +90,9 @@ def test_codes_that_nobody_chooses_begin_anew_beside_those_that_all_choose() -> 
     quantiser = Quantiser(4, 2, restart=0.1)
     with torch.no_grad():
         quantiser.shares.copy_(torch.tensor([0.7, 0.3, 0.0, 0.0]))
-        quantiser.sums.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [5.0, 5.0], [9.0, 9.0]]) * quantiser.smoothed()[:, None])
+        quantiser.sums.copy_(
+            torch.tensor([[1.0, 0.0], [0.0, 1.0], [5.0, 5.0], [9.0, 9.0]]) * quantiser.smoothed()[:, None]
+        )
         quantiser.revive(BatchRng(0, total=1))
     torch.testing.assert_close(quantiser.shares.detach(), torch.tensor([0.35, 0.15, 0.35, 0.15]))
     book = quantiser.codebook.detach()

@@ -36,7 +36,7 @@ class Path(Protocol):
     """A family of distributions between one that is known (0) and one that is asked for (1), and chains along it."""
 
     def base(self) -> float:
-        """log Z_0."""
+        """Log Z_0."""
         ...
 
     def start(self, rng: Rng) -> Tensor:
@@ -48,7 +48,7 @@ class Path(Protocol):
         ...
 
     def rise(self, x: Tensor, before: float, after: float) -> Tensor:
-        """log f_after(x) - log f_before(x), (n,)."""
+        """Log f_after(x) - log f_before(x), (n,)."""
         ...
 
 

@@ -83,9 +83,7 @@ def grid() -> Recipe:
     """25 Gaussians in the plane; here the noise is that of the exact temperature."""
     return Recipe(
         model="ebm",
-        config=EBMConfig(
-            widths=(128, 128, 128), steps=40, step=0.005, noise=0.1, clip=0.0, alpha=0.01, draw_steps=400
-        ),
+        config=EBMConfig(widths=(128, 128, 128), steps=40, step=0.005, noise=0.1, clip=0.0, alpha=0.01, draw_steps=400),
         data=Data("grid-25", medium="points"),
         training=Training(steps=3_000, batch_size=256, lr=1e-3, clip=1.0),
     )

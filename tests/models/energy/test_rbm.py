@@ -151,16 +151,15 @@ def test_free_energy_is_that_of_scikit_learn() -> None:
     m = machine(Binary(12), 7)
     other = BernoulliRBM(n_components=7)
     other.components_ = m.weight.detach().double().numpy().T
-    other.intercept_visible_, other.intercept_hidden_ = (
-        t.detach().double().numpy() for t in (m.visible, m.hidden)
-    )
+    other.intercept_visible_, other.intercept_hidden_ = (t.detach().double().numpy() for t in (m.visible, m.hidden))
     v = (torch.rand(20, 12, generator=torch.Generator().manual_seed(0)) < 0.5).double()
     theirs = torch.from_numpy(other._free_energy(v.numpy()))
     torch.testing.assert_close(m.double().free_energy(v), theirs, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize(
-    ("config", "levels"), [({"binarise": "threshold"}, (0, 255)), ({"units": "categorical", "levels": 3}, (0, 128, 255))]
+    ("config", "levels"),
+    [({"binarise": "threshold"}, (0, 255)), ({"units": "categorical", "levels": 3}, (0, 128, 255))],
 )
 def test_all_pictures_sum_to_one(config: dict[str, object], levels: tuple[int, ...]) -> None:
     spec = ImageSpec(1, 3, 3) if len(levels) == 2 else ImageSpec(1, 2, 3)

@@ -46,9 +46,7 @@ class CodePrior(nn.Module):
         dropout: share that is dropped.
     """
 
-    def __init__(
-        self, size: int, places: int, classes: int, dim: int, layers: int, heads: int, dropout: float
-    ) -> None:
+    def __init__(self, size: int, places: int, classes: int, dim: int, layers: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.size, self.places, self.dropout, self.heads, self.dim = size, places, dropout, heads, dim
         self.tokens = nn.Embedding(size + 1, dim)  # the last one stands before the first code
@@ -86,7 +84,7 @@ class CodePrior(nn.Module):
         return self.read(torch.cat([start, codes[:, :-1]], 1), label)
 
     def log_prob(self, codes: Tensor, label: Tensor | None) -> Tensor:
-        """log p(codes | class), nats ``float64`` (n,), for ``int64`` (n, places)."""
+        """Log p(codes | class), nats ``float64`` (n,), for ``int64`` (n, places)."""
         nats = F.cross_entropy(self(codes, label).mT, codes, reduction="none")
         return -nats.double().sum(1)
 

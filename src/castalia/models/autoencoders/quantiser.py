@@ -7,8 +7,8 @@ With averages N_i of how many vectors chose code i, and m_i of their sums,
 
     N_i <- g N_i + (1 - g) n_i,    m_i <- g m_i + (1 - g) sum of z,    e_i = m_i / N_i,
 
-where N_i is smoothed by ``eps`` (Laplace). What is kept here is shares of the vectors of a batch and not counts: N and m
-are then linear in the batch, and the averages of several processes are those of one.
+where N_i is smoothed by ``eps`` (Laplace). What is kept here is shares of the vectors of a batch and not counts: N and
+m are then linear in the batch, and the averages of several processes are those of one.
 
 A code that is hardly chosen any more begins anew beside one that is chosen most: it takes half of its share. (Much code
 takes a vector of the batch instead, which in several processes is another one in each.)
@@ -126,12 +126,12 @@ class Quantiser(nn.Module):
 
 
 def perplexity(index: Tensor, size: int) -> Tensor:
-    """exp of the entropy of how often each of ``size`` codes is among ``int64`` (n,): 1 to ``size``."""
+    """Exp of the entropy of how often each of ``size`` codes is among ``int64`` (n,): 1 to ``size``."""
     return of_shares(torch.bincount(index.flatten(), minlength=size).float() / index.numel())
 
 
 def of_shares(shares: Tensor) -> Tensor:
-    """exp of the entropy of shares (K,)."""
+    """Exp of the entropy of shares (K,)."""
     return torch.special.entr(shares).sum().exp()
 
 

@@ -10,7 +10,8 @@ Paper
     log p(x) >= log p(x | z_q(x)) + log p(z_q(x))                                           (section 3.2, the bound)
 
     since the sum over all z has this one term. It is a bound as long as p(x | z) is a distribution over pictures: the
-    likelihoods here are (Bernoulli, dequantised Gaussian, discretised logistics), the squared error of much code is not.
+    likelihoods here are (Bernoulli, dequantised Gaussian, discretised logistics), the squared error of most code is
+    not.
 
 What differs, and why
     The codebook moves by averages unless told otherwise (``codebook="gradient"`` is eq. 3), and codes that are hardly
@@ -168,7 +169,7 @@ class Encoder(nn.Module):
         layers: list[nn.Module] = []
         for level in range(c.levels):
             layers += [nn.Conv2d(c.channels if level else channels, c.channels, 4, stride=2, padding=1), nn.ReLU()]
-        layers = layers[:-1] + [nn.Conv2d(c.channels, c.channels, 3, padding=1)]
+        layers = [*layers[:-1], nn.Conv2d(c.channels, c.channels, 3, padding=1)]
         layers += [Residual(c.channels, c.residual or c.channels) for _ in range(c.blocks)]
         self.body = nn.Sequential(*layers, nn.ReLU(), nn.Conv2d(c.channels, c.dims, 1))
 
@@ -377,7 +378,7 @@ class VQVAE(Generator[VQVAEConfig, ImageSpec], Density, Refinement, Exportable):
 
     @torch.no_grad()
     def log_likelihood(self, batch: Batch, *, rng: SampleRng, samples: int = 1) -> Likelihood:
-        """log p(x | z_q(x)) + log p(z_q(x)), given the class where the model knows classes and there is one."""
+        """Log p(x | z_q(x)) + log p(z_q(x)), given the class where the model knows classes and there is one."""
         target = self.pixels.target(batch.x, rng)
         index = self.quantiser.nearest(flat(self.encoder(self.pixels.features(target)).float()))
         codes = index.view(-1, self.rows, self.columns)

@@ -60,7 +60,7 @@ class Coding(nn.Module, ABC):
         count = sum(map(len, blocks))
         return torch.stack([self.encode(b, None).sum(0) for b in blocks]).sum(0) / count
 
-    def look(self, blocks: tuple[Tensor, ...]) -> None:  # noqa: B027 - most codings are fixed
+    def look(self, blocks: tuple[Tensor, ...]) -> None:
         """Set buffers from pictures in blocks."""
 
 
@@ -84,8 +84,8 @@ class BinaryCoding(Coding):
 class GaussianCoding(Coding):
     """Dequantised pixels (x + u) / 256, each with mean 0 and a deviation of 1 / ``noise`` over the data.
 
-    The units have variance 1, so ``noise`` is the deviation that the machine leaves to each pixel, as a share of that of
-    the data.
+    The units have variance 1, so ``noise`` is the deviation that the machine leaves to each pixel, as a share of that
+    of the data.
     """
 
     preprocessing = "uniform dequantisation, (x + u) / 256"

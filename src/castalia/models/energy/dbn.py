@@ -32,6 +32,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar, Literal
 
 import torch
@@ -166,7 +167,7 @@ class DBN(Generator[DBNConfig, ImageSpec], Density):
         c = config
         self.coding = BinaryCoding(spec, c.binarise)
         sizes = (spec.dims, *c.widths)
-        self.layers = nn.ModuleList(Layer(below, above, c.init) for below, above in zip(sizes, sizes[1:-1], strict=False))
+        self.layers = nn.ModuleList(Layer(below, above, c.init) for below, above in pairwise(sizes[:-1]))
         self.code, self.classes = c.widths[-2], len(spec.classes) if c.conditional else 0
         parts = [Binary(self.code), Categorical(1, self.classes)] if self.classes else [Binary(self.code)]
         self.top = Machine(Joined(parts), c.widths[-1], c.chains if c.method == "pcd" else 0, c.init)
@@ -343,7 +344,7 @@ class DBN(Generator[DBNConfig, ImageSpec], Density):
         return torch.softmax(-self.energies(h), 1)
 
     def partition(self, seed: int = 0, temperatures: int = 0, runs: int = 0) -> Partition:
-        """log Z of the top machine; zeros take what the configuration says."""
+        """Log Z of the top machine; zeros take what the configuration says."""
         c = self.config
         return self.top.partition(seed, temperatures or c.temperatures, runs or c.runs)
 

@@ -82,6 +82,8 @@ class Machine(nn.Module):
     base: Tensor
     chain: Tensor
     before: Tensor
+    before_v: Tensor
+    before_h: Tensor
     offset_v: Tensor
     offset_h: Tensor
 
@@ -209,7 +211,7 @@ class Machine(nn.Module):
     # the partition function
 
     def partition(self, seed: int, temperatures: int, runs: int, *, exact: bool = True) -> Partition:
-        """log Z: summed where one side is small enough, else annealed from both sides.
+        """Log Z: summed where one side is small enough, else annealed from both sides.
 
         It is computed once for the weights as they are.
 
@@ -238,7 +240,7 @@ class Machine(nn.Module):
 
     @torch.no_grad()
     def sum(self) -> float:
-        """log Z by summing over all states of the smaller side, in float64."""
+        """Log Z by summing over all states of the smaller side, in float64."""
         w, b, c = self.weight.double(), self.visible.double(), self.hidden.double()
         by_hidden = self.size <= self.units.size or not self.units.countable
         bits = self.size if by_hidden else self.units.size

@@ -43,7 +43,7 @@ class Block(nn.Module):
 
 
 class Residual(nn.Module):
-    """The network of Du & Mordatch: a convolution, per width a block that halves and one that does not, a sum, a head."""
+    """The network of Du & Mordatch: a convolution, per width a block that halves and one that does not, a sum."""
 
     def __init__(self, shape: tuple[int, int, int], widths: Sequence[int], out: int) -> None:
         super().__init__()

@@ -188,9 +188,7 @@ class RBM(Generator[RBMConfig, ImageSpec], Density, Refinement):
             v = m.units.sample(m.base.expand(n, -1), rng.at("start"), "visible")
         return self._walk(v, None, rng, options, watch)
 
-    def _walk(
-        self, v: Tensor, free: Tensor | None, rng: SampleRng, options: RBMOptions, watch: Watch | None
-    ) -> Batch:
+    def _walk(self, v: Tensor, free: Tensor | None, rng: SampleRng, options: RBMOptions, watch: Watch | None) -> Batch:
         """Gibbs steps in which only the ``free`` visible units (n, size) move."""
         held, b = v, v
         for step in range(1, options.steps + 1):
@@ -233,7 +231,7 @@ class RBM(Generator[RBMConfig, ImageSpec], Density, Refinement):
         return self.machine.hidden_mean(self.coding.encode(batch.x, rng))
 
     def partition(self, seed: int = 0, temperatures: int = 0, runs: int = 0) -> Partition:
-        """log Z of the machine, summed or annealed from both sides; zeros take what the configuration says."""
+        """Log Z of the machine, summed or annealed from both sides; zeros take what the configuration says."""
         c = self.config
         return self.machine.partition(seed, temperatures or c.temperatures, runs or c.runs)
 

@@ -140,9 +140,7 @@ class Joined(Units):
         self.size = sum(self.sizes)
 
     def _each(self, a: Tensor) -> list[tuple[int, Units, Tensor]]:
-        return [
-            (i, part, own) for i, (part, own) in enumerate(zip(self.parts, a.split(self.sizes, -1), strict=True))
-        ]
+        return [(i, part, own) for i, (part, own) in enumerate(zip(self.parts, a.split(self.sizes, -1), strict=True))]
 
     def log_base(self, v: Tensor) -> Tensor:
         return torch.stack([part.log_base(own) for _, part, own in self._each(v)]).sum(0)

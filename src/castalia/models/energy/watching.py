@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import final
 
 import torch
@@ -93,7 +94,7 @@ class Guard(nn.Module):
         self.calm.zero_()
 
 
-def copy(source: list[Tensor], target: list[Tensor]) -> None:
+def copy(source: Sequence[Tensor], target: Sequence[Tensor]) -> None:
     """Copy values from tensors to tensors."""
     for a, b in zip(source, target, strict=True):
         b.copy_(a)
