@@ -17,14 +17,13 @@ def digits() -> Recipe:
     """Scikit-learn's 8x8 digits with their labels: the demo."""
     return Recipe(
         model="ebm",
-        config=EBMConfig(widths=(32, 64), hidden=128, conditional=True, steps=30, draw_steps=150, replay=4096),
+        config=EBMConfig(widths=(16, 32), hidden=64, conditional=True, steps=20, draw_steps=150, replay=2048),
         data=Data("digits"),
         training=Training(
-            steps=1_500,
-            batch_size=64,
+            steps=3_000,
+            batch_size=32,
             lr=1e-3,
             schedule=Schedule("cosine", warmup=50, end=0.1),
-            clip=0.1,
             ema_half_life=5_000,
         ),
     )

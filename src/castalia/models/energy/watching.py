@@ -38,9 +38,9 @@ class Guard(nn.Module):
     def __init__(self, network: nn.Module, limit: float) -> None:
         super().__init__()
         self.limit = limit
-        self._weights = list(network.parameters())
+        self._network = (network,)  # not a part: its weights are the model's already
         for name in ("before", *(f"kept_{i}" for i in range(TRUSTED_AFTER))):
-            for i, p in enumerate(self._weights):
+            for i, p in enumerate(self._weights()):
                 self.register_buffer(f"{name}_{i}", p.detach().clone())
         self.register_buffer("seen", torch.zeros(2))  # gap and size of the energies in the last step
         self.register_buffer("caution", torch.ones(()))
@@ -48,8 +48,12 @@ class Guard(nn.Module):
         self.register_buffer("calm", torch.zeros((), dtype=torch.int64))  # steps in a row
         self._noted: list[Tensor] = []
 
+    def _weights(self) -> list[nn.Parameter]:
+        """Looked up each time: sharded training puts others in their place."""
+        return list(self._network[0].parameters())
+
     def _copies(self, name: str) -> list[Tensor]:
-        return [self.get_buffer(f"{name}_{i}") for i in range(len(self._weights))]
+        return [self.get_buffer(f"{name}_{i}") for i in range(len(self._weights()))]
 
     def note(self, real: Tensor, made: Tensor) -> None:
         """Be told of the energies of data and samples in this step."""
@@ -60,7 +64,7 @@ class Guard(nn.Module):
     def project(self) -> None:
         """Shorten the last move of the weights by the caution."""
         caution, before = float(self.caution), self._copies("before")
-        for weight, old in zip(self._weights, before, strict=True):
+        for weight, old in zip(self._weights(), before, strict=True):
             if caution < 1:
                 weight.copy_(torch.lerp(old, weight, caution))
             old.copy_(weight)
@@ -79,13 +83,13 @@ class Guard(nn.Module):
         if int(self.calm) % KEPT_EVERY == 0:
             for i in range(TRUSTED_AFTER - 1, 0, -1):
                 copy(self._copies(f"kept_{i - 1}"), self._copies(f"kept_{i}"))
-            copy(self._weights, self._copies("kept_0"))
+            copy(self._weights(), self._copies("kept_0"))
         return False
 
     def _back(self) -> None:
         """Take the weights of some time ago, and be careful from now on."""
         old = self._copies(f"kept_{TRUSTED_AFTER - 1}")
-        copy(old, self._weights)
+        copy(old, self._weights())
         copy(old, self._copies("before"))
         for i in range(TRUSTED_AFTER - 1):
             copy(old, self._copies(f"kept_{i}"))
