@@ -29,8 +29,8 @@ from typing import Any
 
 from benchmarks.harness import Options, Row
 
-GROUPS = ("vae", "unet", "convolutions", "samplers", "loops", "memory", "metrics", "start")
-PEERS = ("torch", "diffusers", "pythae", "torchmetrics", "prdc")
+GROUPS = ("vae", "unet", "convolutions", "samplers", "loops", "rbm", "memory", "metrics", "start")
+PEERS = ("torch", "diffusers", "pythae", "scikit-learn", "torchmetrics", "prdc")
 
 
 def main() -> int:

@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,14 @@ class Part:
     others: list[nn.Parameter]
     buffers: list[Tensor]
     first_draw: int
+    kept: list[Tensor] = field(default_factory=list)
+
+    def spare(self, state: Sequence[Tensor]) -> list[Tensor]:
+        """Copies of tensors, in memory that is there from the last time."""
+        if [t.shape for t in self.kept] != [t.shape for t in state]:
+            self.kept = [torch.empty_like(t) for t in state]
+        torch._foreach_copy_(self.kept, list(state))  # pyright: ignore[reportPrivateImportUsage]
+        return self.kept
 
     def select(self) -> None:
         """Let gradients reach this part's parameters and no others."""
@@ -197,20 +205,22 @@ class ActiveStage:
         """
         notes: dict[str, list[Tensor]] = {}
         objective = part.objective
-        torch.manual_seed(  # for layers that draw from it, such as dropout; of accelerators, too
-            derive(self.training.seed, "layers", self.stage.name, objective.name, local, repeat, self.world.rank)
-        )
+        seed = derive(self.training.seed, "layers", self.stage.name, objective.name, local, repeat, self.world.rank)
+        if self.world.device.type == "cpu":  # for layers that draw from it, such as dropout
+            torch.default_generator.manual_seed(seed)  # the other one looks for accelerators, for half a millisecond
+        else:
+            torch.manual_seed(seed)
         if isinstance(objective, Update):
             ((batch, rng),) = self.micro_batches(part, local, repeat)
             with torch.no_grad(), self.whole(keep=True):
                 module = objective.module  # its state_dict would put the shards back
                 state = [t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()]
-                kept = [t.clone() for t in state]
+                kept = part.spare(state)
                 before = [t.clone() for t in objective.apart] if self.world.size > 1 else []
                 with precision_context(precision, self.world.device):
                     note(notes, objective.name, objective.step(batch, rng, Progress(local, self.steps)))
                 parallel.unite(objective.module, self.world, objective.apart, before)
-                finite = all(bool(t.isfinite().all()) for t in state)
+                finite = all_finite(state)
                 if not finite:
                     restore(state, kept)
             return settle(notes, self.world), [batch.ids], finite
@@ -344,6 +354,16 @@ def stage_ends(stages: tuple[Stage, ...], steps: int) -> list[int]:
 
 
 @torch.no_grad()
+def all_finite(tensors: Sequence[Tensor]) -> bool:
+    """Whether all numbers of all tensors are finite.
+
+    A sum is, where all of them are: it is computed in one pass, without a table of answers. It may overflow; then each
+    number is looked at.
+    """
+    sums = torch.stack([t.sum() for t in tensors]) if tensors else torch.zeros(1)
+    return bool(sums.isfinite().all()) or all(bool(t.isfinite().all()) for t in tensors)
+
+
 def restore(tensors: Sequence[Tensor], kept: Sequence[Tensor]) -> None:
     """Copy values kept earlier back into tensors."""
     for tensor, old in zip(tensors, kept, strict=True):

@@ -25,10 +25,10 @@ from castalia.training.loop import train
 from tests.tools import Table, small_recipe
 
 
-def machine(units: Units, hidden: int, chains: int = 0, scale: float = 1.0) -> Machine:
+def machine(units: Units, hidden: int, chains: int = 0, scale: float = 1.0, momentum: float = 0.0) -> Machine:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        made = Machine(units, hidden, chains, scale)
+        made = Machine(units, hidden, chains, scale, momentum)
         with torch.no_grad():
             made.visible.copy_(torch.randn(units.size))
             made.hidden.copy_(torch.randn(hidden))
@@ -131,14 +131,14 @@ def test_contrastive_divergence_comes_to_the_same_with_many_steps() -> None:
 
 
 def test_momentum_and_decay() -> None:
-    m = machine(Binary(6), 4, 5)
+    m = machine(Binary(6), 4, 5, momentum=0.5)
     with torch.no_grad():
         m.before.copy_(m.weight - 0.2)
         m.before_v.copy_(m.visible)
         m.before_h.copy_(m.hidden)
     plain, data = machine(Binary(6), 4, 5), states(6)[:10]
     with torch.no_grad():
-        m.step(data, BatchRng(0, total=10), Rates(0.1, momentum=0.5, decay=0.01))
+        m.step(data, BatchRng(0, total=10), Rates(0.1, decay=0.01))
         plain.step(data, BatchRng(0, total=10), Rates(0.1))
     old = machine(Binary(6), 4, 5).weight
     torch.testing.assert_close(m.weight, plain.weight + 0.5 * 0.2 - 0.1 * 0.01 * old, atol=1e-6, rtol=0)

@@ -133,9 +133,9 @@ class DBNOptions(Sampling):
 class Layer(nn.Module):
     """A machine that becomes a directed layer: its weights lead down, and others, equal at first, lead up."""
 
-    def __init__(self, below: int, above: int, init: float) -> None:
+    def __init__(self, below: int, above: int, init: float, momentum: float) -> None:
         super().__init__()
-        self.machine = Machine(Binary(below), above, 0, init)
+        self.machine = Machine(Binary(below), above, 0, init, momentum)
         self.up_weight = nn.Parameter(self.machine.weight.detach().clone())
         self.up_bias = nn.Parameter(torch.zeros(above))
 
@@ -167,10 +167,10 @@ class DBN(Generator[DBNConfig, ImageSpec], Density):
         c = config
         self.coding = BinaryCoding(spec, c.binarise)
         sizes = (spec.dims, *c.widths)
-        self.layers = nn.ModuleList(Layer(below, above, c.init) for below, above in pairwise(sizes[:-1]))
+        self.layers = nn.ModuleList(Layer(below, above, c.init, c.momentum) for below, above in pairwise(sizes[:-1]))
         self.code, self.classes = c.widths[-2], len(spec.classes) if c.conditional else 0
         parts = [Binary(self.code), Categorical(1, self.classes)] if self.classes else [Binary(self.code)]
-        self.top = Machine(Joined(parts), c.widths[-1], c.chains if c.method == "pcd" else 0, c.init)
+        self.top = Machine(Joined(parts), c.widths[-1], c.chains if c.method == "pcd" else 0, c.init, c.momentum)
         self.labels = Labels(self.classes)
 
     def initialise(self, data: Dataset, rng: Rng, parents: Mapping[str, Model]) -> None:
@@ -202,7 +202,7 @@ class DBN(Generator[DBNConfig, ImageSpec], Density):
     def rates(self, progress: Progress) -> Rates:
         """Of a step of a machine."""
         c = self.config
-        return Rates(c.rate * (1 - progress.fraction), c.momentum, c.decay)
+        return Rates(c.rate * (1 - progress.fraction), c.decay)
 
     def _below(self, count: int) -> Callable[[Batch, Rng, Progress], Batch]:
         """Pictures as states of the layer ``count``, sampled on the way up."""
@@ -245,7 +245,6 @@ class DBN(Generator[DBNConfig, ImageSpec], Density):
         if machine.weight.shape == below.weight.T.shape:
             machine.weight.copy_(below.weight.T)
             machine.hidden.copy_(below.visible)
-            machine.before_h.copy_(below.visible)
 
     def associate(self, batch: Batch, rng: Rng, progress: Progress) -> Logs:
         """A step of the top machine on states of the layer below it, with their labels."""
@@ -267,7 +266,7 @@ class DBN(Generator[DBNConfig, ImageSpec], Density):
             if not logs:
                 logs["reconstruction"] = -log_bernoulli(below, inputs).mean()
         seen = self.with_label(awake[-1], self.labels.of(batch))
-        rates = Rates(rate, 0.0, c.decay, c.steps[part])
+        rates = Rates(rate, c.decay, c.steps[part])
         dreamt, more = self.top.step(seen, rng, rates)
         here = rng.shared(len(dreamt)) if self.top.chains else rng
         above = dreamt[:, : self.code]

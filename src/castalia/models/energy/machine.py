@@ -17,7 +17,7 @@ The offsets are moving averages over the negative particles, to which each proce
 Momentum is the heavy ball, w' = w + rate * gradient + momentum * (w - w_before): what is kept is the weights before,
 which several processes have in common, and no sum of gradients, which each would have of its own rows.
 
-Data and model enter one matrix product, as (v; v') and (p / n; -p' / m): the difference of the two statistics is
+Data and model enter one matrix product, (v; v') with (p; -p' n / m): the difference of the two statistics is
 rounded once, and not each of them before.
 """
 
@@ -53,19 +53,19 @@ class Rates:
 
     Attributes:
         rate: learning rate.
-        momentum: share of the last move that is made again.
         decay: pulls the weights (not the biases) to 0, per unit of rate.
         steps: of Gibbs sampling for the negative particles, k.
         centred: subtract offsets.
         offsets: rate of the moving averages.
+        told: whether the step has something to log, which costs a little.
     """
 
     rate: float
-    momentum: float = 0.0
     decay: float = 0.0
     steps: int = 1
     centred: bool = True
     offsets: float = 0.01
+    told: bool = True
 
 
 @final
@@ -77,6 +77,7 @@ class Machine(nn.Module):
         hidden: number of hidden units.
         chains: persistent chains; 0 for contrastive divergence, whose chains start from the data.
         init: deviation of the weights at the start.
+        momentum: share of the last move that is made again.
     """
 
     base: Tensor
@@ -87,17 +88,16 @@ class Machine(nn.Module):
     offset_v: Tensor
     offset_h: Tensor
 
-    def __init__(self, units: Units, hidden: int, chains: int = 0, init: float = 0.01) -> None:
+    def __init__(self, units: Units, hidden: int, chains: int = 0, init: float = 0.01, momentum: float = 0.0) -> None:
         super().__init__()
-        self.units, self.size, self.chains = units, hidden, chains
+        self.units, self.size, self.chains, self.momentum = units, hidden, chains, momentum
         self.weight = nn.Parameter(init * torch.randn(units.size, hidden))
         self.visible = nn.Parameter(torch.zeros(units.size))
         self.hidden = nn.Parameter(torch.zeros(hidden))
         self.register_buffer("base", torch.zeros(units.size))  # biases of the independent units to anneal from
         self.register_buffer("chain", torch.zeros(chains, hidden))
-        self.register_buffer("before", self.weight.detach().clone())
-        self.register_buffer("before_v", torch.zeros(units.size))
-        self.register_buffer("before_h", torch.zeros(hidden))
+        for name, parameter in self._moved():  # without momentum nothing is kept
+            self.register_buffer(name, parameter.detach().clone() if momentum else torch.zeros(0))
         self.register_buffer("offset_v", torch.zeros(units.size))
         self.register_buffer("offset_h", torch.full((hidden,), 0.5))
         self._known: tuple[str, Partition] | None = None
@@ -106,14 +106,24 @@ class Machine(nn.Module):
     def begin(self, mean: Tensor, rng: Rng) -> None:
         """Start as the independent units whose means (size,) are given, and with chains drawn from them."""
         bias = self.units.bias(mean)
-        for place in (self.base, self.visible, self.before_v):
-            place.copy_(bias)
+        self.base.copy_(bias)
+        self.visible.copy_(bias)
         self.offset_v.copy_(mean)
-        self.before.copy_(self.weight)
+        self.rest()
         if self.chains:
             here = rng.shared(self.chains)
             v = self.units.sample(bias.expand(self.chains, -1), here, "chain")
             self.chain.copy_(drawn(self.hidden_mean(v), here, "hidden"))
+
+    def _moved(self) -> tuple[tuple[str, nn.Parameter], ...]:
+        return ("before", self.weight), ("before_v", self.visible), ("before_h", self.hidden)
+
+    @torch.no_grad()
+    def rest(self) -> None:
+        """Forget the last move."""
+        if self.momentum:
+            for name, parameter in self._moved():
+                self.get_buffer(name).copy_(parameter)
 
     @property
     def offsets(self) -> tuple[Tensor, ...]:
@@ -147,46 +157,58 @@ class Machine(nn.Module):
         Returns:
             The negative particles (chains or n, size), and what to log.
         """
-        inputs = self.up(v)
-        p = torch.sigmoid(inputs)
+        n = len(v)
         if self.chains:
             here, h = rng.shared(self.chains), self.chain
+            for k in range(rates.steps - 1):
+                other = self.units.sample(self.down(h), here, f"visible {k}")
+                h = drawn(self.hidden_mean(other), here, f"hidden {k}")
+            other = self.units.sample(self.down(h), here, "visible last")
+            both = torch.cat([v, other])
+            both_inputs = self.up(both)  # one product for data and chains, which is faster than two
+            both_p = torch.sigmoid(both_inputs)
+            self.chain.copy_(drawn(both_p[n:], here, "hidden last"))
         else:
-            here, h = rng, drawn(p, rng, "first")
-        other = other_inputs = other_p = v
-        for k in range(rates.steps):
-            other = self.units.sample(self.down(h), here, f"visible {k}")
-            other_inputs = self.up(other)
-            other_p = torch.sigmoid(other_inputs)
-            if self.chains or k < rates.steps - 1:
-                h = drawn(other_p, here, f"hidden {k}")
-        if self.chains:
-            self.chain.copy_(h)
-        few = slice(0, LOOKED_AT)
-        gap = self._energy(v[few], inputs[few]).mean() - self._energy(other[few], other_inputs[few]).mean()
-        size = self.weight.norm() / math.sqrt(self.weight.numel())  # before: the same in all processes
-        n, m = len(v), len(other)
-        dv, dh = v.mean(0) - other.mean(0), p.mean(0) - other_p.mean(0)
-        dw = (torch.cat([v, other]).T @ torch.cat([p / n, other_p / -m])).float()
+            inputs, other_inputs = self.up(v), v
+            p, other, other_p = torch.sigmoid(inputs), v, v
+            h = drawn(p, rng, "first")
+            for k in range(rates.steps):
+                other = self.units.sample(self.down(h), rng, f"visible {k}")
+                other_inputs = self.up(other)
+                other_p = torch.sigmoid(other_inputs)
+                if k < rates.steps - 1:
+                    h = drawn(other_p, rng, f"hidden {k}")
+            both, both_inputs, both_p = (torch.cat(t) for t in ((v, other), (inputs, other_inputs), (p, other_p)))
+        m, logs = len(other), {}
+        if rates.told:  # before the move: the same in all processes
+            few, fewer = slice(0, LOOKED_AT), slice(n, n + LOOKED_AT)
+            energies = [self._energy(both[rows], both_inputs[rows]).mean() for rows in (few, fewer)]
+            logs["free_energy_gap"] = energies[0] - energies[1]
+            logs["weight"] = self.weight.norm() / math.sqrt(self.weight.numel())
+        v_mean, h_mean = other.mean(0), both_p[n:].mean(0)
+        dv, dh = v.mean(0) - v_mean, both_p[:n].mean(0) - h_mean
+        both_p[n:] *= -n / m
+        dw = (both.T @ both_p).float()  # n times what is wanted
         if rates.centred:
             mu, lam = self.offset_v, self.offset_h
-            dw -= torch.stack([mu, dv], 1) @ torch.stack([dh, lam])
-            dv, dh = dv - dw @ lam, dh - mu @ dw
-            mu.lerp_(other.mean(0), rates.offsets * rng.share)
-            lam.lerp_(other_p.mean(0), rates.offsets * rng.share)
+            dw.addmm_(torch.stack([mu, dv], 1), torch.stack([dh, lam]), alpha=-n)
+            dv, dh = dv - dw @ lam / n, dh - mu @ dw / n
+            mu.lerp_(v_mean, rates.offsets * rng.share)
+            lam.lerp_(h_mean, rates.offsets * rng.share)
         if rates.decay:
-            dw -= rates.decay * self.weight
-        for parameter, before, change in (
-            (self.weight, self.before, dw),
-            (self.visible, self.before_v, dv),
-            (self.hidden, self.before_h, dh),
+            dw.sub_(self.weight, alpha=rates.decay * n)
+        for parameter, before, change, rate in (
+            (self.weight, self.before, dw, rates.rate / n),
+            (self.visible, self.before_v, dv, rates.rate),
+            (self.hidden, self.before_h, dh, rates.rate),
         ):
-            change.mul_(rates.rate)
-            if rates.momentum:
-                change.add_(parameter, alpha=rates.momentum).sub_(before, alpha=rates.momentum)
+            if self.momentum:
+                change.mul_(rate).add_(parameter, alpha=self.momentum).sub_(before, alpha=self.momentum)
                 before.copy_(parameter)
-            parameter.add_(change)
-        return other, {"free_energy_gap": gap, "weight": size}
+                parameter.add_(change)
+            else:
+                parameter.add_(change, alpha=rate)
+        return other, logs
 
     def _energy(self, v: Tensor, inputs: Tensor) -> Tensor:
         return -(self.units.log_base(v) + v @ self.visible + F.softplus(inputs).sum(-1))

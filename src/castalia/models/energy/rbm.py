@@ -62,6 +62,10 @@ PUBLISHED_TEMPERATURES = 14_500
 """Of Salakhutdinov & Murray."""
 
 
+TOLD_EVERY = 10
+"""Steps between two looks at free energies."""
+
+
 @dataclass(frozen=True)
 class RBMConfig(Config):
     """Configuration of a restricted Boltzmann machine.
@@ -117,7 +121,7 @@ class RBMConfig(Config):
         done = progress.fraction
         steps = round(self.steps + done * (self.steps_end - self.steps)) if self.steps_end else self.steps
         rate = self.rate * (1 - (1 - self.rate_end) * done)
-        return Rates(rate, self.momentum, self.decay, steps, self.centred)
+        return Rates(rate, self.decay, steps, self.centred, told=progress.step % TOLD_EVERY == 0)
 
 
 @dataclass(frozen=True)
@@ -159,7 +163,7 @@ class RBM(Generator[RBMConfig, ImageSpec], Density, Refinement):
             self.coding = GaussianCoding(spec, c.noise)
         else:
             self.coding = LevelCoding(spec, c.levels)
-        self.machine = Machine(self.coding.units, c.hidden, c.chains if c.method == "pcd" else 0, c.init)
+        self.machine = Machine(self.coding.units, c.hidden, c.chains if c.method == "pcd" else 0, c.init, c.momentum)
 
     def initialise(self, data: Dataset, rng: Rng, parents: Mapping[str, Model]) -> None:
         """Visible biases from the means of the first 10,000 examples, and chains drawn from them."""
