@@ -181,7 +181,7 @@ class Machine(nn.Module):
             both, both_inputs, both_p = (torch.cat(t) for t in ((v, other), (inputs, other_inputs), (p, other_p)))
         m, logs = len(other), {}
         if rates.told:  # before the move: the same in all processes
-            few, fewer = slice(0, LOOKED_AT), slice(n, n + LOOKED_AT)
+            few, fewer = slice(0, min(n, LOOKED_AT)), slice(n, n + LOOKED_AT)
             energies = [self._energy(both[rows], both_inputs[rows]).mean() for rows in (few, fewer)]
             logs["free_energy_gap"] = energies[0] - energies[1]
             logs["weight"] = self.weight.norm() / math.sqrt(self.weight.numel())
