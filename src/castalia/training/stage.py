@@ -364,6 +364,7 @@ def all_finite(tensors: Sequence[Tensor]) -> bool:
     return bool(sums.isfinite().all()) or all(bool(t.isfinite().all()) for t in tensors)
 
 
+@torch.no_grad()
 def restore(tensors: Sequence[Tensor], kept: Sequence[Tensor]) -> None:
     """Copy values kept earlier back into tensors."""
     for tensor, old in zip(tensors, kept, strict=True):
