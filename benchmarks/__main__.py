@@ -29,8 +29,8 @@ from typing import Any
 
 from benchmarks.harness import Options, Row
 
-GROUPS = ("vae", "unet", "convolutions", "samplers", "loops", "pixels", "memory", "metrics", "start", "flows")
-PEERS = ("torch", "diffusers", "pythae", "torchmetrics", "prdc", "normflows")
+GROUPS = ("vae", "unet", "convolutions", "samplers", "loops", "pixels", "rbm", "memory", "metrics", "start", "flows")
+PEERS = ("torch", "diffusers", "pythae", "scikit-learn", "torchmetrics", "prdc", "normflows")
 
 
 def main() -> int:

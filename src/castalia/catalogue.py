@@ -78,6 +78,16 @@ CATALOGUE: dict[str, Entry] = {
             "reconstructions. Fine detail comes out soft.",
         ),
         Entry(
+            "vqvae",
+            "Vector-quantised autoencoder (VQ-VAE)",
+            "autoencoders.vqvae:VQVAE",
+            media=("image",),
+            paper="van den Oord, Vinyals & Kavukcuoglu 2017 (arXiv:1711.00937)",
+            capabilities=("Generator", "Density", "Refinement", "Exportable"),
+            good="Pictures as a few words of a learned vocabulary, and a language model over them: sharp "
+            "reconstructions, samples by class.",
+        ),
+        Entry(
             "gan",
             "Generative adversarial network (GAN, DCGAN)",
             "adversarial.gan:GAN",
@@ -209,6 +219,38 @@ CATALOGUE: dict[str, Entry] = {
             capabilities=("Generator", "Density", "Streaming", "Exportable"),
             good="Sound sample by sample: the right colour of voices and instruments, streamed as it is made. "
             "Words take long training.",
+        ),
+        Entry(
+            "rbm",
+            "Restricted Boltzmann machine",
+            "energy.rbm:RBM",
+            media=("image",),
+            paper="Smolensky 1986; contrastive divergence: Hinton 2002; persistent chains: Tieleman 2008; likelihood: "
+            "Salakhutdinov & Murray 2008",
+            capabilities=("Generator", "Density", "Refinement"),
+            good="The classic of energy: binary pixels and hidden causes, trained in seconds. Likelihoods are "
+            "estimated from both sides; grey needs Gaussian units.",
+        ),
+        Entry(
+            "dbn",
+            "Deep belief net",
+            "energy.dbn:DBN",
+            media=("image",),
+            paper="Hinton, Osindero & Teh 2006, A fast learning algorithm for deep belief nets; likelihood: "
+            "Salakhutdinov & Murray 2008",
+            capabilities=("Generator", "Density"),
+            good="Layers of Boltzmann machines, greedy and then fine-tuned up and down: draws digits by class, and "
+            "classifies them.",
+        ),
+        Entry(
+            "ebm",
+            "Energy-based model",
+            "energy.ebm:EBM",
+            media=("image", "points"),
+            paper="Du & Mordatch 2019 (arXiv:1903.08689)",
+            capabilities=("Generator", "Refinement"),
+            good="One network that says how natural a picture is, sampled by following its slope. Flexible, slow "
+            "to sample, and training needs watching.",
         ),
     )
 }

@@ -26,9 +26,10 @@ from castalia.core.specs.points import PointsSpec
 from castalia.core.specs.text import TextSpec
 from castalia.core.weights import load_tensors
 from castalia.media import rooms
-from castalia.training import plan
+from castalia.training import parallel, plan
 from castalia.training.ema import Ema
 from castalia.training.loop import train
+from castalia.training.stage import ActiveStage
 from tests.conformance.test_conformance import equal_runs
 from tests.tools import Table
 from tests.training import toys
@@ -464,3 +465,31 @@ def test_points_of_a_spec_with_columns_survive_json() -> None:
     with pytest.raises(RunError, match="medium"):
         spec_from_json({"medium": "graph", "kinds": 3, "most": 5, "columns": {"a": {}}})
     assert Table(torch.zeros(2, 2), PointsSpec(2)).spec.sides() == {}
+
+
+def test_an_update_computes_in_the_precision_of_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    catalogue.CATALOGUE.update(toys.entries())
+    seen: list[bool] = []
+    plain = toys.Chain.diverge
+
+    def diverge(self: toys.Chain, *arguments: object) -> object:
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return plain(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(toys.Chain, "diverge", diverge)
+    for precision in ("float32", "bfloat16"):
+        train(toys.recipe("toy-chain", steps=2, precision=precision), toys.table(), tmp_path / precision, quiet=True)
+    assert seen == [False, False, True, True]
+
+
+def test_measuring_the_speed_of_an_update_moves_nothing() -> None:
+    model = build(toys.Chain, toys.ToyConfig(), toys.SPEC)
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    world = parallel.World(0, 1, 1, torch.device("cpu"))
+    (stage,) = model.stages()
+    active = ActiveStage(stage, 0, 1, model, toys.table(), toys.recipe("toy-chain").training, world)
+    active.attempt()
+    assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
+    with torch.no_grad():
+        active.run(active.parts[0], 0, 0, "float32")
+    assert not torch.equal(before["weight"], model.state_dict()["weight"])

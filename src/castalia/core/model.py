@@ -164,6 +164,8 @@ class Update:
         step: ``(batch, rng, progress) -> named scalars to log``, under ``torch.no_grad``.
         every: runs only in steps divisible by it.
         repeat: calls per step, each with a fresh batch.
+        apart: buffers whose changes by all processes are added up: each changes what belongs to its own rows (a replay
+            buffer), or by its share of the batch (running means).
     """
 
     name: str
@@ -171,6 +173,7 @@ class Update:
     step: UpdateFn
     every: int = 1
     repeat: int = 1
+    apart: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -33,14 +33,25 @@ class Rng(ABC):
     Attributes:
         rows: how many examples a draw covers.
         device: where the tensors are wanted.
+        start: where the rows lie in the global batch of a training; 0 elsewhere.
+        share: of the global batch that the rows are; 1 elsewhere.
     """
 
     rows: int
     device: torch.device
+    start: int = 0
+    share: float = 1.0
 
     @abstractmethod
     def at(self, *path: str | int) -> Rng:
         """Return the source below this one, for example ``rng.at("step", i)``."""
+
+    @abstractmethod
+    def shared(self, rows: int) -> BatchRng:
+        """Return a source of ``rows`` rows that are nobody's: chains beside the batch, the same in all processes.
+
+        Nor do they depend on which examples are drawn or measured at the same time.
+        """
 
     @abstractmethod
     def normal(self, purpose: str, *shape: int) -> Tensor:
@@ -69,12 +80,16 @@ class BatchRng(Rng):
     ) -> None:
         self.seed, self.total, self.start = seed, total, start
         self.rows = total - start if rows is None else rows
+        self.share = self.rows / total
         self.device = device or torch.device("cpu")
 
     def at(self, *path: str | int) -> BatchRng:
         return BatchRng(
             derive(self.seed, *path), total=self.total, start=self.start, rows=self.rows, device=self.device
         )
+
+    def shared(self, rows: int) -> BatchRng:
+        return BatchRng(derive(self.seed, "shared"), total=rows, device=self.device)
 
     def _generator(self, purpose: str) -> torch.Generator:
         return torch.Generator(self.device).manual_seed(derive(self.seed, purpose))
@@ -105,6 +120,9 @@ class SampleRng(Rng):
 
     def at(self, *path: str | int) -> SampleRng:
         return SampleRng(derive(self.seed, *path), self.ids, self.device)
+
+    def shared(self, rows: int) -> BatchRng:
+        return BatchRng(derive(self.seed, "shared"), total=rows, device=self.device)
 
     def select(self, rows: slice) -> SampleRng:
         """Return the source restricted to some of its examples."""

@@ -1,5 +1,6 @@
 """Statistics of numbers, whatever the numbers are of: no media, no models, no runs.
 
+annealing.py     partition functions by annealed importance sampling, from both sides
 metric.py        Metric, and intervals
 distances.py     Fréchet, kernel, energy and sliced Wasserstein distance between two sets of vectors
 coverage.py      precision, recall, density, coverage

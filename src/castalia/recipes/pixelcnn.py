@@ -113,12 +113,10 @@ DEFAULTS: dict[str, str] = {
     "*": "pixelcnn-pictures",
 }
 
+LABELLED = ("config.conditional=true",)
+
 PRESETS: dict[str, tuple[Preset, ...]] = {
-    "image": (
-        Preset(
-            "pixelcnn-pictures", 1_500, 40_000, "strokes and edges, whole shapes later", ("config.conditional=true",)
-        ),
-    ),
+    "image": (Preset("pixelcnn-pictures", 1_500, 40_000, "strokes and edges, whole shapes later", LABELLED),),
 }
 
 DEMO = "pixelcnn-digits"

@@ -106,12 +106,10 @@ DEFAULTS: dict[str, str] = {
     "*": "pixelcnn-pp-pictures",
 }
 
+LABELLED = ("config.conditional=true",)
+
 PRESETS: dict[str, tuple[Preset, ...]] = {
-    "image": (
-        Preset(
-            "pixelcnn-pp-pictures", 1_500, 40_000, "strokes and edges, whole shapes later", ("config.conditional=true",)
-        ),
-    ),
+    "image": (Preset("pixelcnn-pp-pictures", 1_500, 40_000, "strokes and edges, whole shapes later", LABELLED),),
 }
 
 DEMO = "pixelcnn-pp-digits"

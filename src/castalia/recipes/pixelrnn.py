@@ -99,12 +99,10 @@ DEFAULTS: dict[str, str] = {
     "*": "pixelrnn-pictures",
 }
 
+LABELLED = ("config.conditional=true",)
+
 PRESETS: dict[str, tuple[Preset, ...]] = {
-    "image": (
-        Preset(
-            "pixelrnn-pictures", 1_500, 40_000, "strokes and edges, whole shapes later", ("config.conditional=true",)
-        ),
-    ),
+    "image": (Preset("pixelrnn-pictures", 1_500, 40_000, "strokes and edges, whole shapes later", LABELLED),),
 }
 
 DEMO = "pixelrnn-digits"

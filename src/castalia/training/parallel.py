@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -181,14 +181,23 @@ def broadcast_state(module: nn.Module, world: World) -> None:
 
 
 @torch.no_grad()
-def unite(module: nn.Module, world: World) -> None:
-    """After an update without gradients: parameters become their mean over processes, buffers rank 0's."""
+def unite(module: nn.Module, world: World, apart: Sequence[Tensor] = (), before: Sequence[Tensor] = ()) -> None:
+    """After an update without gradients: parameters become their mean over processes, buffers rank 0's.
+
+    Buffers that are kept ``apart`` were as ``before``; each process changed its own part of them.
+    """
     if world.size > 1:
         for parameter in module.parameters():
             dist.all_reduce(parameter.data)
             parameter.data /= world.size
+        own = {id(buffer) for buffer in apart}
+        for buffer, old in zip(apart, before, strict=True):
+            changed = buffer - old  # of whole numbers without a sign it wraps around, and the sum wraps back
+            dist.all_reduce(changed)
+            buffer.copy_(old + changed)
         for buffer in module.buffers():
-            dist.broadcast(buffer, 0)
+            if id(buffer) not in own:
+                dist.broadcast(buffer, 0)
 
 
 def mean_over(values: Tensor, world: World) -> Tensor:

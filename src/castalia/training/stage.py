@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,14 @@ class Part:
     others: list[nn.Parameter]
     buffers: list[Tensor]
     first_draw: int
+    kept: list[Tensor] = field(default_factory=list)
+
+    def spare(self, state: Sequence[Tensor]) -> list[Tensor]:
+        """Copies of tensors, in memory that is there from the last time."""
+        if [t.shape for t in self.kept] != [t.shape for t in state]:
+            self.kept = [torch.empty_like(t) for t in state]
+        torch._foreach_copy_(self.kept, list(state))  # pyright: ignore[reportPrivateImportUsage]
+        return self.kept
 
     def select(self) -> None:
         """Let gradients reach this part's parameters and no others."""
@@ -197,18 +205,22 @@ class ActiveStage:
         """
         notes: dict[str, list[Tensor]] = {}
         objective = part.objective
-        torch.manual_seed(  # for layers that draw from it, such as dropout; of accelerators, too
-            derive(self.training.seed, "layers", self.stage.name, objective.name, local, repeat, self.world.rank)
-        )
+        seed = derive(self.training.seed, "layers", self.stage.name, objective.name, local, repeat, self.world.rank)
+        if self.world.device.type == "cpu":  # for layers that draw from it, such as dropout
+            torch.default_generator.manual_seed(seed)  # the other one looks for accelerators, for half a millisecond
+        else:
+            torch.manual_seed(seed)
         if isinstance(objective, Update):
             ((batch, rng),) = self.micro_batches(part, local, repeat)
             with torch.no_grad(), self.whole(keep=True):
                 module = objective.module  # its state_dict would put the shards back
                 state = [t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()]
-                kept = [t.clone() for t in state]
-                note(notes, objective.name, objective.step(batch, rng, Progress(local, self.steps)))
-                parallel.unite(objective.module, self.world)
-                finite = all(bool(t.isfinite().all()) for t in state)
+                kept = part.spare(state)
+                before = [t.clone() for t in objective.apart] if self.world.size > 1 else []
+                with precision_context(precision, self.world.device):
+                    note(notes, objective.name, objective.step(batch, rng, Progress(local, self.steps)))
+                parallel.unite(objective.module, self.world, objective.apart, before)
+                finite = all_finite(state)
                 if not finite:
                     restore(state, kept)
             return settle(notes, self.world), [batch.ids], finite
@@ -247,9 +259,10 @@ class ActiveStage:
                 optimizers.load_state_tensors(part.optimizer, tensors, part.optimizer_name)
 
     def attempt(self) -> None:
-        """Forward and backward passes of one step; nothing changes. For measuring speed."""
+        """Forward and backward passes of one step, and its updates; nothing changes. For measuring speed."""
         self.readers = 0  # the same batch each time, and nothing beside it
-        buffers = list(self.model.buffers())
+        updated = [part.objective.module for part in self.parts if isinstance(part.objective, Update)]
+        buffers = [*self.model.buffers(), *(p.data for module in updated for p in module.parameters())]
         kept = [b.clone() for b in buffers]
         context: Precision = "bfloat16" if torch.is_autocast_enabled(self.world.device.type) else "float32"
         for part in self.parts:
@@ -258,6 +271,9 @@ class ActiveStage:
                     self.backward(part, 0, repeat, context, {})
                 for p in part.parameters:
                     p.grad = None
+            else:
+                for repeat in range(part.objective.repeat):
+                    self.run(part, 0, repeat, context)
         restore(buffers, kept)
 
     def seconds(self, budget: float, precision: Precision) -> float:
@@ -335,6 +351,17 @@ def stage_ends(stages: tuple[Stage, ...], steps: int) -> list[int]:
         end = max(round(steps * passed / total), (ends[-1] if ends else 0) + 1)
         ends.append(max(min(end, steps - after), min(number + 1, steps)))
     return ends
+
+
+@torch.no_grad()
+def all_finite(tensors: Sequence[Tensor]) -> bool:
+    """Whether all numbers of all tensors are finite.
+
+    A sum is, where all of them are: it is computed in one pass, without a table of answers. It may overflow; then each
+    number is looked at.
+    """
+    sums = torch.stack([t.sum() for t in tensors]) if tensors else torch.zeros(1)
+    return bool(sums.isfinite().all()) or all(bool(t.isfinite().all()) for t in tensors)
 
 
 @torch.no_grad()

@@ -1,0 +1,1 @@
+"""Boltzmann machines and other models that are given by an energy."""
