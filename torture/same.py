@@ -73,6 +73,7 @@ def measured(run: Path) -> dict[str, Any]:
     """
     results = open_run(run).results()
     for table in (results, *results.get("earlier", [])):
-        table["metrics"].pop("sampling_speed", None)
+        for speed in ("sampling_speed", "likelihood_speed"):
+            table["metrics"].pop(speed, None)
         table["context"].pop("seconds", None)
     return results

@@ -298,6 +298,7 @@ def page(sides: Sequence[Side], real: Dataset | None = None) -> Page:
             made.png(side.nearest, side.name)
     made.heading("Numbers")
     made.metrics({side.name: side.results["metrics"] for side in sides})
+    _likelihoods(made, sides)
     if any(side.by_steps for side in sides):
         made.heading("Quality against sampling time")
         made.curve(
@@ -328,6 +329,33 @@ def page(sides: Sequence[Side], real: Dataset | None = None) -> Page:
         for name, m in side.results["metrics"].items()
     ]
     return made.table(("run", "metric", "unit", "kind", "n", "seed", "detail"), detail)
+
+
+def _likelihoods(made: Page, sides: Sequence[Side]) -> None:
+    """A table in which every likelihood says what it is, and likelihoods against what they cost."""
+    known = [side for side in sides if "nll" in side.results["metrics"]]
+    if not known:
+        return
+    rows, cost, effort = [], {}, {}
+    for side in known:
+        metrics = side.results["metrics"]
+        m = next(metrics[name] for name in ("bits_per_dim", "nll") if name in metrics)
+        interval = f"{m['interval'][0]:.4g} to {m['interval'][1]:.4g}" if m["interval"] else None
+        events = metrics["nll"]["detail"].rsplit("; ", 1)[-1] or "as they are"
+        each = 1000 / metrics["likelihood_speed"]["value"] if "likelihood_speed" in metrics else None
+        rows.append((side.name, m["value"], m["unit"], interval, m["kind"], events, m["n"], each))
+        seconds = next((line["seconds"] for line in reversed(side.run.metrics()) if "seconds" in line), None)
+        label = f"{side.name}, {m['unit']}"
+        if "sampling_speed" in metrics:
+            cost[label] = [(1000 / metrics["sampling_speed"]["value"], m["value"])]
+        if seconds:
+            effort[label] = [(seconds / 60, m["value"])]
+    made.heading("Likelihoods")
+    header = ("run", "value", "unit", "95 %", "kind", "of what", "examples", "ms each")
+    made.table(header, rows, "Only numbers of the same unit and of the same events (of what) can be compared.")
+    if len(known) > 1:
+        made.curve(cost, "milliseconds per sample", "likelihood, less is better", "What drawing costs.", log=True)
+        made.curve(effort, "minutes of training", "likelihood, less is better", "What training costs.", log=True)
 
 
 def _all_steps(sides: Sequence[Side]) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -36,6 +37,9 @@ SAMPLING = "sampling"
 """Part of the context of measured samples: how they were drawn and in which features they were seen. Results without
 samples have none, and go with any."""
 
+SPEEDS = ("sampling_speed", "likelihood_speed")
+"""What a clock says, and no seed repeats."""
+
 EARLIER = 20
 """Older tables kept."""
 
@@ -62,7 +66,8 @@ def evaluate(
     """Measure what the run's model can do; nothing is written (see :func:`record`).
 
     A ``Density`` gives ``nll``, ``bits_per_dim`` and (with an importance-weighted bound) ``elbo``; ``Inference`` give
-    ``kl``, ``active_units``, ``mse`` and ``psnr``; every model gives ``sampling_speed``; ``baselines`` adds
+    ``kl``, ``active_units``, ``mse`` and ``psnr``; every model gives ``sampling_speed``, a ``Density``
+    ``likelihood_speed``; ``baselines`` adds
     ``baseline_pixels_...`` and ``baseline_mixture_...``; ``drawn`` adds all of
     :func:`castalia.evaluation.measures.measure`, which compares samples with the whole of ``data``.
 
@@ -105,7 +110,10 @@ def evaluate(
     binarise: trivial.Binarise = "none"
     values: tuple[int, ...] | None = None
     if isinstance(model, Density):
+        begun = time.perf_counter()
         out |= likelihood.measure(model, data, ids, samples=samples, refine=refine, seed=seed, show=progress)
+        rate, where = len(ids) / (time.perf_counter() - begun), f"{hardware()}, K = {samples}"
+        out["likelihood_speed"] = Metric(rate, "examples/s", "wall-clock", len(ids), seed, None, where)
         if baselines and isinstance(run.spec, ImageSpec):  # what they have to be measured over
             one = likelihood.log_likelihoods(model, data, ids[:1], seed=seed)
             binarise, values = trivial.binarisation(one.preprocessing), one.values
@@ -178,7 +186,7 @@ def context(
         sampling: how samples were drawn and seen; None where none were.
     """
     drawn = {} if sampling is None else {SAMPLING: dict(sampling)}
-    measured = (m.n for name, m in metrics.items() if name != "sampling_speed" and not measured_by(run.spec, name))
+    measured = (m.n for name, m in metrics.items() if name not in SPEEDS and not measured_by(run.spec, name))
     n = max(measured, default=0)
     return {
         "weights": _weights(run),
