@@ -55,7 +55,8 @@ class Part:
         """Copies of tensors, in memory that is there from the last time."""
         if [t.shape for t in self.kept] != [t.shape for t in state]:
             self.kept = [torch.empty_like(t) for t in state]
-        torch._foreach_copy_(self.kept, list(state))  # pyright: ignore[reportPrivateImportUsage]
+        if state:  # a buffer of 8-bit pictures has none
+            torch._foreach_copy_(self.kept, list(state))  # pyright: ignore[reportPrivateImportUsage]
         return self.kept
 
     def select(self) -> None:
