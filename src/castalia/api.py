@@ -177,8 +177,7 @@ def open_data(
             if source != data.source or source in named.table() or Path(source).exists():
                 raise
             raise UsageError(
-                f"{error} {like.path} was trained on data of this name, as seen from the folder in which that was "
-                "started; say where they are now with --data."
+                f"{error} {like.path} was trained on data that lay there; say where they are now with --data."
             ) from error
     medium = None if like is None else medium_of(like)
     return _open_data(source, options, split, medium=medium, like=like)

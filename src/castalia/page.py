@@ -268,6 +268,9 @@ def _cell(value: Cell) -> str:
     return f"{value:,}" if _is_number(value) else str(value)
 
 
+LARGEST = 1e100
+"""Values that are larger are not drawn."""
+
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 720, 340, 72, 48, 12, 32
 
 
@@ -275,7 +278,7 @@ def curve_svg(series: Series, xlabel: str, ylabel: str, *, log: bool = False) ->
     """Draw curves as SVG text with axes, ticks and labels, but without a legend."""
     if log:
         series = {name: [(_log10(x), _log10(y)) for x, y in line] for name, line in series.items()}
-    points = [p for line in series.values() for p in line if math.isfinite(p[0]) and math.isfinite(p[1])]
+    points = [p for line in series.values() for p in line if _drawable(p)]
     x_ticks = ticks(min((p[0] for p in points), default=0.0), max((p[0] for p in points), default=1.0), 7)
     y_ticks = ticks(min((p[1] for p in points), default=0.0), max((p[1] for p in points), default=1.0), 6)
 
@@ -301,7 +304,7 @@ def curve_svg(series: Series, xlabel: str, ylabel: str, *, log: bool = False) ->
     for i, line in enumerate(series.values()):
         path, pen = [], "M"
         for x, y in line:
-            if not (math.isfinite(x) and math.isfinite(y)):
+            if not _drawable((x, y)):
                 pen = "M"
                 continue
             path.append(f"{pen}{across(x):.1f} {down(y):.1f}")
@@ -312,6 +315,11 @@ def curve_svg(series: Series, xlabel: str, ylabel: str, *, log: bool = False) ->
         if len(path) > 1:
             out.append(f'<path class="curve" stroke="var(--c{i % _COLOURS})" d="{" ".join(path)}"/>')
     return "".join(out) + "</svg>"
+
+
+def _drawable(point: tuple[float, float]) -> bool:
+    """Whether a point is finite, and so is what one computes with it."""
+    return all(math.isfinite(v) and abs(v) < LARGEST for v in point)
 
 
 def _log10(value: float) -> float:

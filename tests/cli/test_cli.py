@@ -198,7 +198,7 @@ def test_export_and_import(run: Path, tmp_path: Path) -> None:
     ("arguments", "code", "says"),
     [
         (["trian"], 2, "Did you mean 'train'?"),
-        (["train", "vea", "--data", "digits", "--out", "{tmp}/x"], 2, "Did you mean 'vae'?"),
+        (["train", "vea", "--data", "digits", "--out", "{tmp}/x"], 2, "Did you mean 'vae'"),
         (["train", "vae", "--data", "mnits", "--out", "{tmp}/x"], 2, "Did you mean 'mnist'"),
         (["train", "vae", "--data", "digits", "--recipe", "vae-digit", "--out", "{tmp}/x"], 2, "vae-digits"),
         (["train", "vae", "--data", "digits", "--stesp", "3", "--out", "{tmp}/x"], 2, "'--steps'"),

@@ -69,7 +69,7 @@ def ring_model(modes=8, std=RING_STD, classes=0):
     return Toy(PointsSpec(2), make, classes)
 
 
-COMPARED = {"frechet", "sliced", "precision", "recall", "density", "coverage"}
+COMPARED = {"frechet", "sliced", "precision", "recall", "density", "coverage", "variety"}
 
 
 def with_ends(names):
@@ -85,7 +85,7 @@ def test_a_perfect_model_of_points_meets_the_floor():
     assert all(is_of_samples(name) for name in out if name != "sampling_speed")
     assert not is_of_samples("nll")
     # the same counts everywhere, and what was done is in words
-    shares = with_ends({"precision", "recall", "density", "coverage"})
+    shares = with_ends({"precision", "recall", "density", "coverage", "variety"})
     assert {m.n for name, m in out.items() if name not in shares} == {1000}
     assert {out[name].n for name in shares} == {800}
     assert out["frechet"].detail == (

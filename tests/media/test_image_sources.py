@@ -29,7 +29,7 @@ def zipped(folder: Path, compression=zipfile.ZIP_STORED) -> Path:
 
 
 def test_flat_folder(tree, encode):
-    pictures = {f"{i}.png": np.full((4, 5, 3), i, np.uint8) for i in (3, 1, 2)}
+    pictures = {f"{i}.png": np.full((4, 5, 3), (i, 0, 0), np.uint8) for i in (3, 1, 2)}
     d = open_images(tree({k: encode(v) for k, v in pictures.items()}), PLAIN)
     assert d.files == ("1.png", "2.png", "3.png")
     assert d.x.shape == (3, 3, 4, 5)
@@ -154,7 +154,7 @@ def test_all_bad(tree):
 
 def test_mixed_sizes(tree, noise, encode):
     root = tree({"a.png": None, "b.png": encode(noise(6, 7, 3))})
-    with pytest.raises(DataError, match=r"a\.png is 5 x 4, b\.png is 7 x 6\); pass a size"):
+    with pytest.raises(DataError, match=r"a\.png is 5 x 4, b\.png is 7 x 6\); give one size for all: --size"):
         open_images(root, PLAIN)
     assert open_images(root, ImageOptions(size=3)).x.shape == (2, 3, 3, 3)
 

@@ -64,11 +64,13 @@ def test_a_run_inside_its_data_is_not_read_as_data(tmp_path: Path, name: str) ->
     assert f"Runs are not read as data: {name!a}." in found.notes
 
 
-def test_a_relative_path_is_explained_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_that_are_gone_are_named_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "a.csv").write_text("".join(f"{i},{i % 7}\n" for i in range(200)))
     monkeypatch.chdir(tmp_path / "there")
     run = castalia.train("gan", "a.csv", tmp_path / "run", steps=1, quiet=True)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError, match=r"'a\.csv' is neither .* was trained on data of this name.*--data"):
+    castalia.evaluate(run, drawn=0)  # remembered by its absolute path
+    (tmp_path / "there" / "a.csv").rename(tmp_path / "b.csv")
+    with pytest.raises(UsageError, match=r"a\.csv' is neither .* was trained on data .*--data"):
         castalia.evaluate(run)

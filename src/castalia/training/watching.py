@@ -7,7 +7,6 @@ from pathlib import Path
 
 from castalia import health
 from castalia.catalogue import entry
-from castalia.core.errors import CastaliaError
 from castalia.page import Page
 from castalia.runs import Run
 from castalia.training.progress import duration
@@ -53,7 +52,7 @@ class Watching:
         self.last = now
         try:
             self._page(step, steps, left, done).write(self.path)
-        except (CastaliaError, OSError):  # a page is not worth a training
+        except Exception:  # a page is not worth a training
             return
 
     def _page(self, step: int, steps: int, left: float, done: bool) -> Page:

@@ -454,10 +454,11 @@ def _all_grey(out: np.ndarray) -> bool:
 
 def _few(heads: list[Head], channels: int) -> list[str]:
     """A sentence where a few files gave all pictures their channels."""
-    count = sum(head.channels == channels for head in heads)
+    found = [min(head.channels, channels) for head in heads]  # an alpha that was dropped does not count
+    count = sum(one == channels for one in found)
     if channels == 1 or 2 * count >= len(heads):
         return []
-    others = max({head.channels for head in heads if head.channels != channels}, default=1)
+    others = max({one for one in found if one != channels}, default=1)
     what = {3: "have colour", 4: "may be transparent"}[channels]
     kinds = {1: "grey", 3: "red, green and blue"}[others]
     return [
