@@ -244,7 +244,7 @@ def test_jobs_are_done_by_following_them(tmp_path: Path, monkeypatch: pytest.Mon
     for line, text in found:
         if text.startswith("castalia demo"):
             continue  # has a test of its own
-        short = re.sub(r"--minutes \d+", "--steps 3 --set training.batch_size=8", text)
+        short = re.sub(r"--minutes \d+", "--steps 2 --set training.batch_size=4 --set training.samples=4", text)
         code = main(shlex.split(short)[1:])
         assert code == 0, f"line {line}: {text}\n{capsys.readouterr().err[-2000:]}"
     for made in ("look.png", "out/grid.png", "walk.gif", "filled.png", "report.html", "sounds/grid.png"):
