@@ -23,6 +23,7 @@ from castalia.core.data import Batch, Dataset
 from castalia.core.model import Density, Generator, Model
 from castalia.core.rng import SampleRng
 from castalia.core.spec import Spec
+from castalia.core.specs.image import ImageSpec
 from castalia.core.specs.text import TextSpec
 from castalia.core.threads import use_free_threads
 from castalia.demo import pictures
@@ -137,7 +138,8 @@ def _system(page: Page, system: Entry, out: Path, minutes: float) -> None:
 def _shown(page: Page, batch: Batch, spec: Spec, caption: str) -> list[tuple[bytes, str]]:
     """Examples for a gallery; texts go onto the page at once, to be read."""
     if not isinstance(spec, TextSpec):
-        return [(png_bytes(medium_of(spec).picture(batch, spec)), caption)]
+        columns = 8 if isinstance(spec, ImageSpec) else None
+        return [(png_bytes(medium_of(spec).picture(batch, spec, columns)), caption)]
     page.text(f"{caption}:")
     for text in TextMedium().texts(batch, spec)[:2]:
         page.code(text)

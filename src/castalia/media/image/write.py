@@ -25,6 +25,7 @@ from castalia.core.files import disk_error, open_plain, read_bounded, remove
 
 CHUNK = "castalia"
 _CELL = 96
+_GAP = 8
 _LARGEST = 4096
 _MAX_JSON = 16 << 20
 
@@ -32,7 +33,7 @@ _MAX_JSON = 16 << 20
 def grid_image(
     x: Tensor,
     columns: int | None = None,
-    pad: int = 2,
+    pad: int | None = None,
     upscale: int | None = None,
     *,
     checkerboard: bool = True,
@@ -42,7 +43,7 @@ def grid_image(
     Args:
         x: ``uint8`` (N, C, H, W), N >= 1, C 1, 3 or 4.
         columns: pictures per row; None for about a square.
-        pad: pixels between pictures and around them.
+        pad: pixels between pictures and around them; None: enough to tell small pictures apart.
         upscale: repeat every pixel this often each way; None makes small pictures about 96 pixels large, as
             far as the whole stays below 4096.
         checkerboard: show transparent parts over grey squares instead of white.
@@ -61,6 +62,8 @@ def grid_image(
         raise UsageError(f"columns must be at least 1, not {columns}.")
     columns = min(columns or math.ceil(math.sqrt(n)), n)
     rows = math.ceil(n / columns)
+    if pad is None:
+        pad = 2 if n == 1 else _GAP
     if upscale is None:
         room = _LARGEST // max(columns * (width + pad), rows * (height + pad))
         upscale = max(1, min(round(_CELL / max(height, width)), room))
