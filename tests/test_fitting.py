@@ -154,3 +154,22 @@ def test_one_odd_file_does_not_change_all_without_a_note(tmp_path: Path):
     assert any("2 of 7 pictures have colour" in note and "channels=1" in note for note in colour.notes)
     Image.new("RGBA", (8, 8), (200, 10, 10, 128)).save(tmp_path / "clear.png")
     assert any("1 of 8 pictures may be transparent" in note for note in api.open_data(str(tmp_path)).notes)
+
+
+def test_no_minutes_are_refused(letters: Path, tmp_path: Path):
+    with pytest.raises(UsageError, match="--minutes must be more than 0"):
+        castalia.train("vae", str(letters), tmp_path / "a", minutes=0)
+
+
+def test_data_that_moved_are_said_once_more(letters: Path, tmp_path: Path):
+    run = castalia.train("vae", str(letters), tmp_path / "run", steps=2, batch_size=4, quiet=True)
+    moved = letters.rename(tmp_path / "elsewhere")
+    assert "nll" in castalia.evaluate(run, str(moved), drawn=0, samples=1)["metrics"]
+    again = castalia.train(data=str(moved), out=run.path, resume=True, quiet=True)
+    assert again.steps_done() == 2
+
+
+def test_a_set_that_is_built_in_says_where_the_folder_of_its_name_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "digits").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert any("./digits" in note for note in api.open_data("digits").notes)

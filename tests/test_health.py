@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,9 @@ def test_warnings_name_what_is_wrong(run: Run):
     assert health.warnings_of(run, {"variety": number(0.9)}) == []
     assert "does not heed classes" in " ".join(health.warnings_of(run, {"condition_accuracy": number(0.11)}))
     assert health.warnings_of(run, {"condition_accuracy": number(0.8)}) == []
+    two = replace(run, spec=replace(run.spec, classes=("a", "b")))  # type: ignore[call-arg]
+    assert health.warnings_of(two, {"condition_accuracy": number(1.0)}) == []
+    assert "does not heed classes" in " ".join(health.warnings_of(two, {"condition_accuracy": number(0.52)}))
     blind = {"frechet_floor": number(1.0), "frechet_ceiling": number(2.0)}
     assert "hardly tells" in " ".join(health.warnings_of(run, blind))
     assert "copying" in " ".join(health.warnings_of(run, {"memorisation_features": number(0.3)}))

@@ -98,6 +98,8 @@ def make_recipe(
     Raises:
         UsageError: an unknown name, or a value of the wrong type.
     """
+    if minutes is not None and not minutes > 0:
+        raise UsageError(f"--minutes must be more than 0, not {minutes:g}.")
     if recipe is None:
         if model is None:
             raise UsageError("Say which model to train, or give a --recipe. See: castalia models")
@@ -199,6 +201,10 @@ def training_data(recipe: Recipe) -> Dataset:
     return _open_data(data.source, options, None if data.split == "all" else data.split, medium=medium)
 
 
+MEANT = {"learning_rate": "lr", "epochs": "steps", "iterations": "steps", "batch": "batch_size", "image_size": "size"}
+"""Settings by the names that people know from elsewhere."""
+
+
 def train(
     model: str | None = None,
     data: str | None = None,
@@ -237,12 +243,14 @@ def train(
     continued = resume and (Path(out) / "config.json").exists()
     said: tuple[str, ...] = ()
     opened: Dataset | None = None
-    if continued and model is None and data is None and recipe is None and not any(changes.values()):
-        made = load(out).recipe  # `castalia train --resume --out RUN` needs nothing else
+    if continued and model is None and recipe is None and not any(changes.values()):
+        made = load(out).recipe  # `castalia train --resume --out RUN` needs nothing else, but where its data are now
+        if data is not None:
+            made = replace(made, data=replace(made.data, source=str(Path(data).expanduser().resolve())))
     elif found := _presets(model, data, recipe):
         from castalia import fitting
 
-        if not changes.get("steps") and not changes.get("minutes"):
+        if changes.get("steps") is None and changes.get("minutes") is None:
             changes["minutes"] = fitting.USUAL_MINUTES
         own = list(changes.pop("settings", ()))
 
@@ -447,7 +455,9 @@ def class_number(label: int | float | str, names: tuple[str, ...]) -> int:
         return names.index(text)
     numbered = any(re.fullmatch("-?[0-9]+", name) for name in names)
     if numbered or not (re.fullmatch("[0-9]{1,9}", text) and int(text) < len(names)):
-        raise UsageError(f"There is no class {label!r} among the {len(names)} of this model. {near(text, names)}")
+        alike = [name for name in names if name.lower() == text.lower()]
+        hint = f"Did you mean {alike[0]!r}?" if alike else near(text, names)
+        raise UsageError(f"There is no class {label!r} among the {len(names)} of this model. {hint}")
     return int(text)
 
 
@@ -545,7 +555,12 @@ def evaluate(run: Run | str | Path, data: str | None = None, *, split: str = "te
     held_out = open_data(data or run.recipe.data.source, split=split, like=run)
     seen, drawn = None, options.get("drawn", 0)
     if options.get("baselines") or drawn != 0:
-        seen = open_data(run.recipe.data.source, split=run.recipe.data.split, like=run)
+        try:
+            seen = open_data(run.recipe.data.source, split=run.recipe.data.split, like=run)
+        except UsageError:
+            if data is None:
+                raise
+            seen = open_data(data, split="train", like=run)  # its own are gone; these stand for them
     model, chosen = run.model()[0], options.pop("options", None)
     if drawn is None:
         usual = DRAWN if medium_of(run.spec).name in COMPARED else DRAWN_ALONE

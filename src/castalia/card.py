@@ -10,6 +10,7 @@ from castalia.catalogue import entry
 from castalia.configuration import spec_to_json
 from castalia.core.errors import shown
 from castalia.core.files import write_bytes
+from castalia.media.named import table
 from castalia.runs import Run
 
 
@@ -35,17 +36,18 @@ def text(run: Run) -> str:
     spec = spec_to_json(run.spec)
     shape = ", ".join(f"{key} {_plain(str(value))}" for key, value in spec.items() if isinstance(value, int | str))
     metrics = run.results().get("metrics", {})
-    newest = run.newest_grid()
+    newest, source = run.newest_grid(), recipe.data.source
+    source = source if source in table() else source.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
     done = run.steps_done()
     steps = f"{done:,} steps" if done else f"{recipe.training.steps:,} steps planned"
     lines = [
-        f"# {system.title} trained on {_plain(recipe.data.source)}",
+        f"# {system.title} trained on {_plain(source)}",
         "",
         f"A model of the Castalia workbench: `{system.name}`. Paper: {system.paper}.",
         "",
         *([f"![Samples](samples/{newest.name})", ""] if newest is not None else []),
         *(line for found in health.lines(run, metrics) for line in (_plain(found), "")),
-        f"- data: {_code(recipe.data.source)}, fingerprint {_code(run.fingerprint or 'unknown')}",
+        f"- data: {_code(source)}, fingerprint {_code(run.fingerprint or 'unknown')}",
         f"- one example: {shape}",
         f"- training: {steps} of {recipe.training.batch_size} examples"
         + (f", {recipe.training.minutes:g} minutes" if recipe.training.minutes else "")

@@ -38,6 +38,15 @@ from castalia.runs import Run
 
 FILMS = (".gif", ".mp4", ".webp")
 
+WORDS = {
+    "Latents": "makes examples from latents",
+    "Inference": "finds the latents of an example",
+    "Refinement": "can redraw an example",
+    "Streaming": "makes an example piece by piece",
+    "Density": "knows how likely an example is",
+}
+"""What a model must be able to do, by the name of the capability."""
+
 
 def edit(run: Run | str | Path, name: str, **options: Any) -> Product:
     """Do an edit.
@@ -68,7 +77,7 @@ def lacks(edit: Edit, model: Model, spec: Spec) -> str:
     kinds = {kind.__name__: kind for kind in CAPABILITIES}
     missing = [need for need in edit.needs if not isinstance(model, kinds[need])]
     if missing:
-        return f"needs a model that is a {' and a '.join(missing)}"
+        return f"needs a model that {' and '.join(WORDS.get(need, need) for need in missing)}"
     medium = medium_of(spec).name
     if len(spec.fields()) > 1:
         return "works on examples of a single part, and these have several"

@@ -136,7 +136,10 @@ def _sentences(taken: _Candidate, better: Sequence[_Candidate], steps: int) -> l
     """What was chosen, in words; ``steps`` fit into the time, 0: nobody looked."""
     preset, minutes = taken.preset, taken.recipe.training.minutes
     shape = " x ".join(str(d or "any") for d in taken.data.spec.fields()["x"].shape)
-    said = [f"Chosen: {preset.recipe}, for examples of {shape}" + (f" and {minutes:g} minutes here." if steps else ".")]
+    said = [
+        f"Chosen: {preset.recipe}, for examples of {shape}"
+        + (f" and {minutes:g} minute{'' if minutes == 1 else 's'} here." if steps else ".")
+    ]
     if steps:
 
         def here(count: int) -> str:

@@ -47,7 +47,7 @@ def describe(name: str) -> dict[str, Any]:
 
 def first_sentence(text: str | None) -> str:
     """The first sentence of a docstring, without its full stop."""
-    words = " ".join((text or "").split("\n\n")[0].split())
+    words = re.sub(r":\w+:`([^`]+)`", r"\1", " ".join((text or "").split("\n\n")[0].split()))
     return re.split(r"(?<!al)\.(?: |$)", words)[0]
 
 
@@ -60,7 +60,7 @@ def full(name: str) -> str:
     found = describe(name)
     default = ", ".join(f"{recipe} for {source}" for source, recipe in found["default"].items())
     lines = [
-        f"{name}: {found['title']} ({found['family']}; {', '.join(found['media'])})",
+        f"{found['name']}: {found['title']} ({found['family']}; {', '.join(found['media'])})",
         *([found["good"]] if found["good"] else []),
         f"paper: {found['paper']}",
         f"can: {', '.join(c.lower() for c in found['capabilities'])}",

@@ -255,7 +255,7 @@ def latent_use(
 
 def _kind(likelihood: Likelihood) -> str:
     how = likelihood.detail
-    how += f"; numerical error up to {likelihood.error:.2g} nat" if likelihood.error else ""
+    how += f"; error of its computation about {likelihood.error:.2g} nat" if likelihood.error else ""
     return likelihood.kind + (f" ({how})" if how else "")
 
 

@@ -94,7 +94,13 @@ def open_data(
     split = split or "train"
     if split not in entry.counts:
         raise UsageError(f"{name_or_path} has no split {split!r}. It has: {', '.join(entry.counts)}.")
-    return medium.open_named(name_or_path, options, split, like, progress)
+    found = medium.open_named(name_or_path, options, split, like, progress)
+    if Path(name_or_path).exists():
+        found.notes = (
+            *found.notes,
+            f"This is the built-in set {name_or_path!r}. What lies here under that name is ./{name_or_path}",
+        )
+    return found
 
 
 def list_data() -> list[dict[str, Any]]:

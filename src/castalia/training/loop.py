@@ -180,6 +180,7 @@ def train(
         pace, speed = plan.Pace(), plan.Speed(state.step)
         number, until, look_at = 0, math.inf, math.inf
         spent, saved_at, entered, drawing = state.seconds, time.monotonic(), time.monotonic(), 0.0
+        told = ""
         in_all = 60 * settings.minutes or math.inf
         if spent >= in_all:
             ends = [min(end, state.step) for end in ends]  # its time was up before
@@ -202,7 +203,7 @@ def train(
                 until = in_all - left + plan.time_of(recipe, stages, number, left) if settings.minutes else math.inf
                 mine = replace(settings, lr=settings.stages.get(stage.name, Budget()).lr or settings.lr)
                 active = ActiveStage(stage, start, decided.steps_at(number, step), model, own, mine, world, shards)
-                pace, entered = plan.Pace(), time.monotonic()
+                pace, speed, entered = plan.Pace(), plan.Speed(step), time.monotonic()
                 timed = settings.minutes and not settings.stages.get(stage.name, Budget()).steps
                 look_at = plan.FIRST_LOOK if timed else math.inf
                 ema.begin(moved_by(stages[number]))
@@ -287,7 +288,7 @@ def train(
                 callback(state.step, logs)
 
             # now and then: a line of the log, a checkpoint, pictures
-            if state.step % settings.log_every == 0 or last:
+            if state.step % settings.log_every == 0 or last or over:
                 means = {name: total / count for name, (total, count) in state.window.items()}
                 state.window = {}
                 if world.main:
@@ -308,8 +309,9 @@ def train(
             if state.step % sample_every == 0 or last or over:
                 begun = time.monotonic()
                 problem = keeping.draw(model, ema, decided.precision, run, state.step, world, data)
-                if problem:
+                if problem and problem[:30] != told:
                     reporter.say(f"Note: {problem}")
+                told = problem[:30]
                 drawing = time.monotonic() - begun
             if signal:
                 raise Interrupted(

@@ -183,7 +183,7 @@ def test_the_likelihood_says_what_its_solver_may_have_cost() -> None:
     assert b.error < 1e-3
     data = Table(x[:30], PointsSpec(2))
     said = measure(coarse, data, np.arange(30))["nll"].kind
-    assert f"numerical error up to {a.error:.2g} nat" in said
+    assert f"error of its computation about {a.error:.2g} nat" in said
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

@@ -35,7 +35,7 @@ class Quantiser(nn.Module):
         by: how codes move: ``ema`` (averages, by :meth:`follow`) or ``gradient`` (by :meth:`pull`, a loss).
         decay: of the averages, per step.
         restart: a code whose share is below this part of the mean one, 1 / K, begins anew; 0: never.
-        eps: of the smoothing, in shares.
+        eps: of the smoothing, in shares: far below those of any code that is used.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Quantiser(nn.Module):
         by: Literal["ema", "gradient"] = "ema",
         decay: float = 0.99,
         restart: float = 0.1,
-        eps: float = 1e-5,
+        eps: float = 1e-10,
     ) -> None:
         super().__init__()
         self.size, self.dims, self.by = size, dims, by
@@ -96,7 +96,9 @@ class Quantiser(nn.Module):
         """Move the averages for vectors (n, dims) that chose the codes ``index`` (n,)."""
         if self.restart:
             self.revive(rng)
-        z, n = z.float(), len(z)
+        sound = z.isfinite().all(1)  # those of a step that was refused stand still
+        z, index = z[sound].float(), index[sound]
+        n = max(len(z), 1)
         counts = torch.bincount(index, minlength=self.size).to(z.dtype)
         sums = torch.zeros_like(self.sums).index_add_(0, index, z)
         self.shares.lerp_(counts / n, 1 - self.decay)
@@ -115,8 +117,8 @@ class Quantiser(nn.Module):
         if not len(dead):
             return
         book = self.codebook
-        dead = dead[: self.size // 2]
-        crowded = self.shares.topk(len(dead)).indices
+        dead = dead[: min(self.size // 2, int((self.shares >= self.restart / self.size).sum()))]
+        crowded = self.shares.topk(len(dead)).indices  # all alive
         noise = rng.shared(self.size).normal("revive", self.dims)[: len(dead)]
         self.shares[crowded] *= 0.5
         self.shares[dead] = self.shares[crowded]

@@ -386,6 +386,8 @@ class VQVAE(Generator[VQVAEConfig, ImageSpec], Density, Refinement, Exportable):
         given_codes = self.pixels.log_prob(self.outputs(codes)[None], target)[0].double()
         nats = given_codes + self.prior.log_prob(codes.flatten(1), label)
         detail = "log p(x | z) + log p(z) at the one z of the encoder"
+        if self.config.conditional:
+            detail += ", null class" if batch.label is None else ", given the label"
         return Likelihood(nats, "bound", detail, self.pixels.preprocessing)
 
     def export_calls(self) -> Mapping[str, tuple[nn.Module, tuple[Tensor, ...]]]:

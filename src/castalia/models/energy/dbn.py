@@ -227,8 +227,10 @@ class DBN(Generator[DBNConfig, ImageSpec], Density):
         @torch.no_grad()
         def enter(rng: Rng) -> None:
             below, layer = self._layers()[i - 1], self._layers()[i]
-            self._turn(below.machine, layer.machine)
+            turned = self._turn(below.machine, layer.machine)
             layer.machine.begin(below.machine.offset_h, rng)
+            if turned:
+                layer.machine.visible.copy_(below.machine.hidden)
             layer.tie()
 
         return enter
@@ -236,15 +238,19 @@ class DBN(Generator[DBNConfig, ImageSpec], Density):
     @torch.no_grad()
     def _begin_top(self, rng: Rng) -> None:
         below = self._layers()[-1].machine
-        self._turn(below, self.top)
+        turned = self._turn(below, self.top)
         self.top.begin(torch.cat([below.offset_h, self.labels.shares]), rng)
+        if turned:
+            self.top.visible.copy_(below.hidden)
 
     @staticmethod
-    def _turn(below: Machine, machine: Machine) -> None:
-        """Start as the machine below turned round, where the shapes allow it."""
-        if machine.weight.shape == below.weight.T.shape:
-            machine.weight.copy_(below.weight.T)
-            machine.hidden.copy_(below.visible)
+    def _turn(below: Machine, machine: Machine) -> bool:
+        """Start as the machine below turned round, where the shapes allow it; whether they did."""
+        if machine.weight.shape != below.weight.T.shape:
+            return False
+        machine.weight.copy_(below.weight.T)
+        machine.hidden.copy_(below.visible)
+        return True
 
     def associate(self, batch: Batch, rng: Rng, progress: Progress) -> Logs:
         """A step of the top machine on states of the layer below it, with their labels."""

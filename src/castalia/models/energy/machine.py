@@ -249,14 +249,17 @@ class Machine(nn.Module):
                 made = Partition(log := self.sum(), "exact", "log Z summed over all states", log, log)
             else:
                 rng = BatchRng(seed, total=runs, device=self.weight.device)
-                made = anneal(Annealed(self), rng, temperatures, moves=max(100, temperatures // 10))
+                # chains of the training know modes that the forward chains may have missed
+                own = self.chain.repeat(-(-runs // len(self.chain)), 1)[:runs] if self.chains else None
+                examples = None if own is None else self.units.sample(self.down(own), rng.at("own"), "visible")
+                made = anneal(Annealed(self), rng, temperatures, examples, moves=max(100, temperatures // 10))
             self._known = key, made
         return self._known[1]
 
     def _state(self) -> str:
         """What the partition function depends on, as a short text."""
         found = hashlib.blake2b(digest_size=12)
-        for tensor in (self.weight, self.visible, self.hidden, self.base):
+        for tensor in (self.weight, self.visible, self.hidden, self.base, self.chain):
             found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return found.hexdigest()
 

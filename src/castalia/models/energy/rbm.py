@@ -252,5 +252,5 @@ class RBM(Generator[RBMConfig, ImageSpec], Density, Refinement):
             z.detail,
             self.coding.preprocessing,
             self.coding.values,
-            error=0.0 if z.kind == "exact" else max(abs(z.gap), z.high - z.log),
+            error=0.0 if z.kind == "exact" else max(abs(z.gap), z.high - z.log, z.log - z.low),
         )

@@ -291,7 +291,7 @@ class PixelModel(Generator[P, ImageSpec], Density, Streaming, Exportable):
     def log_likelihood(self, batch: Batch, *, rng: SampleRng, samples: int = 1) -> Likelihood:
         """Exact. A conditional model is given the labels; where there are none, it sums over all there could be."""
         self.values.check(batch.x)
-        codes, detail = self.values.codes(batch.x, rng), "chain rule"
+        codes, detail = self.values.codes(batch.x, rng), "chain rule, given the label" if self.classes else "chain rule"
         if not self.classes or batch.label is not None:
             nats = self._measured(codes, self.labels.of(batch))
         else:
