@@ -164,7 +164,7 @@ def test_no_minutes_are_refused(letters: Path, tmp_path: Path):
 def test_data_that_moved_are_said_once_more(letters: Path, tmp_path: Path):
     run = castalia.train("vae", str(letters), tmp_path / "run", steps=2, batch_size=4, quiet=True)
     moved = letters.rename(tmp_path / "elsewhere")
-    assert "nll" in castalia.evaluate(run, str(moved), drawn=0, samples=1)["metrics"]
+    assert "nll" in castalia.evaluate(run, str(moved), split="train", drawn=0, samples=1)["metrics"]
     again = castalia.train(data=str(moved), out=run.path, resume=True, quiet=True)
     assert again.steps_done() == 2
 

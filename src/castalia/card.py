@@ -10,7 +10,6 @@ from castalia.catalogue import entry
 from castalia.configuration import spec_to_json
 from castalia.core.errors import shown
 from castalia.core.files import write_bytes
-from castalia.media.named import table
 from castalia.runs import Run
 
 
@@ -37,7 +36,8 @@ def text(run: Run) -> str:
     shape = ", ".join(f"{key} {_plain(str(value))}" for key, value in spec.items() if isinstance(value, int | str))
     metrics = run.results().get("metrics", {})
     newest, source = run.newest_grid(), recipe.data.source
-    source = source if source in table() else source.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+    if source.startswith("/"):  # where it lay is nobody else's business
+        source = source.rstrip("/").rsplit("/", 1)[-1]
     done = run.steps_done()
     steps = f"{done:,} steps" if done else f"{recipe.training.steps:,} steps planned"
     lines = [

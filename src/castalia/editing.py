@@ -77,7 +77,8 @@ def lacks(edit: Edit, model: Model, spec: Spec) -> str:
     kinds = {kind.__name__: kind for kind in CAPABILITIES}
     missing = [need for need in edit.needs if not isinstance(model, kinds[need])]
     if missing:
-        return f"needs a model that {' and '.join(WORDS.get(need, need) for need in missing)}"
+        words = (f"{WORDS[need]} ({need})" if need in WORDS else f"is a {need}" for need in missing)
+        return f"needs a model that {' and '.join(words)}"
     medium = medium_of(spec).name
     if len(spec.fields()) > 1:
         return "works on examples of a single part, and these have several"
