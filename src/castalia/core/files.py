@@ -99,7 +99,9 @@ def read_bounded(path: Path, limit: int) -> bytes:
     """
     try:
         with open_plain(path) as file:
-            data = file.read(limit + 1) if os.fstat(file.fileno()).st_size <= limit else None
+            size = os.fstat(file.fileno()).st_size
+            # room for what is there, and for what may be added meanwhile: a read takes memory for all that it asks for
+            data = file.read(min(limit, size + (1 << 16)) + 1) if size <= limit else None
         if data is None or len(data) > limit:
             raise RunError(f"{path} is larger than {_size(limit)}.")
         return data
