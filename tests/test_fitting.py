@@ -61,9 +61,11 @@ def test_the_best_preset_that_gets_its_steps_is_taken(letters: Path, monkeypatch
     fitted = fitting.fit(found, make, api.training_data, classes=False)
     assert fitted.recipe.config == recipes.recipe("ddpm-pictures-32-wide").config
     assert "larger network is taken: ddpm-pictures." in " ".join(fitted.said)
+    assert "Nobody has measured" in " ".join(fitted.said)  # of this one
     speeds["ddpm-pictures-32-wide"] = 4_000
     fitted = fitting.fit(found, make, api.training_data, classes=False)
     assert fitted.recipe.config == recipes.recipe("ddpm-pictures-32").config
+    assert "Nobody has measured" not in " ".join(fitted.said)
     speeds["ddpm-pictures-32"] = 100
     fitted = fitting.fit(found, make, api.training_data, classes=False)
     assert "That is little" in " ".join(fitted.said)  # the quickest there is
@@ -87,6 +89,8 @@ def test_classes_can_be_left_out_and_what_is_left_out_is_said(letters: Path, tmp
     assert "The data have 2 classes, which this model does not learn." in capsys.readouterr().err
     with pytest.raises(UsageError, match="cannot learn classes"):
         castalia.train("vae", str(letters), tmp_path / "b", steps=1, classes=True)
+    with pytest.raises(UsageError, match="a recipe is taken as it stands"):
+        castalia.train("ddpm", "digits", tmp_path / "d", steps=1, classes=False)
     with pytest.raises(UsageError, match="has no classes"):
         castalia.train("ddpm", str(letters / "dark"), tmp_path / "c", steps=1, classes=True)
 
@@ -95,6 +99,8 @@ def test_settings_are_keywords_and_wrong_ones_name_the_right_one(letters: Path, 
     run = castalia.train("vae", "digits", tmp_path / "a", steps=1, lr=0.01, latent_dims=3, quiet=True)
     assert run.recipe.training.lr == 0.01
     assert run.recipe.config.latent_dims == 3  # type: ignore[attr-defined]
+    with pytest.raises(UsageError, match=r"Write lr="):
+        castalia.train("vae", "digits", tmp_path / "b", learning_rate=0.1)
     with pytest.raises(UsageError, match="'latent_dims'"):
         castalia.train("vae", "digits", tmp_path / "b", latent_dim=3)
     with pytest.raises(UsageError, match=r"--set training\.lr=0\.1"):
@@ -164,9 +170,20 @@ def test_no_minutes_are_refused(letters: Path, tmp_path: Path):
 def test_data_that_moved_are_said_once_more(letters: Path, tmp_path: Path):
     run = castalia.train("vae", str(letters), tmp_path / "run", steps=2, batch_size=4, quiet=True)
     moved = letters.rename(tmp_path / "elsewhere")
-    assert "nll" in castalia.evaluate(run, str(moved), split="train", drawn=0, samples=1)["metrics"]
+    with pytest.warns(UserWarning, match="are gone"):
+        found = castalia.evaluate(run, str(moved), split="train", drawn=0, samples=1, baselines=True)
+    assert "nll" in found["metrics"]
     again = castalia.train(data=str(moved), out=run.path, resume=True, quiet=True)
     assert again.steps_done() == 2
+    again = castalia.train(
+        "vae", str(moved), run.path, steps=2, batch_size=4, resume=True, quiet=True
+    )  # the same words
+    assert again.steps_done() == 2
+    with pytest.raises(UsageError, match=r"training\.steps: 2 against 3"):  # what was changed is named, and only that
+        castalia.train("vae", str(moved), run.path, steps=3, batch_size=4, resume=True, quiet=True)
+    moved.rename(tmp_path / "third")
+    with pytest.raises(UsageError, match="say where they are now with --data"):
+        castalia.train(out=run.path, resume=True, quiet=True)
 
 
 def test_a_set_that_is_built_in_says_where_the_folder_of_its_name_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
-import json
 import math
 import re
 import time
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
-from castalia import recipes, runs
+from castalia import fitting, recipes, runs
 from castalia.catalogue import entry
-from castalia.configuration import Data, Recipe, Training, override_data
+from castalia.configuration import Recipe
 from castalia.core.config import override, to_json
 from castalia.core.data import Batch, Dataset, join
 from castalia.core.errors import UsageError, near
@@ -28,6 +27,7 @@ from castalia.core.precision import Precision, precision_context
 from castalia.core.rng import SampleRng
 from castalia.core.spec import LabelSpec, ScalarSpec, Spec
 from castalia.core.threads import look_again
+from castalia.making import as_settings, make_recipe, source_of
 from castalia.media import named
 from castalia.media.named import medium_for
 from castalia.media.named import open_data as _open_data
@@ -66,93 +66,6 @@ Wish = Tensor | int | float | str
 """What may be given: a tensor for each example, or one number or text (``@FILE``) for all."""
 
 
-def make_recipe(
-    model: str | None = None,
-    data: str | None = None,
-    *,
-    recipe: str | None = None,
-    size: int | None = None,
-    steps: int | None = None,
-    minutes: float | None = None,
-    seed: int | None = None,
-    precision: str | None = None,
-    on_bad_file: str | None = None,
-    start: str | None = None,
-    settings: Sequence[str] = (),
-) -> Recipe:
-    """Put a recipe together from a name (or the model's default for the data) and changes.
-
-    Args:
-        model: name in the catalogue; may be left out where ``recipe`` is given.
-        data: named set or path; may be left out where ``recipe`` is given.
-        recipe: name of a recipe.
-        size: pictures are scaled to this many pixels.
-        steps: training steps.
-        minutes: training time instead of steps.
-        seed: of weights, order and noise.
-        precision: ``auto``, ``float32`` or ``bfloat16``.
-        on_bad_file: ``error`` or ``skip``.
-        start: a finished run of the same network, whose weights this one starts with.
-        settings: further changes as ``path.to.field=value`` texts.
-
-    Raises:
-        UsageError: an unknown name, or a value of the wrong type.
-    """
-    if minutes is not None and not minutes > 0:
-        raise UsageError(f"--minutes must be more than 0, not {minutes:g}.")
-    if recipe is None:
-        if model is None:
-            raise UsageError("Say which model to train, or give a --recipe. See: castalia models")
-        if data is None:
-            raise UsageError("Say what to train on with --data: a folder, a file or a named set. See: castalia data")
-        medium = medium_for(data, entry(model).media)
-        made = recipes.default(model, data, medium.name)
-    else:
-        made = recipes.recipe(recipe)
-        if model is not None and entry(model).name != made.model:
-            raise UsageError(f"The recipe {recipe!r} is for {made.model!r}, not for {model!r}.")
-        medium = medium_for(data, (made.data.medium, *entry(made.model).media)) if data is not None else None
-    if data is not None and medium is not None:
-        able = entry(made.model).media
-        if medium.name not in able:
-            raise UsageError(f"{data} is of the medium {medium.name!r}; {made.model} makes only {', '.join(able)}.")
-        same = medium.name == made.data.medium
-        data = data if data in named.table() else str(Path(data).expanduser().resolve())
-        source = replace(made.data, source=data) if same else Data(data, made.data.split, medium.name)
-        made = replace(made, data=source)
-    if start is not None:
-        made = replace(made, parents=(*made.parents, ("start", start)))
-    changes: list[str] = []
-    for option, name, value in (
-        ("--size", "data.options.size", size),
-        ("--steps", "training.steps", steps),
-        ("--minutes", "training.minutes", minutes),
-        ("--seed", "training.seed", seed),
-        ("--precision", "training.precision", precision),
-        ("--on-bad-file", "data.options.on_bad_file", on_bad_file),
-    ):
-        if value is not None:
-            if name.startswith("data.options.") and not hasattr(made.data.options, name[13:]):
-                raise UsageError(f"{option} is for other media; {made.data.source} holds {made.data.medium}.")
-            changes.append(f"{name}={value}")
-    config = override(made.config, [s[7:] for s in settings if s.startswith("config.")], "config")
-    rest = replace(made, config=config)
-    data_changes = [c[5:] for c in [*changes, *settings] if c.startswith("data.")]
-    training_changes = [c[9:] for c in [*changes, *settings] if c.startswith("training.")]
-    unknown = [s for s in settings if not s.startswith(("config.", "data.", "training."))]
-    if unknown:
-        name = unknown[0].partition("=")[0].strip()
-        sections = {"training": made.training, "config": made.config, "data.options": made.data.options}
-        meant = next((f"{section}.{unknown[0]}" for section, kind in sections.items() if hasattr(kind, name)), "")
-        hint = f"Write --set {meant}" if meant else "Names start with config., data. or training."
-        raise UsageError(f"--set {unknown[0]}: {hint}")
-    return replace(
-        rest,
-        data=override_data(rest.data, data_changes),
-        training=override(rest.training, training_changes, "training"),
-    )
-
-
 def open_data(
     source: str, *, split: str | None = None, options: Config | None = None, like: Run | Spec | None = None
 ) -> Dataset:
@@ -173,14 +86,8 @@ def open_data(
     if isinstance(like, Run):
         data = like.recipe.data
         options = data.options if options is None else options
-        try:
+        with _still_there(source if source == data.source else ""):
             return _open_data(source, options, split, medium=room(data.medium), like=like.spec)
-        except UsageError as error:
-            if source != data.source or source in named.table() or Path(source).exists():
-                raise
-            raise UsageError(
-                f"{error} {like.path} was trained on data that lay there; say where they are now with --data."
-            ) from error
     medium = None if like is None else medium_of(like)
     return _open_data(source, options, split, medium=medium, like=like)
 
@@ -199,10 +106,6 @@ def training_data(recipe: Recipe) -> Dataset:
         )
     options = data.options if medium.name == data.medium else None
     return _open_data(data.source, options, None if data.split == "all" else data.split, medium=medium)
-
-
-MEANT = {"learning_rate": "lr", "epochs": "steps", "iterations": "steps", "batch": "batch_size", "image_size": "size"}
-"""Settings by the names that people know from elsewhere."""
 
 
 def train(
@@ -246,10 +149,8 @@ def train(
     if continued and model is None and recipe is None and not any(changes.values()):
         made = load(out).recipe  # `castalia train --resume --out RUN` needs nothing else, but where its data are now
         if data is not None:
-            made = replace(made, data=replace(made.data, source=str(Path(data).expanduser().resolve())))
+            made = replace(made, data=replace(made.data, source=source_of(data)))
     elif found := _presets(model, data, recipe):
-        from castalia import fitting
-
         if changes.get("steps") is None and changes.get("minutes") is None:
             changes["minutes"] = fitting.USUAL_MINUTES
         own = list(changes.pop("settings", ()))
@@ -265,8 +166,28 @@ def train(
             made, opened, said = fitted.recipe, fitted.data, fitted.said
     else:
         made = make_recipe(model, data, recipe=recipe, **changes)
-    opened = training_data(made) if opened is None else opened
+        if classes is not None:
+            raise UsageError(
+                "--classes and --no-classes are for presets, and here a recipe is taken as it stands. Its own word for "
+                f"it is a setting of {made.model}: --set config...; castalia models {made.model} lists recipes."
+            )
+    if opened is None:
+        with _still_there(made.data.source if continued else ""):
+            opened = training_data(made)
     return run_loop(made, opened, Path(out), resume=resume, quiet=quiet, shard=shard, said=said, began=began)
+
+
+@contextmanager
+def _still_there(source: str) -> Iterator[None]:
+    """Open data of a run, which may have moved since: then the error says what to do."""
+    try:
+        yield
+    except UsageError as error:
+        if not source or source in named.table() or Path(source).exists():
+            raise
+        raise UsageError(
+            f"{error} The run was trained on data that lay there; say where they are now with --data."
+        ) from error
 
 
 def _presets(model: str | None, data: str | None, recipe: str | None) -> tuple[Preset, ...]:
@@ -274,30 +195,6 @@ def _presets(model: str | None, data: str | None, recipe: str | None) -> tuple[P
     if model is None or data is None or recipe is not None:
         return ()
     return recipes.presets(model, data, medium_for(data, entry(model).media).name)
-
-
-def as_settings(model: str | None, recipe: str | None, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Keywords that are names of settings, as settings: ``lr=0.1`` is ``training.lr=0.1``.
-
-    Raises:
-        UsageError: there is no such setting; near matches are listed.
-    """
-    own = inspect.signature(make_recipe).parameters
-    rest = {name: value for name, value in changes.items() if name not in own}
-    found = {name: value for name, value in changes.items() if name in own}
-    if not rest:
-        return found
-    system = entry(model) if model else entry(recipes.recipe(recipe).model) if recipe else None
-    kinds = {"training": Training, **({"config": system.load().Config} if system else {})}
-    texts = []
-    for name, value in rest.items():
-        section = next((s for s, kind in kinds.items() if name in {f.name for f in fields(kind)}), None)
-        if section is None:
-            raise UsageError(
-                f"There is no setting {name!r}. {near(name, [f.name for k in kinds.values() for f in fields(k)])}"
-            )
-        texts.append(f"{section}.{name}={json.dumps(value) if not isinstance(value, str) else value}")
-    return {**found, "settings": [*found.get("settings", ()), *texts]}
 
 
 def load(path: str | Path) -> Run:
@@ -560,7 +457,11 @@ def evaluate(run: Run | str | Path, data: str | None = None, *, split: str = "te
         except UsageError:
             if data is None:
                 raise
-            seen = open_data(data, split="train", like=run)  # its own are gone; these stand for them
+            seen = open_data(data, split="train", like=run)
+            gone = run.recipe.data.source
+            warnings.warn(
+                f"The training data {gone} are gone; the training split of {data} stands for them.", stacklevel=2
+            )
     model, chosen = run.model()[0], options.pop("options", None)
     if drawn is None:
         usual = DRAWN if medium_of(run.spec).name in COMPARED else DRAWN_ALONE

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from castalia.catalogue import entry
 from castalia.configuration import Recipe
-from castalia.core.config import from_json, to_json
+from castalia.core.config import differences, to_json
 from castalia.core.data import Dataset
 from castalia.core.errors import UsageError
 from castalia.core.spec import LabelSpec
@@ -140,6 +140,7 @@ def _sentences(taken: _Candidate, better: Sequence[_Candidate], steps: int) -> l
         f"Chosen: {preset.recipe}, for examples of {shape}"
         + (f" and {minutes:g} minute{'' if minutes == 1 else 's'} here." if steps else ".")
     ]
+    expect = "Expect" if preset.seen else "Nobody has measured it on own data yet; what can be hoped for:"
     if steps:
 
         def here(count: int) -> str:
@@ -149,9 +150,9 @@ def _sentences(taken: _Candidate, better: Sequence[_Candidate], steps: int) -> l
         if steps < preset.steps:
             said.append(f"That is little: it wants {preset.steps:,}, about {here(preset.steps)} here. Expect blur.")
         elif steps < preset.good:
-            said.append(f"Expect {preset.result}; it gets better until about {here(preset.good)} here.")
+            said.append(f"{expect} {preset.result}; it gets better until about {here(preset.good)} here.")
         else:
-            said.append(f"Expect {preset.result}; more time brings it little.")
+            said.append(f"{expect} {preset.result}; more time brings it little.")
         if better:
             said.append(f"With more minutes a larger network is taken: {better[0].preset.recipe}.")
     if taken.classes:
@@ -161,17 +162,14 @@ def _sentences(taken: _Candidate, better: Sequence[_Candidate], steps: int) -> l
 
 
 def chosen_before(presets: Sequence[Preset], make: Callable[[str, Sequence[str]], Recipe], stored: Recipe) -> Recipe:
-    """The recipe that a run, which is to be resumed with the same words, was made from; else that of its last preset.
+    """The recipe that comes nearest to that of a run which is to be resumed: with the same words it is the same.
 
     How files are read is taken from the run, which found it out from the data.
     """
-    recipe = None
-    for preset in presets:
-        for settings in ((), preset.labelled):
-            recipe = make(preset.recipe, settings)
-            options = from_json(type(recipe.data.options), to_json(stored.data.options), "options")
-            recipe = replace(recipe, data=replace(recipe.data, options=options))
-            if replace(recipe, expected=()) == replace(stored, expected=()):
-                return recipe
-    assert recipe is not None
-    return recipe
+
+    def candidate(preset: Preset, settings: Sequence[str]) -> Recipe:
+        recipe = make(preset.recipe, settings)
+        return replace(recipe, data=replace(recipe.data, options=stored.data.options))
+
+    candidates = [candidate(preset, settings) for preset in presets for settings in ((), preset.labelled)]
+    return min(candidates, key=lambda one: len(differences(to_json(stored), to_json(one))))

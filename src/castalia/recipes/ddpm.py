@@ -199,7 +199,7 @@ LABELLED = ("config.conditional=true",)
 
 PRESETS: dict[str, tuple[Preset, ...]] = {
     "image": (
-        Preset("ddpm-pictures-32", 1_200, 6_000, "simple things to be told, photographs soft", LABELLED),
+        Preset("ddpm-pictures-32", 900, 6_000, "simple things to be told", LABELLED, seen=True),
         Preset("ddpm-pictures-32-wide", 5_000, 20_000, "sharp samples at 32 pixels", LABELLED),
         Preset("ddpm-pictures", 15_000, 60_000, "sharp samples at 64 pixels", LABELLED),
     ),

@@ -76,7 +76,7 @@ DEFAULTS: dict[str, str] = {
 }
 
 PRESETS: dict[str, tuple[Preset, ...]] = {
-    "image": tuple(replace(preset, recipe=preset.recipe.replace("ddpm", "edm")) for preset in ddpm.PRESETS["image"])
+    "image": tuple(replace(p, recipe=p.recipe.replace("ddpm", "edm"), seen=False) for p in ddpm.PRESETS["image"]),
 }
 
 DEMO = "edm-digits"

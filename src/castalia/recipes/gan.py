@@ -257,7 +257,9 @@ LABELLED = ("config.condition=projection", "config.conditional_norm=true")
 
 PRESETS: dict[str, tuple[Preset, ...]] = {
     "image": (
-        Preset("dcgan-pictures-32", 2_000, 15_000, "simple things to be told, sharp and sometimes odd", LABELLED),
+        Preset(
+            "dcgan-pictures-32", 4_000, 15_000, "simple things to be told, sharp and sometimes odd", LABELLED, seen=True
+        ),
         Preset("dcgan-pictures", 20_000, 60_000, "sharp samples at 64 pixels, sometimes odd", LABELLED),
     ),
 }

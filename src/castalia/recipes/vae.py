@@ -197,7 +197,7 @@ DEFAULTS: dict[str, str] = {
 
 PRESETS: dict[str, tuple[Preset, ...]] = {
     "image": (
-        Preset("vae-pictures-32", 1_500, 10_000, "simple things to be told, photographs as coloured clouds"),
+        Preset("vae-pictures-32", 1_500, 10_000, "simple things to be told", seen=True),
         Preset("vae-pictures", 20_000, 60_000, "simple things at 64 pixels, photographs blurred"),
     ),
 }
