@@ -485,6 +485,9 @@ def test_refinement(name: str, data: dict[str, Dataset], trained: dict[str, runs
     refine(strength=1.0, watch=whole.append)
     refine(strength=0.5, watch=half.append)
     assert len(whole) == len(half), "the steps asked for are the steps run"
+    for wrong in ({"strength": 1.5}, {"strength": float("nan")}, {"mask": mask[..., 1:]}, {"mask": mask.float()}):
+        with pytest.raises(UsageError, match=r"strength|mask"):
+            refine(**wrong)
     alone = model.refine(Batch.of(x[2:]), mask=mask, rng=SampleRng(0, [2])).x
     assert (alone.double() - filled[2:].double()).abs().max() <= 1
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, Literal, TypeVar, final
 
 import torch
@@ -408,7 +408,10 @@ class Inference(Latents):
 class Refinement(ABC):
     """A model that can redraw given examples, wholly (image-to-image) or in part (inpainting)."""
 
-    @abstractmethod
+    spec: Any
+
+    @final
+    @torch.no_grad()
     def refine(
         self,
         batch: Batch,
@@ -432,6 +435,34 @@ class Refinement(ABC):
             rng: one stream per example.
             options: as in :meth:`Generator.sample`.
             watch: as in :meth:`Generator.sample`.
+
+        Raises:
+            UsageError: examples of another shape, a strength outside [0, 1], a mask that does not fit, or what
+                :meth:`Generator.sample` refuses.
+        """
+        assert isinstance(self, Generator)
+        check_redraw(batch.x, strength, mask, self.spec.fields()["x"].shape)
+        checked, chosen = check_given(self, given, len(batch)), sampling(self, options)
+        if strength == 0:
+            return replace(batch, x=batch.x.clone())
+        x = self.redraw(batch, strength, mask, checked, rng, chosen, watch)
+        x = x if mask is None else torch.where(mask.to(x.device), x, batch.x.to(x.device))
+        return replace(batch, x=x)
+
+    @abstractmethod
+    def redraw(
+        self,
+        batch: Batch,
+        strength: float,
+        mask: Tensor | None,
+        given: Given,
+        rng: SampleRng,
+        options: Any,
+        watch: Watch | None,
+    ) -> Tensor:
+        """The ``x`` of what :meth:`refine` returns; everything has been checked, strength is above 0.
+
+        What lies outside the mask is put back afterwards; a model may, and mostly must, hold it on its way as well.
         """
 
 
@@ -553,6 +584,26 @@ def check_field(name: str, value: Tensor, spec: Spec, n: int) -> None:
         bounds = f"from {field.low:g} up" if field.high is None else f"between {field.low:g} and {field.high:g}"
         what = "labels" if isinstance(spec, LabelSpec) else "values"
         raise UsageError(f"{name}: the {what} must lie {bounds}, not {low:g} to {high:g}.")
+
+
+def check_redraw(x: Tensor, strength: float, mask: Tensor | None, shape: tuple[int | None, ...]) -> None:
+    """Refuse what cannot be redrawn.
+
+    Raises:
+        UsageError: examples of another shape, a strength outside [0, 1], or a mask that does not fit.
+    """
+    if tuple(x.shape[1:]) != shape:
+        raise UsageError(f"This model redraws examples of shape {shape}, not {tuple(x.shape[1:])}.")
+    if not 0 <= strength <= 1:
+        raise UsageError(f"strength lies between 0 and 1; {strength:g} does not.")
+    if mask is None:
+        return
+    fits = mask.dtype == torch.bool and mask.ndim == x.ndim and mask.shape[0] in (1, len(x))
+    if not fits or any(m not in (1, s) for m, s in zip(mask.shape[1:], shape, strict=True)):
+        raise UsageError(
+            f"The mask must be bool and fit {tuple(x.shape)} (1 or all examples, 1 or all channels, the same size), "
+            f"not {mask.dtype} {tuple(mask.shape)}."
+        )
 
 
 def sampling(model: Generator, options: Sampling | None) -> Any:

@@ -52,8 +52,6 @@ from castalia.core.model import (
     Stage,
     Update,
     Watch,
-    check_given,
-    sampling,
 )
 from castalia.core.rng import Rng, SampleRng
 from castalia.core.spec import LabelSpec, Spec
@@ -347,34 +345,28 @@ class VQVAE(Generator[VQVAEConfig, ImageSpec], Density, Refinement, Exportable):
         )
         return self.pictures(codes.view(n, self.rows, self.columns), rng=rng if o.pixels == "sample" else None)
 
-    @torch.no_grad()
-    def refine(
+    def redraw(
         self,
         batch: Batch,
-        *,
-        strength: float = 1.0,
-        mask: Tensor | None = None,
-        given: Given | None = None,
+        strength: float,
+        mask: Tensor | None,
+        given: Given,
         rng: SampleRng,
-        options: Sampling | None = None,
-        watch: Watch | None = None,
-    ) -> Batch:
+        options: VQVAEOptions,
+        watch: Watch | None,
+    ) -> Tensor:
         """Draw the codes of masked cells anew, of those a random share ``strength``; others stand as context.
 
         A cell knows what is before it, above and to its left, and not what comes after.
         """
-        n, checked = len(batch), check_given(self, given, len(batch))
-        o: VQVAEOptions = sampling(self, options)
-        step, (h, w) = 1 << self.config.levels, (self.rows, self.columns)
+        n, step, (h, w) = len(batch), 1 << self.config.levels, (self.rows, self.columns)
         free = rng.uniform("strength", h, w) < strength
         if mask is not None:
             there = mask.to(free.device).expand(n, 1, *self.spec.shape[1:]).float()
             free &= F.max_pool2d(there, step, ceil_mode=True)[:, 0] > 0
-        drawn = self._written(n, checked, rng, o, self.codes(batch, rng=rng).flatten(1), free.flatten(1))
+        drawn = self._written(n, given, rng, options, self.codes(batch, rng=rng).flatten(1), free.flatten(1))
         changed = free[:, None].repeat_interleave(step, 2).repeat_interleave(step, 3)
-        changed = changed[:, :, : self.spec.height, : self.spec.width]
-        changed = changed if mask is None else changed & mask.to(changed.device)
-        return Batch(torch.where(changed, drawn.x, batch.x), batch.ids, batch.label, batch.extra)
+        return torch.where(changed[:, :, : self.spec.height, : self.spec.width], drawn.x, batch.x)
 
     @torch.no_grad()
     def log_likelihood(self, batch: Batch, *, rng: SampleRng, samples: int = 1) -> Likelihood:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
@@ -26,16 +26,14 @@ from castalia.core.model import (
     Latents,
     Model,
     Refinement,
-    Sampling,
     Watch,
     check_given,
-    sampling,
 )
 from castalia.core.rng import Rng, SampleRng
 from castalia.core.spec import LabelSpec, Spec
 from castalia.core.specs.image import ImageSpec
 from castalia.core.specs.points import PointsSpec
-from castalia.models.diffusion.drawing import Job, check_redraw
+from castalia.models.diffusion.drawing import Job
 from castalia.models.diffusion.networks import PerceptronConfig, network_of
 from castalia.models.diffusion.units import units_of
 from castalia.nn.labels import Labels
@@ -143,25 +141,19 @@ class Diffusion(Generator[D, ImageSpec | PointsSpec], Density, Latents, Refineme
         job = self.job(label, self.SampleOptions(), SampleRng(0, range(len(z)), z.device))
         return Batch.of(job.start(z.view(-1, *self.spec.shape)))
 
-    @torch.no_grad()
-    def refine(
+    def redraw(
         self,
         batch: Batch,
-        *,
-        strength: float = 1.0,
-        mask: Tensor | None = None,
-        given: Given | None = None,
+        strength: float,
+        mask: Tensor | None,
+        given: Given,
         rng: SampleRng,
-        options: Sampling | None = None,
-        watch: Watch | None = None,
-    ) -> Batch:
-        """Redraw examples; ``strength`` is how far up the noise levels of the system noise is added and removed."""
-        check_redraw(batch.x, strength, mask, self.spec.shape)
-        label, chosen = self.asked(given, len(batch)), sampling(self, options)
-        if strength == 0:
-            return replace(batch, x=batch.x.clone())
-        job = self.job(label, chosen, rng, strength=strength, watch=watch)
-        return replace(batch, x=job.redraw(batch.x, mask, fresh=strength == 1, times=chosen.resample))
+        options: Any,
+        watch: Watch | None,
+    ) -> Tensor:
+        """``strength`` is how far up the noise levels of the system noise is added and removed."""
+        job = self.job(self.asked(given, len(batch)), options, rng, strength=strength, watch=watch)
+        return job.redraw(batch.x, mask, fresh=strength == 1, times=options.resample)
 
     def export_calls(self) -> Mapping[str, tuple[nn.Module, tuple[Tensor, ...]]]:
         """The network: scaled noisy examples, times and labels to its output; scalings are in the system's file."""

@@ -241,23 +241,3 @@ class Job:
         denoise = self.denoise
         painting = replace(self, denoise=lambda state, sigma: torch.where(mask, denoise(state, sigma), given))
         return torch.where(mask, painting.run(torch.where(mask, start, given + high * z), times), x)
-
-
-def check_redraw(x: Tensor, strength: float, mask: Tensor | None, shape: tuple[int, ...]) -> None:
-    """Refuse what cannot be redrawn.
-
-    Raises:
-        UsageError: examples of another shape, a strength outside [0, 1], or a mask that does not fit.
-    """
-    if tuple(x.shape[1:]) != shape:
-        raise UsageError(f"This model redraws examples of shape {shape}, not {tuple(x.shape[1:])}.")
-    if not 0 <= strength <= 1:
-        raise UsageError(f"strength lies between 0 and 1; {strength:g} does not.")
-    if mask is None:
-        return
-    fits = mask.dtype == torch.bool and mask.ndim == x.ndim and mask.shape[0] in (1, len(x))
-    if not fits or any(m not in (1, s) for m, s in zip(mask.shape[1:], shape, strict=True)):
-        raise UsageError(
-            f"The mask must be bool and fit {tuple(x.shape)} (1 or all examples, 1 or all channels, the same size), "
-            f"not {mask.dtype} {tuple(mask.shape)}."
-        )

@@ -50,8 +50,6 @@ from castalia.core.model import (
     Stage,
     Update,
     Watch,
-    check_given,
-    sampling,
 )
 from castalia.core.rng import Rng, SampleRng
 from castalia.core.spec import LabelSpec, Spec
@@ -322,26 +320,20 @@ class EBM(Generator[EBMConfig, ImageSpec | PointsSpec], Refinement):
             return None
         return lambda i, x: watch(Preview(i, steps, lambda: Batch.of(self.outward(x))))
 
-    @torch.no_grad()
-    def refine(
+    def redraw(
         self,
         batch: Batch,
-        *,
-        strength: float = 1.0,
-        mask: Tensor | None = None,
-        given: Given | None = None,
+        strength: float,
+        mask: Tensor | None,
+        given: Given,
         rng: SampleRng,
-        options: Sampling | None = None,
-        watch: Watch | None = None,
-    ) -> Batch:
+        options: EBMOptions,
+        watch: Watch | None,
+    ) -> Tensor:
         """Langevin dynamics from examples with a share ``strength`` of noise; what is outside the mask is held."""
-        checked = check_given(self, given, len(batch))
-        o: EBMOptions = sampling(self, options)
-        if strength == 0:
-            return batch
-        label = checked.get("label", batch.label if self.labels.classes else None)
+        label = given.get("label", batch.label if self.labels.classes else None)
         label = self.labels.drawn(rng) if label is None else label
-        steps = o.steps or self.config.draw_steps
+        steps = options.steps or self.config.draw_steps
         known = self.inward(batch.x, rng)
         free = None if mask is None else mask.to(known.device)
 
@@ -349,7 +341,4 @@ class EBM(Generator[EBMConfig, ImageSpec | PointsSpec], Refinement):
             return x if free is None else torch.where(free, x, known)
 
         start = settle(torch.lerp(known, self.noise(rng), strength))
-        x = self._go(start, label, rng, steps, o.temperature, settle, self._told(watch, steps))
-        made = self.outward(x)
-        made = made if free is None else torch.where(free, made, batch.x)
-        return Batch(made, batch.ids, batch.label, batch.extra)
+        return self.outward(self._go(start, label, rng, steps, options.temperature, settle, self._told(watch, steps)))

@@ -49,8 +49,6 @@ from castalia.core.model import (
     Stage,
     Update,
     Watch,
-    check_given,
-    sampling,
 )
 from castalia.core.rng import Rng, SampleRng
 from castalia.core.specs.image import ImageSpec
@@ -206,28 +204,23 @@ class RBM(Generator[RBMConfig, ImageSpec], Density, Refinement):
     def _shown(self, b: Tensor, v: Tensor, options: RBMOptions) -> Batch:
         return Batch.of(self.coding.decode(self.machine.units.mean(b) if options.pixels == "mean" else v))
 
-    @torch.no_grad()
-    def refine(
+    def redraw(
         self,
         batch: Batch,
-        *,
-        strength: float = 1.0,
-        mask: Tensor | None = None,
-        given: Given | None = None,
+        strength: float,
+        mask: Tensor | None,
+        given: Given,
         rng: SampleRng,
-        options: Sampling | None = None,
-        watch: Watch | None = None,
-    ) -> Batch:
+        options: RBMOptions,
+        watch: Watch | None,
+    ) -> Tensor:
         """Redraw pixels by Gibbs sampling with all others held; of those of the mask, a random share ``strength``."""
-        check_given(self, given, len(batch))
-        o: RBMOptions = sampling(self, options)
         share = rng.uniform("strength", self.spec.dims).unflatten(1, self.spec.shape) < strength
         free = share if mask is None else share & mask.to(share.device).expand(len(batch), *self.spec.shape)
         units = free.flatten(1).repeat_interleave(self.coding.per_pixel, 1)
         v = self.coding.encode(batch.x, rng)
         v = torch.where(units, self.machine.units.sample(self.machine.base.expand_as(v), rng.at("start"), "visible"), v)
-        drawn = self._walk(v, units, rng, o, watch)
-        return Batch(torch.where(free, drawn.x, batch.x), batch.ids, batch.label, batch.extra)
+        return torch.where(free, self._walk(v, units, rng, options, watch).x, batch.x)
 
     @torch.no_grad()
     def features(self, batch: Batch, *, rng: Rng | None = None) -> Tensor:
