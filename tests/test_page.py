@@ -121,3 +121,21 @@ def test_the_page_is_written_whole(tmp_path):
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert text.startswith("<!doctype html>")
     assert "Grüße ?" in text
+
+
+def test_a_page_is_a_gallery_with_a_way_through_it():
+    page = Page("t", renewed=20).section("One <b>").section("Two").progress(0.25)
+    page.gallery([(b"\x89PNG one", "a < b"), (b"GIF89a two", "moves")]).fold("more").text("inside").unfold()
+    html = page.html()
+    assert '<nav><a href="#s1">One &lt;b&gt;</a><a href="#s2">Two</a></nav>' in html
+    assert '<h2 id="s2">Two</h2>' in html
+    assert '<progress value="0.2500" max="1">' in html
+    assert html.count("<figure>") == 2
+    assert "data:image/png;base64," in html
+    assert "data:image/gif;base64," in html
+    assert "a &lt; b" in html
+    assert html.index("<summary>more</summary>") < html.index("inside") < html.index("</details>")
+    assert '<meta http-equiv="refresh" content="20">' in html
+    plain = Page("t").heading("x").html()
+    assert "<nav>" not in plain
+    assert "refresh" not in plain

@@ -35,7 +35,7 @@ def test_edits_return_what_they_made_and_write_it(run: Run, tmp_path: Path):
 
 
 def test_every_verb_of_the_command_line_is_a_function(run: Run, tmp_path: Path):
-    assert castalia.export(run, tmp_path / "out") == tmp_path / "out"
+    assert castalia.export(run, tmp_path / "out") == []
     assert (tmp_path / "out" / "config.json").is_file()
     assert any(row["path"] == str(run.path) for row in castalia.list_runs(run.path.parent))
     assert castalia.info(run)["steps"] == 10

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import html
 import re
+import shlex
 
 from castalia import health
 from castalia.catalogue import entry
 from castalia.configuration import spec_to_json
 from castalia.core.errors import shown
 from castalia.core.files import write_bytes
+from castalia.core.model import Density, Generator, Inference, Latents
 from castalia.runs import Run
 
 
@@ -67,5 +69,27 @@ def text(run: Run) -> str:
             lines.append(f"| {' | '.join(_plain(cell) for cell in cells)} |")
     else:
         lines.append("Nothing yet: `castalia evaluate .` in this folder measures it.")
-    use = "castalia sample . -n 16 --seed 7 --out out/"
-    return "\n".join([*lines, "", "## Use", "", "In this folder:", "", "```", use, "```", ""])
+    return "\n".join([*lines, "", "## Use", "", "In this folder:", "", "```", *commands(run, "."), "```", ""])
+
+
+def commands(run: Run, name: str = "") -> list[str]:
+    """What one could do with a run next, as commands that work as they stand.
+
+    Args:
+        run: the run.
+        name: what to call it; empty: its path. What is made goes beside it, or into it where that is ``.``.
+    """
+    place = shlex.quote(name or run.path.as_posix())
+    beside = "" if place == "." else f"{place}-"
+    kind, resume = entry(run.recipe.model).load(), f"castalia train --resume --out {place}"
+    if not run.weights.exists():
+        return [resume]
+    found = []
+    if issubclass(kind, Generator):
+        found.append(f"castalia sample {place} -n 16 --seed 7 --out {beside}out/")
+    if issubclass(kind, Latents):
+        found.append(f"castalia edit walk {place} --points 6 --out {beside}walk.gif")
+    if issubclass(kind, Inference):
+        found.append(f"castalia edit map {place} --out {beside}map.png")
+    found.append(f"castalia evaluate {place}" + (" --baselines" if issubclass(kind, Density) else ""))
+    return [*found, *([resume] if run.steps_done() < (run.planned() or 0) else [])]

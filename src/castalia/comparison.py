@@ -279,28 +279,21 @@ def page(sides: Sequence[Side], real: Dataset | None = None) -> Page:
         f"All runs are measured on the {context['split']} split of {context['data']}, on {hardware()}. Each metric "
         "carries its number of samples, seed and feature space in the details below."
     )
+    made.section("At a glance")
+    for side in sides:
+        said = " ".join(health.lines(side.run, side.results["metrics"])) or "Nothing was measured that one could judge."
+        made.text(f"{side.name} ({CATALOGUE[side.run.recipe.model].title}, {side.weights}). {said}")
+    figures = [(side.picture, side.name) for side in sides]
     if real is not None:
         medium = medium_of(real.spec)
         some = real.batch(np.arange(min(medium.shown, len(real))))
-        made.heading("Held-out examples").png(png_bytes(medium.picture(some, real.spec)), context["data"])
-    made.heading("Samples")
-    for side in sides:
-        entry = CATALOGUE[side.run.recipe.model]
-        made.heading(side.name, 3)
-        for line in health.lines(side.run, side.results["metrics"]):
-            made.text(line)
-        made.png(side.picture, f"{entry.title}, {side.weights}")
-    if any(side.nearest for side in sides):
-        made.heading("Copies?")
-        made.text("Samples, and below each the training example that is nearest to it in the feature space.")
-    for side in sides:
-        if side.nearest:
-            made.png(side.nearest, side.name)
-    made.heading("Numbers")
+        figures.insert(0, (png_bytes(medium.picture(some, real.spec)), f"held-out examples of {context['data']}"))
+    made.section("Samples").gallery(figures)
+    made.section("Numbers")
     made.metrics({side.name: side.results["metrics"] for side in sides})
     _likelihoods(made, sides)
     if any(side.by_steps for side in sides):
-        made.heading("Quality against sampling time")
+        made.section("Quality against sampling time")
         made.curve(
             {side.name: [(1000 * p.x, p.frechet) for p in sorted(side.by_steps, key=lambda p: p.x)] for side in sides},
             "milliseconds per sample",
@@ -309,7 +302,7 @@ def page(sides: Sequence[Side], real: Dataset | None = None) -> Page:
             log=True,
         )
     if any(len(side.by_training) > 1 for side in sides):
-        made.heading("Quality against training time")
+        made.section("Quality against training time")
         made.curve(
             {side.name: [(p.x, p.frechet) for p in side.by_training] for side in sides},
             "minutes of training",
@@ -317,18 +310,22 @@ def page(sides: Sequence[Side], real: Dataset | None = None) -> Page:
             "One point for each checkpoint that was kept (training.keep).",
             log=True,
         )
-    made.heading("Training curves")
+    made.section("Details")
+    if any(side.nearest for side in sides):
+        made.fold("Copies?")
+        made.text("Samples, and below each the training example that is nearest to it in the feature space.")
+        made.gallery([(side.nearest, side.name) for side in sides if side.nearest]).unfold()
+    made.fold("Training curves")
     for side in sides:
-        losses = side.run.losses()
-        if losses:
+        if losses := side.run.losses():
             made.curve(losses, "step", "loss", side.name)
-    made.heading("Details")
+    made.unfold().fold("What each number is")
     detail = [
         (side.name, name, m["unit"], m["kind"], m["n"], m["seed"], m["detail"])
         for side in sides
         for name, m in side.results["metrics"].items()
     ]
-    return made.table(("run", "metric", "unit", "kind", "n", "seed", "detail"), detail)
+    return made.table(("run", "metric", "unit", "kind", "n", "seed", "detail"), detail).unfold()
 
 
 def _likelihoods(made: Page, sides: Sequence[Side]) -> None:
@@ -350,7 +347,7 @@ def _likelihoods(made: Page, sides: Sequence[Side]) -> None:
             cost[label] = [(1000 / metrics["sampling_speed"]["value"], m["value"])]
         if seconds:
             effort[label] = [(seconds / 60, m["value"])]
-    made.heading("Likelihoods")
+    made.section("Likelihoods")
     header = ("run", "value", "unit", "95 %", "kind", "of what", "examples", "ms each")
     made.table(header, rows, "Only numbers of the same unit and of the same events (of what) can be compared.")
     if len(known) > 1:

@@ -6,11 +6,10 @@ import datetime
 from pathlib import Path
 from typing import Any
 
-from castalia import health
+from castalia import card, health
 from castalia.catalogue import CATALOGUE
 from castalia.core.errors import CastaliaError, UsageError
-from castalia.core.model import Density, Generator, Inference, Latents
-from castalia.runs import Run, open_run
+from castalia.runs import open_run
 from castalia.training.progress import duration
 
 DEPTH = 3
@@ -52,7 +51,7 @@ def describe(path: Path) -> dict[str, Any]:
 
     Returns:
         ``path``, ``model``, ``title``, ``data``, ``steps`` (done), ``planned``, ``seconds`` (of training), ``begun``
-        and ``changed`` (ISO times), ``size`` (of one example), ``parameters``, ``said`` (why this network),
+        and ``changed`` (ISO times), ``size`` (of one example), ``batch_size``, ``seed``, ``said`` (why this network),
         ``warnings``, ``verdict``, ``metrics`` (as in ``results.json``), ``picture`` (a path or null), ``next``
         (commands).
 
@@ -83,30 +82,8 @@ def describe(path: Path) -> dict[str, Any]:
         "verdict": health.verdict(metrics),
         "metrics": metrics,
         "picture": None if newest is None else str(newest),
-        "next": commands(run),
+        "next": card.commands(run),
     }
-
-
-def commands(run: Run) -> list[str]:
-    """What one could do with a run next, as commands that work as they stand."""
-    name = _quoted(run.path)
-    if not run.weights.exists():
-        return [f"castalia train --resume --out {name}"]
-    try:
-        model, _ = run.model()
-    except CastaliaError:
-        return [f"castalia train --resume --out {name}"]
-    found = []
-    if isinstance(model, Generator):
-        found.append(f"castalia sample {name} -n 16 --out {name}-samples")
-    if isinstance(model, Latents):
-        found.append(f"castalia edit walk {name} --points 6 --out {name}-walk.gif")
-    if isinstance(model, Inference):
-        found.append(f"castalia edit map {name} --out {name}-map.png")
-    found.append(f"castalia evaluate {name}" + (" --baselines" if isinstance(model, Density) else ""))
-    if run.steps_done() < (run.planned() or 0):
-        found.append(f"castalia train --resume --out {name}")
-    return found
 
 
 def text(path: Path) -> str:
@@ -194,8 +171,3 @@ def table(folder: Path) -> str:
 def _time(path: Path) -> str:
     """When a file was written: date and time of day."""
     return datetime.datetime.fromtimestamp(path.stat().st_mtime).strftime("%Y-%m-%d %H:%M")
-
-
-def _quoted(path: Path) -> str:
-    name = path.as_posix()
-    return f"'{name}'" if " " in name else name

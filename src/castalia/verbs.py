@@ -11,8 +11,10 @@ from typing import Any, Literal
 
 from castalia import api, comparison, editing, listing, overview
 from castalia.core.guest import guest
+from castalia.core.spec import LabelSpec
 from castalia.creative.edit import Film
 from castalia.interop import folder, programs
+from castalia.interop.programs import Parity
 from castalia.runs import Run
 from castalia.showing import Samples
 
@@ -61,13 +63,25 @@ def compare(runs: Sequence[Run | str | Path], *, out: str | Path | None = None, 
     return comparison.report(sides)
 
 
-def export(run: Run | str | Path, out: str | Path, format: Format = "folder") -> Path:
-    """Write a run for use elsewhere, and return the folder.
+def export(
+    run: Run | str | Path,
+    out: str | Path,
+    format: Format = "folder",
+    *,
+    label: int | str | None = None,
+    drop_variance: bool = False,
+) -> list[Parity]:
+    """Write a run for use elsewhere.
 
     Args:
         run: the run, or its folder.
         out: folder to make.
         format: ``folder`` (for a model hub), ``torch``, ``onnx``, ``diffusers`` or ``transformers``.
+        label: diffusers: the class that its pipelines, which take none, will draw.
+        drop_variance: diffusers: leave a learned variance out, for DDIM.
+
+    Returns:
+        For ``torch`` and ``onnx``, how far each exported call is from the model; else nothing.
     """
     run, out = api.load(run) if not isinstance(run, Run) else run, Path(out)
     if format == "folder":
@@ -75,14 +89,17 @@ def export(run: Run | str | Path, out: str | Path, format: Format = "folder") ->
     elif format == "diffusers":
         from castalia.interop.diffusers_runs import export_diffusers
 
-        export_diffusers(run, out)
+        wanted = api.generator(run).accepts().get("label")
+        names = wanted.classes if isinstance(wanted, LabelSpec) else ()
+        number = None if label is None else api.class_number(label, names)
+        export_diffusers(run, out, label=number, drop_variance=drop_variance)
     elif format == "transformers":
         from castalia.interop.gpt2_runs import export_gpt2
 
         export_gpt2(run, out)
     else:
-        (programs.export_torch if format == "torch" else programs.export_onnx)(run, out)
-    return out
+        return list((programs.export_torch if format == "torch" else programs.export_onnx)(run, out))
+    return []
 
 
 def systems(name: str | None = None) -> list[dict[str, Any]]:

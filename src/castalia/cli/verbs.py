@@ -326,36 +326,19 @@ def _progress(text: str) -> None:
 
 def export(options: Namespace) -> int:
     """Write a run for use elsewhere."""
-    from castalia import api
-    from castalia.interop import folder, hub, programs
+    from castalia import api, verbs
 
-    opened = api.load(options.run)
     if options.to_hub:
-        print(f"Uploaded to {hub.export_hub(opened, options.to_hub)}")
+        from castalia.interop import hub
+
+        print(f"Uploaded to {hub.export_hub(api.load(options.run), options.to_hub)}")
         return 0
     if not options.out:
         raise UsageError("Say where to write with --out (or --to-hub).")
-    out = Path(options.out)
-    if options.format == "folder":
-        folder.export_folder(opened, out)
-    elif options.format == "transformers":
-        from castalia.interop.gpt2_runs import export_gpt2
-
-        export_gpt2(opened, out)
-    elif options.format == "diffusers":
-        from castalia.core.spec import LabelSpec
-        from castalia.interop.diffusers_runs import export_diffusers
-
-        wanted = api.generator(opened).accepts().get("label")
-        label = None
-        if options.label is not None:
-            label = api.class_number(options.label, wanted.classes if isinstance(wanted, LabelSpec) else ())
-        export_diffusers(opened, out, label=label, drop_variance=options.drop_variance)
-    else:
-        write = programs.export_torch if options.format == "torch" else programs.export_onnx
-        for parity in write(opened, out):
-            print(f"{parity.call}: differs from the model by at most {parity.max_abs_error:.2g}")
-    print(f"Exported to {out}/")
+    wishes = {"label": options.label, "drop_variance": options.drop_variance}
+    for parity in verbs.export(options.run, options.out, options.format, **wishes):
+        print(f"{parity.call}: differs from the model by at most {parity.max_abs_error:.2g}")
+    print(f"Exported to {Path(options.out)}/")
     return 0
 
 

@@ -22,8 +22,8 @@ from castalia.interop.diffusers import Received, from_diffusers, to_diffusers
 from castalia.interop.diffusers_schedule import Schedule
 from castalia.interop.target import new_folder
 from castalia.models.diffusion.ddpm import DDPM, DDPMConfig
-from castalia.models.diffusion.units import PictureUnits
 from castalia.nn.unet import UNet
+from castalia.nn.units import PictureUnits
 from castalia.runs import Run, create, open_run
 
 _SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "cosine": "squaredcos_cap_v2"}

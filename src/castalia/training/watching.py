@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from castalia import health
+from castalia import card, health
 from castalia.catalogue import entry
 from castalia.page import Page
 from castalia.runs import Run
@@ -78,7 +79,5 @@ class Watching:
         if losses:
             page.heading("Losses").curve(losses, "step", "loss")
         page.heading("Go on with it")
-        name = run.path.as_posix()
-        verbs = (f"sample {name} -n 16 --seed 7 --out out/", f"evaluate {name} --baselines", f"info {name}")
-        page.code("\n".join(f"castalia {verb}" for verb in verbs))
+        page.code("\n".join([*card.commands(run), f"castalia info {shlex.quote(run.path.as_posix())}"]))
         return page

@@ -19,8 +19,8 @@ from castalia.core.specs.points import PointsSpec
 from castalia.models.diffusion.ddpm import DDPM, DDPMConfig, DDPMOptions
 from castalia.models.diffusion.networks import PerceptronConfig
 from castalia.models.diffusion.samplers import evaluations
-from castalia.models.diffusion.units import PictureUnits
 from castalia.nn.unet import UNetConfig
+from castalia.nn.units import PictureUnits
 from tests.tools import Table
 
 TINY = UNetConfig(channels=(8, 16), blocks=1, attention=(1,), groups=4)

@@ -16,8 +16,8 @@ from castalia.models.diffusion.ddpm import DDPM, DDPMConfig, DDPMOptions
 from castalia.models.diffusion.drawing import Denoiser
 from castalia.models.diffusion.edm import EDM, EDMConfig, EDMOptions
 from castalia.models.diffusion.guidance import Guidance, guided
-from castalia.models.diffusion.units import PictureUnits
 from castalia.nn.unet import UNetConfig
+from castalia.nn.units import PictureUnits
 from tests.models.diffusion.mixture import noise_source
 
 CENTRES = torch.tensor([[-2.0, 0.0], [2.0, 0.0], [0.0, 3.0], [0.0, 0.0]], dtype=torch.float64)

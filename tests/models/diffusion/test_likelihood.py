@@ -12,6 +12,7 @@ from torch import Tensor
 
 from castalia.models.diffusion import likelihood, schedules
 from castalia.models.diffusion.schedules import Discrete
+from castalia.nn import bins
 from tests.models.diffusion.mixture import Mixture
 
 MEAN, STD = 0.3, 0.7
@@ -145,12 +146,12 @@ def test_bins_of_a_normal_are_exact_in_both_tails() -> None:
     mpmath.mp.dps = 400  # 1 - Phi(40) is 1e-350
     edges = [-40.0, -12.0, -3.0, -0.01, 0.0, 0.02, 4.0, 11.0, 39.0]
     lower, upper = torch.tensor(edges[:-1], dtype=torch.float64), torch.tensor(edges[1:], dtype=torch.float64)
-    found = likelihood.log_normal_bin(lower, upper).numpy()
+    found = bins.log_normal_bin(lower, upper).numpy()
     expected = [float(mpmath.log(mpmath.ncdf(b) - mpmath.ncdf(a))) for a, b in pairwise(edges)]
     np.testing.assert_allclose(found, expected, rtol=1e-12)
-    mirrored = likelihood.log_normal_bin(-upper, -lower).numpy()
+    mirrored = bins.log_normal_bin(-upper, -lower).numpy()
     np.testing.assert_allclose(mirrored, found, rtol=1e-13)
-    narrow = likelihood.log_normal_bin(torch.tensor(30.0), torch.tensor(30.0 + 1e-6, dtype=torch.float64))
+    narrow = bins.log_normal_bin(torch.tensor(30.0), torch.tensor(30.0 + 1e-6, dtype=torch.float64))
     assert float(narrow) == pytest.approx(float(mpmath.log(mpmath.npdf(30.0000005))) + math.log(1e-6), abs=1e-6)
 
 
@@ -159,7 +160,7 @@ def test_bins_of_a_normal_are_exact_in_both_tails() -> None:
 @pytest.mark.parametrize("mean", [-30.0, -1.0, 0.123, 1.0, 4.0])
 def test_decoder_sums_to_one_over_all_values(levels: int, deviation: float, mean: float) -> None:
     x0 = torch.linspace(-1, 1, levels, dtype=torch.float64)
-    log_p = likelihood.uniform_bins(levels)(x0, torch.tensor(mean), torch.tensor(deviation))
+    log_p = bins.uniform_bins(levels)(x0, torch.tensor(mean), torch.tensor(deviation))
     assert float(torch.logsumexp(log_p, 0)) == pytest.approx(0.0, abs=1e-10)
 
 
@@ -167,7 +168,7 @@ def test_decoder_has_finite_gradients_at_its_open_ends() -> None:
     mean = torch.tensor([-1.5, 0.2, 1.0], requires_grad=True)
     deviation = torch.tensor(0.01, requires_grad=True)
     x0 = torch.tensor([-1.0, 1.0, 1.0])
-    (-likelihood.uniform_bins(17)(x0, mean, deviation)).sum().backward()
+    (-bins.uniform_bins(17)(x0, mean, deviation)).sum().backward()
     assert mean.grad is not None
     assert mean.grad.isfinite().all()
     assert deviation.grad is not None
@@ -186,7 +187,7 @@ def test_probabilities_of_all_pictures_of_two_pixels_sum_to_at_most_one() -> Non
         distance = (x[:, None] - pictures).square().sum(-1) / (2 * sigma**2)
         return torch.softmax(weights.log() - distance, 1) @ pictures, None
 
-    found = bound(process, pictures.repeat(20, 1), predict, decoder=likelihood.uniform_bins(5))
+    found = bound(process, pictures.repeat(20, 1), predict, decoder=bins.uniform_bins(5))
     p = (-found.view(20, 25).mean(0)).exp()
     assert 0.9 < float(p.sum()) < 1.0
     assert float((p.log() - weights.log()).abs().max()) < 0.6, "the ideal denoiser comes close to the truth"

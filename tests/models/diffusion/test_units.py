@@ -8,7 +8,7 @@ import torch
 from castalia.core.errors import UsageError
 from castalia.core.specs.image import ImageSpec
 from castalia.core.specs.points import PointsSpec
-from castalia.models.diffusion.units import PictureUnits, PointUnits, units_of
+from castalia.nn.units import PictureUnits, PointUnits, units_of
 from tests.tools import Table
 
 

@@ -35,9 +35,9 @@ from castalia.core.specs.image import ImageSpec
 from castalia.core.specs.points import PointsSpec
 from castalia.models.diffusion.drawing import Job
 from castalia.models.diffusion.networks import PerceptronConfig, network_of
-from castalia.models.diffusion.units import units_of
 from castalia.nn.labels import Labels
 from castalia.nn.unet import ResidualBlock, UNetConfig, small_28
+from castalia.nn.units import units_of
 
 
 @dataclass(frozen=True)

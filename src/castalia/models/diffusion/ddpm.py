@@ -52,7 +52,7 @@ from castalia.models.diffusion.base import Diffusion, DiffusionConfig
 from castalia.models.diffusion.drawing import Denoiser, DrawingOptions, Job
 from castalia.models.diffusion.likelihood import decoder_deviation, step_kl, strata, variational_bound
 from castalia.models.diffusion.schedules import Discrete, Prediction
-from castalia.models.diffusion.units import PictureUnits
+from castalia.nn.units import PictureUnits
 
 MOST_TIMESTEPS = 100_000
 

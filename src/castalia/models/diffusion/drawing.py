@@ -28,7 +28,7 @@ from castalia.core.rng import SampleRng
 from castalia.models.diffusion.guidance import Guidance, guided
 from castalia.models.diffusion.networks import Network
 from castalia.models.diffusion.samplers import SAMPLERS, Denoise, Noise
-from castalia.models.diffusion.units import Units
+from castalia.nn.units import Units
 
 EMBEDDED_AT_ONCE = 2_048
 """Pairs of time and label whose embeddings are computed together before a sampling begins."""

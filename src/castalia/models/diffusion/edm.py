@@ -66,7 +66,7 @@ from castalia.models.diffusion import schedules
 from castalia.models.diffusion.base import Diffusion, DiffusionConfig
 from castalia.models.diffusion.drawing import Denoiser, DrawingOptions, Job
 from castalia.models.diffusion.likelihood import flow_log_density, gaussian_dequantisation
-from castalia.models.diffusion.units import PictureUnits, units_of
+from castalia.nn.units import PictureUnits, units_of
 
 CHECKED = 4
 """Examples of a batch whose likelihood is computed with twice the steps as well, to know the error of the solver."""

@@ -28,13 +28,10 @@ import torch
 from torch import Tensor
 
 from castalia.models.diffusion.schedules import Discrete, beta_variance, posterior_variance
+from castalia.nn.bins import Decoder
 
 Predict = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
 """(x, step numbers int64 (B,)) -> (denoised, fraction of the learned variance or None), for x = x0 + sigma * eps."""
-
-Decoder = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(x0, mean, deviation) -> log-probability of every value of x0."""
-
 
 # the variational bound
 
@@ -159,33 +156,6 @@ def _beta(sigma: Tensor, following: Tensor) -> Tensor:
 
 
 # bins of values
-
-
-def log_normal_bin(lower: Tensor, upper: Tensor) -> Tensor:
-    """log(Phi(upper) - Phi(lower)) for lower < upper, which may be infinite; exact in either tail.
-
-    Phi(b) - Phi(a) cancels where both are near 1, so such bins are mirrored to the other side of 0. There
-    log Phi(b) + log(1 - exp(log Phi(a) - log Phi(b))) loses nothing. Computed in ``float64``.
-    """
-    lower, upper = lower.double(), upper.double()
-    mirror = lower + upper > 0
-    a, b = torch.where(mirror, -upper, lower), torch.where(mirror, -lower, upper)
-    log_a, log_b = torch.special.log_ndtr(a), torch.special.log_ndtr(b)
-    ratio = torch.where(torch.isinf(a), -torch.inf, log_a - log_b)
-    return log_b + torch.log(-torch.expm1(ratio))
-
-
-def uniform_bins(levels: int) -> Decoder:
-    """The discretised Gaussian over ``levels`` values evenly spaced on [-1, 1] (Ho et al., eq. 13)."""
-    half = 1 / (levels - 1)
-
-    def log_prob(x0: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
-        x0, mean, deviation = x0.double(), mean.double(), deviation.double()
-        lower = torch.where(x0 < -1 + half, -torch.inf, (x0 - half - mean) / deviation)
-        upper = torch.where(x0 > 1 - half, torch.inf, (x0 + half - mean) / deviation)
-        return log_normal_bin(lower, upper)
-
-    return log_prob
 
 
 def gaussian_dequantisation(x0: Tensor, z: Tensor, sigma: float, levels: int) -> tuple[Tensor, Tensor]:

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from castalia.core.data import Dataset, some_of
 from castalia.core.specs.image import ImageSpec
 from castalia.core.specs.points import PointsSpec
-from castalia.models.diffusion.units import PictureUnits, PointUnits
+from castalia.nn.units import PictureUnits, PointUnits
 
 Scale = Literal["linear", "logit", "gaussian"]
 

@@ -1,4 +1,4 @@
-"""Between natural units and those of the process (values of order 1).
+"""Between natural units and those that networks like (values of order 1).
 
 Pictures go to [-1, 1]. Where the training data hold only a few evenly spaced values (the 17 greys of the 8x8 digits,
 the two of a drawing in black and white), those are the values that a picture can have: samples are rounded to them,
@@ -19,7 +19,7 @@ from castalia.core.data import Dataset, some_of
 from castalia.core.errors import UsageError
 from castalia.core.specs.image import ImageSpec
 from castalia.core.specs.points import PointsSpec
-from castalia.models.diffusion.likelihood import Decoder, uniform_bins
+from castalia.nn.bins import Decoder, uniform_bins
 
 FIT_EXAMPLES = 10_000
 """At most this many examples, evenly spaced in the data, are read to find values and means."""
