@@ -18,7 +18,7 @@ from castalia.core.errors import UsageError
 from castalia.core.spec import LabelSpec
 from castalia.media.rooms import room
 from castalia.recipes.preset import Preset
-from castalia.training.loop import foresee
+from castalia.training.planning import foresee
 from castalia.training.progress import duration
 
 USUAL_MINUTES = 10.0

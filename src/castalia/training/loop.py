@@ -26,11 +26,11 @@ from castalia.core.data import Dataset
 from castalia.core.errors import Interrupted, NonFiniteError, UsageError
 from castalia.core.guest import guest, no_denormals
 from castalia.core.locks import Lock
-from castalia.core.model import Config, Generator, Model, Stage, build, lay_out, training_mode
+from castalia.core.model import Config, Generator, Model, build, lay_out, training_mode
 from castalia.core.rng import BatchRng, derive
 from castalia.core.spec import LabelSpec
 from castalia.runs import Run
-from castalia.training import keeping, parallel, plan
+from castalia.training import keeping, parallel, plan, planning
 from castalia.training.ema import Ema
 from castalia.training.progress import Reporter
 from castalia.training.sharding import Shards
@@ -141,9 +141,9 @@ def train(
         fewer: list[str] = []
         stages = budgeted(model.stages(), settings)
         if decided is None:
-            decided = parallel.on_main(lambda: _decide(recipe, run, model, data, world, stages), world)
+            decided = parallel.on_main(lambda: planning.decide(recipe, run, model, data, world, stages), world)
             torch.set_num_threads(decided.threads_at(0))
-            fewer = _fewer_threads(decided, 0)
+            fewer = planning.fewer_threads(decided, 0)
         shards = Shards(model, world, decided.precision) if world.sharded else None
         ends = decided.ends(stages)
         if not decided.stages:
@@ -197,7 +197,7 @@ def train(
                 own = examples_of(stage, model, data, shards)
                 left = in_all - spent - (time.monotonic() - started)
                 if step == start and decided.timed <= number and settings.minutes:
-                    decided = _retime(recipe, run, model, own, world, decided, stages, number, left)
+                    decided = planning.retime(recipe, run, model, own, world, decided, stages, number, left)
                     state.plan, ends = to_json(decided), decided.ends(stages)
                     reporter.steps = ends[-1]
                 until = in_all - left + plan.time_of(recipe, stages, number, left) if settings.minutes else math.inf
@@ -254,7 +254,7 @@ def train(
                     decided = decided.with_fewer(state.step, free)
                     plan.store(run.path / "plan.json", decided)
                     state.plan, pace = to_json(decided), plan.Pace()
-                    for sentence in _fewer_threads(decided, state.step):
+                    for sentence in planning.fewer_threads(decided, state.step):
                         reporter.say(f"Note: {sentence}")
 
             # is anything over: the stage, its time, all time?
@@ -272,7 +272,7 @@ def train(
             if look and not over and not late:  # is the pace still the planned one?
                 look_at = in_stage + plan.until_next_look(in_stage, left)
                 if not known:
-                    decided = _repace(run, decided, number, state.step, left, per_step, world)
+                    decided = planning.repace(run, decided, number, state.step, left, per_step, world)
                     state.plan, ends = to_json(decided), decided.ends(stages)
                     reporter.steps = ends[-1]
             if late and not over and not known and number < len(stages) - 1 and state.step < ends[number]:
@@ -389,37 +389,6 @@ def _check_shapes(model: Model, run: Run) -> None:
             )
 
 
-def _fewer_threads(decided: plan.Plan, step: int) -> list[str]:
-    """A sentence where a run computes from this step on with fewer threads than it would have on an idle machine."""
-    count = decided.threads_at(step)
-    if count == decided.threads:
-        return []
-    return [
-        f"{count} of {decided.threads} threads from step {step:,} on, because other programs keep cores busy, and "
-        "threads that wait for a core hold up the others. The plan of the run says so, and a resume does the same; "
-        "training.threads sets a number that stays."
-    ]
-
-
-def foresee(recipe: Recipe, data: Dataset, device: torch.device | None = None) -> plan.Plan:
-    """What a training of this recipe would plan here, found with a model that is thrown away."""
-    settings = recipe.training
-    with guest(), no_denormals(), torch.random.fork_rng(), parallel.world(device) as world:
-        before = torch.get_num_threads()
-        try:
-            torch.set_num_threads(plan.threads_for(recipe, world))
-            kind = entry(recipe.model).load()
-            model = build(kind, kind.complete(recipe.config, data), data.spec, settings.seed)
-            training_mode(model)
-            model.to(world.device)
-            lay_out(model)
-            stages = budgeted(model.stages(), settings)
-            own = examples_of(stages[0], model, data)
-            return plan.decide(recipe, world, _trial(recipe, model, own, world, stages[0]), stages)
-        finally:
-            torch.set_num_threads(before)
-
-
 def _left_out(model: Model, data: Dataset) -> list[str]:
     """A sentence where the data have classes that the model does not learn."""
     label = data.spec.sides().get("label")
@@ -428,64 +397,6 @@ def _left_out(model: Model, data: Dataset) -> list[str]:
     if not isinstance(model, Generator) or "label" in model.accepts():
         return []
     return [f"The data have {len(label.classes)} classes, which this model does not learn."]
-
-
-def _trial(recipe: Recipe, model: Model, data: Dataset, world: parallel.World, stage: Stage) -> ActiveStage:
-    """One process's share of a stage, to measure its speed, alone."""
-    alone = parallel.World(0, 1, 1, world.device)
-    size = (stage.batch_size or recipe.training.batch_size) // world.size
-    share = replace(recipe.training, batch_size=size)
-    return ActiveStage(replace(stage, batch_size=None), 0, 1, model, data, share, alone)
-
-
-def _decide(
-    recipe: Recipe, run: Run, model: Model, data: Dataset, world: parallel.World, stages: tuple[Stage, ...]
-) -> plan.Plan:
-    """Measure the first stage, and store what follows from it."""
-    with parallel.apart(model):
-        own = examples_of(stages[0], model, data)
-        decided = plan.decide(recipe, world, _trial(recipe, model, own, world, stages[0]), stages)
-    plan.store(run.path / "plan.json", decided)
-    return decided
-
-
-def _retime(
-    recipe: Recipe,
-    run: Run,
-    model: Model,
-    data: Dataset,
-    world: parallel.World,
-    decided: plan.Plan,
-    stages: tuple[Stage, ...],
-    number: int,
-    left: float,
-) -> plan.Plan:
-    """Measure a later stage at its entry, and store its steps; a sharded model cannot be measured by one process."""
-
-    def measure() -> plan.Plan:
-        if world.sharded:
-            return decided.with_stage(number, decided.stages[number:])
-        with parallel.apart(model):
-            trial = _trial(recipe, model, data, world, stages[number])
-            seconds = trial.seconds(plan.look(recipe.training), decided.precision)
-        made = decided.with_stage(number, plan.in_time(recipe, stages, number, left, seconds))
-        plan.store(run.path / "plan.json", made)
-        return made
-
-    return parallel.on_main(measure, world)
-
-
-def _repace(
-    run: Run, decided: plan.Plan, number: int, step: int, left: float, per_step: float, world: parallel.World
-) -> plan.Plan:
-    """The plan with as many steps of stage ``number`` as fit into the seconds that it has left."""
-    had, done = decided.steps_at(number, step), step - sum(decided.stages[:number])
-    count = parallel.on_main(lambda: plan.paced(had, done, left, per_step), world)
-    if count == had:
-        return decided
-    changed = decided.with_pace(number, step, count)
-    parallel.on_main(lambda: plan.store(run.path / "plan.json", changed), world)
-    return changed
 
 
 def _opening(recipe: Recipe, data: Dataset, model: Model, decided: plan.Plan, state: keeping.State) -> str:

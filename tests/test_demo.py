@@ -1,0 +1,46 @@
+"""The demo makes a page in which every system is shown, with what it can do."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from castalia.catalogue import CATALOGUE
+from castalia.core.errors import UsageError
+from castalia.demo import demo, tour
+from castalia.demo.pictures import film
+from castalia.media.image.write import png_bytes
+
+
+def test_the_tour_has_one_of_each_family():
+    assert [e.family for e in tour()] == list(dict.fromkeys(e.family for e in CATALOGUE.values()))
+    assert all(e.good for e in CATALOGUE.values())
+
+
+def test_a_page_of_two_media(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    out = demo(tmp_path / "demo", 0.05, ["vae", "gpt2"])
+    html = out.read_text()
+    for name in ("vae", "gpt2"):
+        assert CATALOGUE[name].good.split(":")[0] in html
+        assert (tmp_path / "demo" / "runs" / name / "config.json").is_file()
+        assert any((tmp_path / "demo" / "samples" / name).iterdir())
+    assert "data:image/gif;base64," in html  # a walk that moves
+    assert "edit map" in html
+    assert html.count("<details>") == html.count("</details>") == 2
+    assert len(re.findall(r'<a href="#s\d+">', html)) == 4
+    assert "Verdict:" in html
+    demo(tmp_path / "demo", 0.02, ["vae"])  # again: the run of before is replaced
+    with pytest.raises(UsageError, match="no model"):
+        demo(tmp_path / "demo", 0.02, ["nothing"])
+
+
+def test_a_film_moves(tmp_path: Path):
+    from PIL import Image
+
+    frames = [Image.new("L", (8, 8), 40 * i) for i in range(5)]
+    (tmp_path / "a.gif").write_bytes(film(frames))
+    with Image.open(tmp_path / "a.gif") as found:
+        assert getattr(found, "n_frames", 1) == 5
+    assert png_bytes(frames[0])[:4] == b"\x89PNG"
