@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 import castalia
-from castalia.core.model import Inference
+from castalia.core.capabilities import Inference
 from castalia.core.rng import SampleRng
 from castalia.creative.latents import random_walk
 from castalia.media.image.video import save_walk

@@ -17,8 +17,9 @@ import torch
 
 from castalia import api, recipes
 from castalia.catalogue import CATALOGUE
+from castalia.core.capabilities import Density, Likelihood
 from castalia.core.data import Batch, Dataset, spread
-from castalia.core.model import Density, Generator, Likelihood, build
+from castalia.core.model import Generator, build
 from castalia.core.rng import BatchRng, SampleRng
 from castalia.core.specs.image import ImageSpec
 from castalia.core.specs.text import TextSpec

@@ -18,13 +18,15 @@ from torch import Tensor
 from castalia import fitting, recipes, runs
 from castalia.catalogue import entry
 from castalia.configuration import Recipe
-from castalia.core.config import override, to_json
+from castalia.core.capabilities import Inference, Latents
+from castalia.core.config import Config, override, to_json
 from castalia.core.data import Batch, Dataset, join
 from castalia.core.errors import UsageError, near
 from castalia.core.guest import guest
-from castalia.core.model import Config, Generator, Given, Inference, Latents, Model, Sampling, Watch, check_field
+from castalia.core.model import Generator, Model
 from castalia.core.precision import Precision, precision_context
 from castalia.core.rng import SampleRng
+from castalia.core.sampling import Given, Sampling, Watch, check_field
 from castalia.core.spec import LabelSpec, ScalarSpec, Spec
 from castalia.core.threads import look_again
 from castalia.making import as_settings, make_recipe, source_of

@@ -9,9 +9,10 @@ import shlex
 from castalia import health
 from castalia.catalogue import entry
 from castalia.configuration import spec_to_json
+from castalia.core.capabilities import Density, Inference, Latents
 from castalia.core.errors import shown
 from castalia.core.files import write_bytes
-from castalia.core.model import Density, Generator, Inference, Latents
+from castalia.core.model import Generator
 from castalia.runs import Run
 
 

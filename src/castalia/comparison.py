@@ -22,8 +22,9 @@ from castalia.configuration import medium_of
 from castalia.core.config import to_json
 from castalia.core.data import Batch, Dataset
 from castalia.core.errors import UsageError
-from castalia.core.model import Generator, Sampling
+from castalia.core.model import Generator
 from castalia.core.precision import Precision
+from castalia.core.sampling import Sampling
 from castalia.core.specs.image import ImageSpec
 from castalia.estimators.distances import frechet
 from castalia.estimators.metric import subset

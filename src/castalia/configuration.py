@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from castalia.catalogue import entry
-from castalia.core.config import from_json, override, to_json
+from castalia.core.config import Config, from_json, override, to_json
 from castalia.core.errors import RunError, UsageError
-from castalia.core.model import Config, Optimizer
+from castalia.core.model import Optimizer
 from castalia.core.spec import LabelSpec, ScalarSpec, Spec
 from castalia.media.rooms import ROOMS, medium_of, room
 

@@ -21,9 +21,10 @@ from castalia import api
 from castalia.core.config import from_json, to_json
 from castalia.core.data import Batch, Dataset, join
 from castalia.core.errors import UsageError
-from castalia.core.model import CAPABILITIES, Generator, Model, Sampling
+from castalia.core.model import CAPABILITIES, Generator, Model
 from castalia.core.precision import Precision
 from castalia.core.rng import SampleRng
+from castalia.core.sampling import Sampling
 from castalia.core.spec import Spec
 from castalia.core.specs.image import ImageSpec
 from castalia.creative.edit import Asking, Edit, Film, Grid, Product, Work, options_of

@@ -42,11 +42,11 @@ from castalia.configuration import (
     spec_to_json,
 )
 from castalia.core import assets
-from castalia.core.config import differences, from_json, to_json
+from castalia.core.config import Config, differences, from_json, to_json
 from castalia.core.data import Dataset
 from castalia.core.errors import RunError, UsageError
 from castalia.core.files import disk_error, open_plain, read_bounded, read_sealed, remove, write_bytes, write_sealed
-from castalia.core.model import Config, Model, build, lay_out
+from castalia.core.model import Model, build, lay_out
 from castalia.core.precision import Precision, bf16_is_native
 from castalia.core.spec import Spec
 from castalia.core.weights import load_parts, load_tensors, tensor_digest

@@ -18,26 +18,13 @@ import torch
 from castalia import api, checkpoints, recipes, runs
 from castalia.catalogue import CATALOGUE
 from castalia.configuration import recipe_from_json
+from castalia.core.capabilities import Density, Exportable, Inference, Latents, Refinement, Streaming
 from castalia.core.config import from_json, to_json
 from castalia.core.data import Batch, Dataset
 from castalia.core.errors import UsageError
-from castalia.core.model import (
-    CAPABILITIES,
-    Density,
-    Exportable,
-    Generator,
-    Inference,
-    Latents,
-    Model,
-    Objective,
-    Preview,
-    Progress,
-    Refinement,
-    Sampling,
-    Streaming,
-    build,
-)
+from castalia.core.model import CAPABILITIES, Generator, Model, Objective, Progress, build
 from castalia.core.rng import BatchRng, SampleRng
+from castalia.core.sampling import Preview, Sampling
 from castalia.core.spec import LabelSpec, ScalarSpec, Spec
 from castalia.core.weights import load_tensors, save_tensors
 from castalia.media.rooms import medium_of

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from castalia import api
+from castalia.core.capabilities import Inference
 from castalia.core.data import Batch
-from castalia.core.model import Given, Inference
 from castalia.core.rng import SampleRng
+from castalia.core.sampling import Given
 from castalia.core.specs.image import ImageSpec
 from castalia.creative.priors import fit_mixture
 from tests.tools import Table

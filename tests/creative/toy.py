@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from castalia.core.capabilities import Inference
 from castalia.core.data import Batch
-from castalia.core.model import Given, Inference
 from castalia.core.rng import SampleRng
+from castalia.core.sampling import Given
 from castalia.core.specs.image import ImageSpec
 
 SCALE = 16.0

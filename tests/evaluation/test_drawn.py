@@ -5,9 +5,11 @@ from dataclasses import dataclass
 import pytest
 import torch
 
+from castalia.core.config import Config
 from castalia.core.data import Batch
 from castalia.core.errors import NonFiniteError, UsageError
-from castalia.core.model import Config, Generator, Sampling
+from castalia.core.model import Generator
+from castalia.core.sampling import Sampling
 from castalia.core.spec import LabelSpec
 from castalia.core.specs.image import ImageSpec
 from castalia.core.specs.points import PointsSpec

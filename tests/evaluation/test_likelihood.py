@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from castalia.core.capabilities import Density, Likelihood
 from castalia.core.errors import NonFiniteError, UsageError
-from castalia.core.model import Density, Likelihood
 from castalia.evaluation.likelihood import batch_rows, latent_use, log_likelihoods, measure, two_phase
 
 from .toys import LinearGaussian, all_ids, random_pictures

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from castalia.core.config import Config
 from castalia.core.data import Batch
 from castalia.core.errors import UsageError
-from castalia.core.model import Config, Generator
+from castalia.core.model import Generator
 from castalia.core.spec import Field, LabelSpec, Spec
 from castalia.estimators.metric import Metric
 from castalia.evaluation import measures

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import torch
 
+from castalia.core.capabilities import Density, Inference, Likelihood
 from castalia.core.data import Batch, Dataset
-from castalia.core.model import Density, Inference, Likelihood
 from castalia.core.specs.image import ImageSpec
 
 

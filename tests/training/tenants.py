@@ -15,23 +15,14 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from castalia.core.capabilities import Latents
+from castalia.core.config import Config
 from castalia.core.data import Batch, Dataset
 from castalia.core.encoded import Encoded
 from castalia.core.errors import UsageError
-from castalia.core.model import (
-    Config,
-    Generator,
-    Given,
-    Latents,
-    Model,
-    Objective,
-    Progress,
-    Sampling,
-    Stage,
-    Watch,
-    check_given,
-)
+from castalia.core.model import Generator, Model, Objective, Progress, Stage
 from castalia.core.rng import Rng, SampleRng
+from castalia.core.sampling import Given, Sampling, Watch, check_given
 from castalia.core.spec import Field, ScalarSpec, Spec
 from castalia.core.specs.image import ImageSpec
 from castalia.core.specs.points import PointsSpec

@@ -14,21 +14,11 @@ from torch import Tensor, nn
 
 from castalia.catalogue import Entry
 from castalia.configuration import Data, Recipe, Training
+from castalia.core.config import Config
 from castalia.core.data import Batch, Dataset
-from castalia.core.model import (
-    Config,
-    Generator,
-    Given,
-    Model,
-    Objective,
-    Optimizer,
-    Progress,
-    Sampling,
-    Stage,
-    Update,
-    Watch,
-)
+from castalia.core.model import Generator, Model, Objective, Optimizer, Progress, Stage, Update
 from castalia.core.rng import Rng, SampleRng
+from castalia.core.sampling import Given, Sampling, Watch
 from castalia.core.specs.image import ImageSpec
 from tests.tools import GENTLE, Table
 

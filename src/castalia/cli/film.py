@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from castalia.core.errors import UsageError
-from castalia.core.model import Preview
+from castalia.core.sampling import Preview
 from castalia.media.image.video import save_walk
 
 SHOWN = 8

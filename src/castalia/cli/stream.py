@@ -9,11 +9,13 @@ from typing import TextIO
 import torch
 
 from castalia.api import Wish, given_of
+from castalia.core.capabilities import Streaming
 from castalia.core.data import Batch
 from castalia.core.errors import UsageError
-from castalia.core.model import Generator, Sampling, Streaming
+from castalia.core.model import Generator
 from castalia.core.precision import Precision, precision_context
 from castalia.core.rng import SampleRng
+from castalia.core.sampling import Sampling
 from castalia.core.specs.text import TextSpec
 from castalia.media.text.medium import TextMedium
 

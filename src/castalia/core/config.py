@@ -10,9 +10,16 @@ import dataclasses
 import math
 import types
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from castalia.core.errors import UsageError, near
+
+
+@dataclass(frozen=True)
+class Config:
+    """Hyper-parameters of a system: a frozen dataclass of plain values that survives a JSON round trip."""
+
 
 T = TypeVar("T")
 

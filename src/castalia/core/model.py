@@ -12,27 +12,22 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Literal, TypeVar, final
 
 import torch
 from torch import Tensor, nn
 
+from castalia.core.capabilities import Density, Exportable, Inference, Latents, Refinement, Streaming
+from castalia.core.config import Config
 from castalia.core.data import Batch, Dataset
-from castalia.core.errors import UsageError, near
+from castalia.core.errors import UsageError
 from castalia.core.guest import guest
 from castalia.core.rng import Rng, SampleRng, derive
-from castalia.core.spec import Field, LabelSpec, Spec
+from castalia.core.sampling import Given, Sampling, Watch, check_given, sampling
+from castalia.core.spec import Spec
 
 Logs = Mapping[str, Tensor]
-
-Given = Mapping[str, Tensor]
-"""What is asked for, by the names of :meth:`Generator.accepts`: each the ``x`` of its spec, first dimension n."""
-
-
-@dataclass(frozen=True)
-class Config:
-    """Hyper-parameters of a system: a frozen dataclass of plain values that survives a JSON round trip."""
 
 
 @dataclass(frozen=True)
@@ -52,40 +47,6 @@ class Progress:
         """Share of the stage that is done, 0 to 1."""
         return self.step / max(self.steps, 1)
 
-
-@dataclass(frozen=True)
-class Sampling(Config):
-    """How to sample. Systems add options of their own, each with a default, so that all can be typed and stored.
-
-    Attributes:
-        temperature: 1 samples the model; less is closer to its modes.
-    """
-
-    temperature: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.temperature < float("inf"):
-            raise ValueError("temperature must be a number from 0 up")
-
-
-@dataclass(frozen=True)
-class Preview:
-    """Where sampling step by step stands.
-
-    Attributes:
-        step: steps done, from 1.
-        steps: steps at most; a sampler may stop before.
-        examples: computes what the finished examples would be as far as can be told now, or their beginning where they
-            are made piece by piece.
-    """
-
-    step: int
-    steps: int
-    examples: Callable[[], Batch]
-
-
-Watch = Callable[[Preview], None]
-"""Called after each step of a sampler that has steps. What it raises ends the sampling."""
 
 LossFn = Callable[[Batch, Rng, Progress], tuple[Tensor, Logs]]
 UpdateFn = Callable[[Batch, Rng, Progress], Logs]
@@ -333,175 +294,6 @@ class Generator(Model[C, S]):
         return total
 
 
-@dataclass(frozen=True)
-class Likelihood:
-    """Log-likelihoods of examples, and what kind of number they are.
-
-    Attributes:
-        nats: ``float64`` (B,), log-likelihood (or a bound on it) of each example in natural units.
-        kind: ``exact``; ``bound`` (in expectation not above the truth); ``estimate``.
-        detail: how it was obtained, for example ``importance weighted, K = 5000``.
-        preprocessing: what was done to the data first, for example ``dynamic binarisation``.
-        values: the natural values, least first, over which pictures have a probability, where those are not all 256. It
-            is what baselines must be measured over as well: among fewer values each is likelier.
-        error: numerical error of one of them in nats, as far as it was looked for: of the solver of an equation.
-    """
-
-    nats: Tensor
-    kind: Literal["exact", "bound", "estimate"]
-    detail: str
-    preprocessing: str
-    values: tuple[int, ...] | None = None
-    error: float = 0.0
-
-
-class Density(ABC):
-    """A model that can say how likely an example is."""
-
-    @abstractmethod
-    def log_likelihood(self, batch: Batch, *, rng: SampleRng, samples: int = 1) -> Likelihood:
-        """Log-likelihood of examples in natural units, given what stands beside them where the model is conditional.
-
-        Args:
-            batch: examples (B, ...).
-            rng: one stream per example.
-            samples: importance samples per example, for models with a bound; others ignore it.
-        """
-
-
-class Latents(ABC):
-    """A model that makes each example from a latent vector whose prior is a standard normal.
-
-    Attributes:
-        latent_dims: length of the vector.
-    """
-
-    latent_dims: int
-
-    @abstractmethod
-    def decode(self, z: Tensor, given: Given | None = None, *, rng: SampleRng | None = None) -> Batch:
-        """Examples in natural units from latents (B, latent_dims).
-
-        Args:
-            z: latents ``float32``.
-            given: as in :meth:`Generator.sample`; what is missing is as if it were unknown where the model knows that,
-                else the most frequent.
-            rng: draws what the latents leave open; None gives the expected example.
-        """
-
-
-class Inference(Latents):
-    """A model that also finds the latents of an example."""
-
-    @abstractmethod
-    def encode(self, batch: Batch, *, rng: SampleRng | None = None) -> Tensor:
-        """Latents ``float32`` (B, latent_dims) of examples; the mean, or a posterior draw where ``rng`` is given."""
-
-    @abstractmethod
-    def posterior_kl(self, batch: Batch) -> Tensor:
-        """KL to the prior per latent dimension, nats, ``float32`` (B, latent_dims).
-
-        Infinite throughout where an example has one latent vector and no other.
-        """
-
-
-class Refinement(ABC):
-    """A model that can redraw given examples, wholly (image-to-image) or in part (inpainting)."""
-
-    spec: Any
-
-    @final
-    @torch.no_grad()
-    def refine(
-        self,
-        batch: Batch,
-        *,
-        strength: float = 1.0,
-        mask: Tensor | None = None,
-        given: Given | None = None,
-        rng: SampleRng,
-        options: Sampling | None = None,
-        watch: Watch | None = None,
-    ) -> Batch:
-        """Examples like those of ``batch``, in natural units, same shape.
-
-        Args:
-            batch: examples (B, ...) in natural units.
-            strength: 0 returns them as they are; 1 keeps nothing of what is redrawn. The steps asked for are the steps
-                run, whatever the strength.
-            mask: ``bool`` (B or 1, 1, H, W), True where to redraw; everything else comes back bit for bit. None
-                redraws everything.
-            given: as in :meth:`Generator.sample`.
-            rng: one stream per example.
-            options: as in :meth:`Generator.sample`.
-            watch: as in :meth:`Generator.sample`.
-
-        Raises:
-            UsageError: examples of another shape, a strength outside [0, 1], a mask that does not fit, or what
-                :meth:`Generator.sample` refuses.
-        """
-        assert isinstance(self, Generator)
-        check_redraw(batch.x, strength, mask, self.spec.fields()["x"].shape)
-        checked, chosen = check_given(self, given, len(batch)), sampling(self, options)
-        if strength == 0:
-            return replace(batch, x=batch.x.clone())
-        x = self.redraw(batch, strength, mask, checked, rng, chosen, watch)
-        x = x if mask is None else torch.where(mask.to(x.device), x, batch.x.to(x.device))
-        return replace(batch, x=x)
-
-    @abstractmethod
-    def redraw(
-        self,
-        batch: Batch,
-        strength: float,
-        mask: Tensor | None,
-        given: Given,
-        rng: SampleRng,
-        options: Any,
-        watch: Watch | None,
-    ) -> Tensor:
-        """The ``x`` of what :meth:`refine` returns; everything has been checked, strength is above 0.
-
-        What lies outside the mask is put back afterwards; a model may, and mostly must, hold it on its way as well.
-        """
-
-
-class Streaming(ABC):
-    """A model that makes its examples piece by piece: tokens, samples of sound, rows of a picture.
-
-    ``draw`` and this are one sampler: the pieces of a stream, one behind the other, are the example.
-
-    Attributes:
-        along: the dimension of ``x`` along which the pieces follow one another; -1 is the last.
-    """
-
-    along: ClassVar[int] = -1
-
-    @abstractmethod
-    def start(self, n: int, given: Given, rng: SampleRng, options: Any) -> Any:
-        """The state of ``n`` streams before their first piece; what is given as their beginning has been taken in."""
-
-    @abstractmethod
-    def advance(self, state: Any) -> tuple[Tensor, Any]:
-        """The next piece of each stream (n, ...), natural units, and the state after it.
-
-        Raises:
-            StopIteration: all streams have ended.
-        """
-
-    @abstractmethod
-    def naive(self, n: int, given: Given, rng: SampleRng, options: Any) -> Batch:
-        """What ``draw`` returns, computed anew from the beginning for every piece: slow, and easy to believe."""
-
-
-class Exportable(ABC):
-    """A model whose network calls can run outside Castalia."""
-
-    @abstractmethod
-    def export_calls(self) -> Mapping[str, tuple[nn.Module, tuple[Tensor, ...]]]:
-        """Return, by name, a module of one network call and example inputs (first dimension is the batch)."""
-
-
 CAPABILITIES: tuple[type, ...] = (Generator, Density, Latents, Inference, Refinement, Streaming, Exportable)
 
 
@@ -538,83 +330,3 @@ def evaluating(model: Model) -> Iterator[None]:
     finally:
         if training:
             training_mode(model)
-
-
-def check_given(model: Generator, given: Given | None, n: int) -> dict[str, Tensor]:
-    """What was given, on the model's device.
-
-    Raises:
-        UsageError: the model does not accept it, or it is of another type, shape or range than it should be.
-    """
-    known = model.accepts()
-    checked: dict[str, Tensor] = {}
-    for name, value in (given or {}).items():
-        if name not in known:
-            if name == "label":
-                raise UsageError("This model is not conditional: it was trained without labels, and takes no class.")
-            what = f"It takes: {', '.join(known)}. {near(name, known)}" if known else "It takes nothing."
-            raise UsageError(f"This model cannot be given {name!r}. {what}")
-        check_field(name, value, known[name], n)
-        checked[name] = value.to(model.device)
-    return checked
-
-
-def check_field(name: str, value: Tensor, spec: Spec, n: int) -> None:
-    """Refuse a tensor that is not n times the ``x`` of ``spec``.
-
-    Raises:
-        UsageError: the text names it and says what is wrong.
-    """
-    field: Field = spec.fields()["x"]
-    shape = "(" + ", ".join([str(n), *("any" if d is None else str(d) for d in field.shape)]) + ")"
-    fits = value.ndim == 1 + len(field.shape) and len(value) == n
-    sizes = zip(field.shape, value.shape[1:], strict=False)
-    if value.dtype != field.dtype or not fits or any(d not in (None, s) for d, s in sizes):
-        raise UsageError(f"{name} must be {field.dtype} of shape {shape}, not {value.dtype} {tuple(value.shape)}.")
-    if value.is_floating_point() and not value.isfinite().all():
-        raise UsageError(f"{name}: some values are not finite.")
-    if not value.numel() or (field.low is None and field.high is None):
-        return
-    open_ended = any(d is None for d in field.shape)
-    inside = value[value != field.padding] if open_ended else value
-    if not inside.numel():
-        return
-    low, high = inside.min().item(), inside.max().item()
-    if (field.low is not None and low < field.low) or (field.high is not None and high > field.high):
-        bounds = f"from {field.low:g} up" if field.high is None else f"between {field.low:g} and {field.high:g}"
-        what = "labels" if isinstance(spec, LabelSpec) else "values"
-        raise UsageError(f"{name}: the {what} must lie {bounds}, not {low:g} to {high:g}.")
-
-
-def check_redraw(x: Tensor, strength: float, mask: Tensor | None, shape: tuple[int | None, ...]) -> None:
-    """Refuse what cannot be redrawn.
-
-    Raises:
-        UsageError: examples of another shape, a strength outside [0, 1], or a mask that does not fit.
-    """
-    if tuple(x.shape[1:]) != shape:
-        raise UsageError(f"This model redraws examples of shape {shape}, not {tuple(x.shape[1:])}.")
-    if not 0 <= strength <= 1:
-        raise UsageError(f"strength lies between 0 and 1; {strength:g} does not.")
-    if mask is None:
-        return
-    fits = mask.dtype == torch.bool and mask.ndim == x.ndim and mask.shape[0] in (1, len(x))
-    if not fits or any(m not in (1, s) for m, s in zip(mask.shape[1:], shape, strict=True)):
-        raise UsageError(
-            f"The mask must be bool and fit {tuple(x.shape)} (1 or all examples, 1 or all channels, the same size), "
-            f"not {mask.dtype} {tuple(mask.shape)}."
-        )
-
-
-def sampling(model: Generator, options: Sampling | None) -> Any:
-    """The sampling options to use: the given ones, or the model's defaults.
-
-    Raises:
-        UsageError: they are those of another system.
-    """
-    kind = model.SampleOptions
-    if options is None:
-        return kind()
-    if not isinstance(options, kind):
-        raise UsageError(f"{type(model).__name__} takes {kind.__name__}, not {type(options).__name__}.")
-    return options

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from castalia.core.capabilities import Inference
 from castalia.core.data import Dataset
 from castalia.core.errors import UsageError
-from castalia.core.model import Inference
 from castalia.creative.latents import decode, encode, encode_data
 
 LIMIT = 10_000

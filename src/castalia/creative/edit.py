@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from castalia.core.data import Batch, Dataset
-    from castalia.core.model import Sampling
     from castalia.core.precision import Precision
     from castalia.core.rng import SampleRng
+    from castalia.core.sampling import Sampling
     from castalia.creative.priors import LatentMixture
 
 

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from castalia.core.capabilities import Inference, Latents
 from castalia.core.data import Batch, Dataset, as_batch, some_of
 from castalia.core.errors import UsageError
 from castalia.core.guest import guest
-from castalia.core.model import Inference, Latents
 from castalia.core.rng import SampleRng
 from castalia.creative.interpolation import PATHS, How, walk
 

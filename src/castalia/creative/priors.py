@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from castalia.core.capabilities import Inference
 from castalia.core.data import Dataset
-from castalia.core.model import Inference
 from castalia.core.rng import SampleRng
 from castalia.creative.latents import encode_data
 

@@ -19,8 +19,9 @@ import torch
 
 from castalia import api, health, recipes
 from castalia.catalogue import CATALOGUE, Entry, entry
+from castalia.core.capabilities import Density
 from castalia.core.data import Batch, Dataset
-from castalia.core.model import Density, Generator, Model
+from castalia.core.model import Generator, Model
 from castalia.core.rng import SampleRng
 from castalia.core.spec import Spec
 from castalia.core.specs.image import ImageSpec

@@ -10,9 +10,11 @@ from PIL import Image
 from torch import Tensor
 
 from castalia import api
+from castalia.core.capabilities import Inference, Latents, Refinement
 from castalia.core.data import Batch, Dataset
-from castalia.core.model import Generator, Inference, Latents, Preview, Refinement
+from castalia.core.model import Generator
 from castalia.core.rng import SampleRng
+from castalia.core.sampling import Preview
 from castalia.core.spec import LabelSpec
 from castalia.creative import latents, maps
 from castalia.media.image.write import grid_image, png_bytes

@@ -239,7 +239,7 @@ def baselines(
         data: what they are scored on.
         ids: which examples.
         binarise: of the likelihood that they stand beside.
-        values: over which that likelihood is, see :class:`castalia.core.model.Likelihood`; None for all 256.
+        values: over which that likelihood is, see :class:`castalia.core.capabilities.Likelihood`; None for all 256.
         seed: of all randomness.
         show: receives lines of progress.
 

@@ -26,9 +26,10 @@ from torch import Tensor
 from castalia.core.config import differences, to_json
 from castalia.core.data import Batch, Dataset, join, labels_of
 from castalia.core.errors import NonFiniteError, UsageError
-from castalia.core.model import Generator, Sampling
+from castalia.core.model import Generator
 from castalia.core.precision import Precision, precision_context
 from castalia.core.rng import SampleRng
+from castalia.core.sampling import Sampling
 from castalia.core.spec import LabelSpec
 from castalia.estimators import memorisation
 from castalia.estimators.memorisation import Nearest

@@ -12,13 +12,15 @@ import numpy as np
 import torch
 
 from castalia import card
+from castalia.core.capabilities import Density, Inference
 from castalia.core.data import Dataset
 from castalia.core.errors import RunError, UsageError
 from castalia.core.files import write_sealed
 from castalia.core.guest import guest
 from castalia.core.locks import PATIENCE, Lock
-from castalia.core.model import Density, Generator, Inference, Sampling
+from castalia.core.model import Generator
 from castalia.core.precision import Precision
+from castalia.core.sampling import Sampling
 from castalia.core.specs.image import ImageSpec
 from castalia.estimators.metric import Metric, counted, subset
 from castalia.estimators.progress import Show

@@ -27,10 +27,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from castalia.core.config import to_json
+from castalia.core.config import Config, to_json
 from castalia.core.data import Dataset, Order
 from castalia.core.errors import CastaliaError, NonFiniteError, RunError, UsageError
-from castalia.core.model import Config
 from castalia.core.rng import BatchRng, derive
 from castalia.core.specs.image import ImageSpec
 from castalia.core.specs.points import PointsSpec

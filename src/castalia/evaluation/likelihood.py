@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from castalia.core.capabilities import Density, Inference, Likelihood
 from castalia.core.data import Dataset
 from castalia.core.errors import NonFiniteError, UsageError
-from castalia.core.model import Density, Inference, Likelihood
 from castalia.core.rng import SampleRng
 from castalia.core.spec import Spec
 from castalia.estimators.metric import Interval, Metric, generator, mean_metric, subset

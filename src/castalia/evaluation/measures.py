@@ -15,8 +15,9 @@ import torch
 
 from castalia.core.data import Dataset, labels_of
 from castalia.core.errors import UsageError
-from castalia.core.model import CAPABILITIES, Generator, Sampling
+from castalia.core.model import CAPABILITIES, Generator
 from castalia.core.precision import Precision
+from castalia.core.sampling import Sampling
 from castalia.core.spec import LabelSpec, Spec
 from castalia.estimators.metric import Metric, generator
 from castalia.estimators.progress import Show

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from castalia.core.capabilities import Inference
 from castalia.core.data import Dataset
 from castalia.core.errors import NonFiniteError, UsageError
-from castalia.core.model import Generator, Inference
+from castalia.core.model import Generator
 from castalia.core.precision import Precision, precision_context
 from castalia.core.rng import SampleRng
 from castalia.estimators.metric import Metric, counted, mean_metric

@@ -24,10 +24,10 @@ from torch import Tensor, nn
 
 from castalia.catalogue import entry
 from castalia.configuration import spec_to_json
+from castalia.core.capabilities import Exportable
 from castalia.core.config import to_json
 from castalia.core.errors import CastaliaError, MissingExtra, RunError, UsageError
 from castalia.core.files import sha256, write_bytes, write_json
-from castalia.core.model import Exportable
 from castalia.core.rng import derive
 from castalia.interop.target import new_folder
 from castalia.runs import Run

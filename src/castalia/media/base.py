@@ -15,9 +15,9 @@ from typing import Any, ClassVar, final
 from PIL.Image import Image
 from torch import Tensor
 
+from castalia.core.config import Config
 from castalia.core.data import Batch, Dataset
 from castalia.core.errors import UsageError
-from castalia.core.model import Config
 from castalia.core.spec import Spec
 from castalia.estimators.metric import Metric
 from castalia.estimators.progress import Show

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
+from castalia.core.config import Config
 from castalia.core.data import Dataset
 from castalia.core.errors import UsageError, near
-from castalia.core.model import Config
 from castalia.core.spec import LabelSpec, Spec
 from castalia.media.base import Medium
 from castalia.media.rooms import ROOMS, room, rooms

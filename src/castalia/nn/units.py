@@ -42,7 +42,7 @@ class Units(nn.Module, ABC):
     @property
     @abstractmethod
     def values(self) -> tuple[int, ...] | None:
-        """See :class:`castalia.core.model.Likelihood`."""
+        """See :class:`castalia.core.capabilities.Likelihood`."""
 
     @abstractmethod
     def fit(self, data: Dataset) -> None:

@@ -21,12 +21,12 @@ from torch import Tensor
 from castalia import card, checkpoints, health, runs
 from castalia.catalogue import entry
 from castalia.configuration import Budget, Recipe
-from castalia.core.config import to_json
+from castalia.core.config import Config, to_json
 from castalia.core.data import Dataset
 from castalia.core.errors import Interrupted, NonFiniteError, UsageError
 from castalia.core.guest import guest, no_denormals
 from castalia.core.locks import Lock
-from castalia.core.model import Config, Generator, Model, build, lay_out, training_mode
+from castalia.core.model import Generator, Model, build, lay_out, training_mode
 from castalia.core.rng import BatchRng, derive
 from castalia.core.spec import LabelSpec
 from castalia.runs import Run

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from castalia.core.data import Batch
 from castalia.core.errors import UsageError
-from castalia.core.model import Preview, Progress, build
+from castalia.core.model import Progress, build
 from castalia.core.rng import BatchRng, SampleRng
+from castalia.core.sampling import Preview
 from castalia.core.specs.image import ImageSpec
 from castalia.core.specs.points import PointsSpec
 from castalia.models.diffusion.ddpm import DDPM, DDPMConfig, DDPMOptions

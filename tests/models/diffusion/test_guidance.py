@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from castalia.core.model import Sampling, build
+from castalia.core.model import build
 from castalia.core.rng import SampleRng
+from castalia.core.sampling import Sampling
 from castalia.core.specs.image import ImageSpec
 from castalia.models.diffusion import samplers, schedules
 from castalia.models.diffusion.ddpm import DDPM, DDPMConfig, DDPMOptions

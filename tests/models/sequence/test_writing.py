@@ -7,9 +7,11 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from castalia.core.capabilities import Streaming
 from castalia.core.errors import UsageError
-from castalia.core.model import Generator, Preview, Streaming
+from castalia.core.model import Generator
 from castalia.core.rng import SampleRng
+from castalia.core.sampling import Preview
 from castalia.models.sequence.gpt2 import GPT2, GPT2Config
 from castalia.models.sequence.lstm import LSTM, LSTMConfig
 from castalia.models.sequence.writing import WritingOptions, choose, shaped

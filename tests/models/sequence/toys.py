@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from castalia.core.model import Config, Generator, Model, build
+from castalia.core.config import Config
+from castalia.core.model import Generator, Model, build
 from castalia.core.rng import SampleRng
 from castalia.core.specs.text import TextSpec
 

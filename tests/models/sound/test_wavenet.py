@@ -12,8 +12,9 @@ import torch
 
 from castalia.core.data import Batch
 from castalia.core.errors import UsageError
-from castalia.core.model import Preview, Progress, build
+from castalia.core.model import Progress, build
 from castalia.core.rng import BatchRng, SampleRng
+from castalia.core.sampling import Preview
 from castalia.core.specs.audio import AudioSpec
 from castalia.media.audio.clips import AudioClips
 from castalia.media.audio.hearing import pitch

@@ -17,8 +17,8 @@ class Options:
 
 def run(work: Work, options: Options) -> Grid:
     """Decode the cells of a plane: the latents where there are two, else where the data vary most."""
+    from castalia.core.capabilities import Inference
     from castalia.core.data import Batch
-    from castalia.core.model import Inference
     from castalia.creative import maps
 
     model = work.model

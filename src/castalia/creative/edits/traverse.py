@@ -33,8 +33,8 @@ def run(work: Work, options: Options) -> Film | Grid:
     import numpy as np
     import torch
 
+    from castalia.core.capabilities import Inference
     from castalia.core.data import Batch
-    from castalia.core.model import Inference
     from castalia.core.specs.image import ImageSpec
     from castalia.creative import latents
 

@@ -13,8 +13,8 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
+from castalia.core.config import Config
 from castalia.core.errors import DataError, MissingExtra, UsageError
-from castalia.core.model import Config
 from castalia.media.audio.clips import to_int16
 
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".mp3"})

@@ -11,9 +11,9 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from castalia.core.config import Config
 from castalia.core.data import Batch, Dataset
 from castalia.core.files import disk_error
-from castalia.core.model import Config
 from castalia.core.spec import Spec
 from castalia.core.specs.audio import AudioSpec
 from castalia.media.audio.clips import lengths_of

@@ -11,10 +11,10 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from castalia.core.config import Config
 from castalia.core.data import Batch, Dataset
 from castalia.core.errors import UsageError
 from castalia.core.files import disk_error
-from castalia.core.model import Config
 from castalia.core.spec import Spec
 from castalia.core.specs.image import ImageSpec
 from castalia.core.specs.text import TextSpec

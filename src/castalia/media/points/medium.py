@@ -13,10 +13,10 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from castalia.core.config import Config
 from castalia.core.data import Batch, Dataset
 from castalia.core.errors import UsageError
 from castalia.core.files import disk_error
-from castalia.core.model import Config
 from castalia.core.spec import Spec
 from castalia.core.specs.points import PointsSpec
 from castalia.media.base import Medium, Rate

@@ -12,10 +12,10 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from castalia.core.config import Config
 from castalia.core.data import Batch, Dataset
 from castalia.core.errors import DataError, RunError, UsageError
 from castalia.core.files import read_bounded
-from castalia.core.model import Config
 from castalia.core.spec import Spec
 from castalia.core.specs.text import TextSpec
 from castalia.media.base import Measure, Medium, Rate

@@ -17,10 +17,9 @@ from typing import Literal
 import numpy as np
 
 from castalia.core import assets
-from castalia.core.config import from_json, to_json
+from castalia.core.config import Config, from_json, to_json
 from castalia.core.errors import DataError, RunError, UsageError
 from castalia.core.files import disk_error, read_sealed, remove, sha256, write_sealed
-from castalia.core.model import Config
 from castalia.core.specs.text import TextSpec
 from castalia.media.sets import Progress, cache_folder
 from castalia.media.splits import held_out, names_telling_splits, own_split

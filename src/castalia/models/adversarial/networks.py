@@ -23,8 +23,9 @@ from typing import Literal
 
 from torch import nn
 
+from castalia.core.config import Config
 from castalia.core.errors import UsageError
-from castalia.core.model import Config, Optimizer
+from castalia.core.model import Optimizer
 from castalia.core.specs.image import ImageSpec
 from castalia.core.specs.points import PointsSpec
 from castalia.models.adversarial.augment import Change

@@ -13,19 +13,12 @@ from typing import ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
+from castalia.core.capabilities import Exportable, Latents
 from castalia.core.data import Batch, Dataset, some_of
 from castalia.core.errors import UsageError
-from castalia.core.model import (
-    Exportable,
-    Generator,
-    Given,
-    Latents,
-    Model,
-    Sampling,
-    Watch,
-    check_given,
-)
+from castalia.core.model import Generator, Model
 from castalia.core.rng import Rng, SampleRng
+from castalia.core.sampling import Given, Sampling, Watch, check_given
 from castalia.core.spec import LabelSpec, Spec
 from castalia.core.specs.image import ImageSpec
 from castalia.core.specs.points import PointsSpec

@@ -30,26 +30,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from castalia.core.capabilities import Density, Exportable, Inference, Likelihood
+from castalia.core.config import Config
 from castalia.core.data import Batch, Dataset, some_of
 from castalia.core.errors import UsageError
-from castalia.core.model import (
-    Config,
-    Density,
-    Exportable,
-    Generator,
-    Given,
-    Inference,
-    Likelihood,
-    Logs,
-    Model,
-    Objective,
-    Progress,
-    Sampling,
-    Stage,
-    Watch,
-    check_given,
-)
+from castalia.core.model import Generator, Logs, Model, Objective, Progress, Stage
 from castalia.core.rng import Rng, SampleRng
+from castalia.core.sampling import Given, Sampling, Watch, check_given
 from castalia.core.specs.image import ImageSpec
 from castalia.models.autoencoders.networks import ConvDecoder, ConvEncoder, DenseDecoder, DenseEncoder
 from castalia.nn.likelihoods import pixel_likelihood

@@ -33,27 +33,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from castalia.core.capabilities import Density, Exportable, Likelihood, Refinement
+from castalia.core.config import Config
 from castalia.core.data import Batch, Dataset, some_of
 from castalia.core.encoded import Encoded
 from castalia.core.errors import UsageError
-from castalia.core.model import (
-    Config,
-    Density,
-    Exportable,
-    Generator,
-    Given,
-    Likelihood,
-    Logs,
-    Model,
-    Objective,
-    Progress,
-    Refinement,
-    Sampling,
-    Stage,
-    Update,
-    Watch,
-)
+from castalia.core.model import Generator, Logs, Model, Objective, Progress, Stage, Update
 from castalia.core.rng import Rng, SampleRng
+from castalia.core.sampling import Given, Sampling, Watch
 from castalia.core.spec import LabelSpec, Spec
 from castalia.core.specs.image import ImageSpec
 from castalia.models.autoencoders.codes import CodePrior, CodesSpec

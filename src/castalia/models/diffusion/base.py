@@ -15,21 +15,13 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from castalia.core.capabilities import Density, Exportable, Latents, Refinement
+from castalia.core.config import Config
 from castalia.core.data import Batch, Dataset
 from castalia.core.errors import UsageError
-from castalia.core.model import (
-    Config,
-    Density,
-    Exportable,
-    Generator,
-    Given,
-    Latents,
-    Model,
-    Refinement,
-    Watch,
-    check_given,
-)
+from castalia.core.model import Generator, Model
 from castalia.core.rng import Rng, SampleRng
+from castalia.core.sampling import Given, Watch, check_given
 from castalia.core.spec import LabelSpec, Spec
 from castalia.core.specs.image import ImageSpec
 from castalia.core.specs.points import PointsSpec

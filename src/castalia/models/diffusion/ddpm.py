@@ -35,16 +35,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from castalia.core.capabilities import Likelihood
 from castalia.core.data import Batch
-from castalia.core.model import (
-    Likelihood,
-    Logs,
-    Objective,
-    Progress,
-    Stage,
-    Watch,
-)
+from castalia.core.model import Logs, Objective, Progress, Stage
 from castalia.core.rng import Rng, SampleRng
+from castalia.core.sampling import Watch
 from castalia.core.specs.image import ImageSpec
 from castalia.core.specs.points import PointsSpec
 from castalia.models.diffusion import schedules

@@ -23,8 +23,8 @@ from torch import Tensor
 
 from castalia.core.data import Batch
 from castalia.core.errors import UsageError
-from castalia.core.model import Preview, Sampling, Watch
 from castalia.core.rng import SampleRng
+from castalia.core.sampling import Preview, Sampling, Watch
 from castalia.models.diffusion.guidance import Guidance, guided
 from castalia.models.diffusion.networks import Network
 from castalia.models.diffusion.samplers import SAMPLERS, Denoise, Noise

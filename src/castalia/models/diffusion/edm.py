@@ -49,17 +49,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from castalia.core.capabilities import Likelihood
 from castalia.core.data import Batch, Dataset
-from castalia.core.model import (
-    Likelihood,
-    Logs,
-    Model,
-    Objective,
-    Progress,
-    Stage,
-    Watch,
-)
+from castalia.core.model import Logs, Model, Objective, Progress, Stage
 from castalia.core.rng import Rng, SampleRng
+from castalia.core.sampling import Watch
 from castalia.core.specs.image import ImageSpec
 from castalia.core.specs.points import PointsSpec
 from castalia.models.diffusion import schedules

@@ -28,7 +28,7 @@ class Coding(nn.Module, ABC):
     Attributes:
         units: what holds them.
         preprocessing: what a likelihood has to say about it.
-        values: see :class:`castalia.core.model.Likelihood`.
+        values: see :class:`castalia.core.capabilities.Likelihood`.
         per_pixel: visible units of each value of the picture.
     """
 

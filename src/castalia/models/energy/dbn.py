@@ -39,24 +39,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from castalia.core.capabilities import Density, Likelihood
+from castalia.core.config import Config
 from castalia.core.data import Batch, Dataset
 from castalia.core.errors import UsageError
-from castalia.core.model import (
-    Config,
-    Density,
-    Generator,
-    Given,
-    Likelihood,
-    Logs,
-    Model,
-    Preview,
-    Progress,
-    Sampling,
-    Stage,
-    Update,
-    Watch,
-)
+from castalia.core.model import Generator, Logs, Model, Progress, Stage, Update
 from castalia.core.rng import Rng, SampleRng
+from castalia.core.sampling import Given, Preview, Sampling, Watch
 from castalia.core.spec import LabelSpec, Spec
 from castalia.core.specs.image import ImageSpec
 from castalia.estimators.annealing import Partition

@@ -33,25 +33,13 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from castalia.core.capabilities import Refinement
+from castalia.core.config import Config
 from castalia.core.data import Batch, Dataset, some_of
 from castalia.core.errors import UsageError
-from castalia.core.model import (
-    Config,
-    Generator,
-    Given,
-    Logs,
-    Model,
-    Objective,
-    Optimizer,
-    Preview,
-    Progress,
-    Refinement,
-    Sampling,
-    Stage,
-    Update,
-    Watch,
-)
+from castalia.core.model import Generator, Logs, Model, Objective, Optimizer, Progress, Stage, Update
 from castalia.core.rng import Rng, SampleRng
+from castalia.core.sampling import Given, Preview, Sampling, Watch
 from castalia.core.spec import LabelSpec, Spec
 from castalia.core.specs.image import ImageSpec
 from castalia.core.specs.points import PointsSpec

@@ -32,25 +32,13 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from castalia.core.capabilities import Density, Likelihood, Refinement
+from castalia.core.config import Config
 from castalia.core.data import Batch, Dataset
 from castalia.core.errors import UsageError
-from castalia.core.model import (
-    Config,
-    Density,
-    Generator,
-    Given,
-    Likelihood,
-    Logs,
-    Model,
-    Preview,
-    Progress,
-    Refinement,
-    Sampling,
-    Stage,
-    Update,
-    Watch,
-)
+from castalia.core.model import Generator, Logs, Model, Progress, Stage, Update
 from castalia.core.rng import Rng, SampleRng
+from castalia.core.sampling import Given, Preview, Sampling, Watch
 from castalia.core.specs.image import ImageSpec
 from castalia.estimators.annealing import Partition
 from castalia.models.energy.coding import BinaryCoding, Coding, GaussianCoding, LevelCoding

@@ -15,25 +15,13 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from castalia.core.capabilities import Density, Exportable, Inference, Likelihood
+from castalia.core.config import Config
 from castalia.core.data import Batch, Dataset, some_of
 from castalia.core.errors import UsageError
-from castalia.core.model import (
-    Config,
-    Density,
-    Exportable,
-    Generator,
-    Given,
-    Inference,
-    Likelihood,
-    Logs,
-    Model,
-    Objective,
-    Progress,
-    Stage,
-    Watch,
-    check_given,
-)
+from castalia.core.model import Generator, Logs, Model, Objective, Progress, Stage
 from castalia.core.rng import Rng, SampleRng
+from castalia.core.sampling import Given, Watch, check_given
 from castalia.core.spec import LabelSpec, Spec
 from castalia.core.specs.image import ImageSpec
 from castalia.core.specs.points import PointsSpec

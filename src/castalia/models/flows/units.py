@@ -78,7 +78,7 @@ class Dequantised(nn.Module):
 
     @property
     def values(self) -> tuple[int, ...] | None:
-        """See :class:`castalia.core.model.Likelihood`; cut values are named by the one nearest to all of theirs."""
+        """See :class:`castalia.core.capabilities.Likelihood`; cut ones are named by that nearest to all of theirs."""
         if not self.reduced:
             return self.pictures.values
         step = 256 >> self.bits

@@ -36,23 +36,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from castalia.core.capabilities import Density, Exportable, Likelihood, Streaming
+from castalia.core.config import Config
 from castalia.core.data import Batch
-from castalia.core.model import (
-    Config,
-    Density,
-    Exportable,
-    Generator,
-    Given,
-    Likelihood,
-    Logs,
-    Objective,
-    Progress,
-    Sampling,
-    Stage,
-    Streaming,
-    Watch,
-)
+from castalia.core.model import Generator, Logs, Objective, Progress, Stage
 from castalia.core.rng import Rng, SampleRng
+from castalia.core.sampling import Given, Sampling, Watch
 from castalia.core.spec import Spec
 from castalia.core.specs.text import TextSpec
 from castalia.models.sequence.writing import Anew, Reader, Writing, WritingOptions, advance, begin, full, write

@@ -29,22 +29,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
+from castalia.core.capabilities import Density, Likelihood, Streaming
+from castalia.core.config import Config
 from castalia.core.data import Batch
-from castalia.core.model import (
-    Config,
-    Density,
-    Generator,
-    Given,
-    Likelihood,
-    Logs,
-    Objective,
-    Progress,
-    Sampling,
-    Stage,
-    Streaming,
-    Watch,
-)
+from castalia.core.model import Generator, Logs, Objective, Progress, Stage
 from castalia.core.rng import Rng, SampleRng
+from castalia.core.sampling import Given, Sampling, Watch
 from castalia.core.spec import Spec
 from castalia.core.specs.text import TextSpec
 from castalia.models.sequence.writing import Anew, Writing, WritingOptions, advance, begin, full, write

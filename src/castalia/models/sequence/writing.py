@@ -15,8 +15,8 @@ from torch import Tensor
 
 from castalia.core.data import Batch, pad
 from castalia.core.errors import UsageError
-from castalia.core.model import Given, Preview, Sampling, Watch
 from castalia.core.rng import SampleRng
+from castalia.core.sampling import Given, Preview, Sampling, Watch
 from castalia.core.specs.text import TextSpec
 from castalia.core.vocabulary import pieces_of
 

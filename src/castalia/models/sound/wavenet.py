@@ -35,27 +35,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from castalia.core.capabilities import Density, Exportable, Likelihood, Streaming
+from castalia.core.config import Config
 from castalia.core.data import Batch, Dataset, some_of
 from castalia.core.errors import UsageError
-from castalia.core.model import (
-    Config,
-    Density,
-    Exportable,
-    Generator,
-    Given,
-    Likelihood,
-    Logs,
-    Model,
-    Objective,
-    Preview,
-    Progress,
-    Sampling,
-    Stage,
-    Streaming,
-    Watch,
-)
+from castalia.core.model import Generator, Logs, Model, Objective, Progress, Stage
 from castalia.core.precision import precision_context
 from castalia.core.rng import Rng, SampleRng
+from castalia.core.sampling import Given, Preview, Sampling, Watch
 from castalia.core.spec import LabelSpec, Spec
 from castalia.core.specs.audio import AudioSpec
 from castalia.models.sound.queues import Queues

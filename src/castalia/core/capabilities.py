@@ -1,0 +1,186 @@
+"""What a model can do besides sampling, each declared by deriving from a class here.
+
+One conformance suite holds a model to what it declares.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, final
+
+import torch
+from torch import Tensor, nn
+
+from castalia.core.data import Batch
+from castalia.core.rng import SampleRng
+from castalia.core.sampling import Given, Sampling, Watch, check_given, check_redraw, sampling
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """Log-likelihoods of examples, and what kind of number they are.
+
+    Attributes:
+        nats: ``float64`` (B,), log-likelihood (or a bound on it) of each example in natural units.
+        kind: ``exact``; ``bound`` (in expectation not above the truth); ``estimate``.
+        detail: how it was obtained, for example ``importance weighted, K = 5000``.
+        preprocessing: what was done to the data first, for example ``dynamic binarisation``.
+        values: the natural values, least first, over which pictures have a probability, where those are not all 256. It
+            is what baselines must be measured over as well: among fewer values each is likelier.
+        error: numerical error of one of them in nats, as far as it was looked for: of the solver of an equation.
+    """
+
+    nats: Tensor
+    kind: Literal["exact", "bound", "estimate"]
+    detail: str
+    preprocessing: str
+    values: tuple[int, ...] | None = None
+    error: float = 0.0
+
+
+class Density(ABC):
+    """A model that can say how likely an example is."""
+
+    @abstractmethod
+    def log_likelihood(self, batch: Batch, *, rng: SampleRng, samples: int = 1) -> Likelihood:
+        """Log-likelihood of examples in natural units, given what stands beside them where the model is conditional.
+
+        Args:
+            batch: examples (B, ...).
+            rng: one stream per example.
+            samples: importance samples per example, for models with a bound; others ignore it.
+        """
+
+
+class Latents(ABC):
+    """A model that makes each example from a latent vector whose prior is a standard normal.
+
+    Attributes:
+        latent_dims: length of the vector.
+    """
+
+    latent_dims: int
+
+    @abstractmethod
+    def decode(self, z: Tensor, given: Given | None = None, *, rng: SampleRng | None = None) -> Batch:
+        """Examples in natural units from latents (B, latent_dims).
+
+        Args:
+            z: latents ``float32``.
+            given: as in :meth:`Generator.sample`; what is missing is as if it were unknown where the model knows that,
+                else the most frequent.
+            rng: draws what the latents leave open; None gives the expected example.
+        """
+
+
+class Inference(Latents):
+    """A model that also finds the latents of an example."""
+
+    @abstractmethod
+    def encode(self, batch: Batch, *, rng: SampleRng | None = None) -> Tensor:
+        """Latents ``float32`` (B, latent_dims) of examples; the mean, or a posterior draw where ``rng`` is given."""
+
+    @abstractmethod
+    def posterior_kl(self, batch: Batch) -> Tensor:
+        """KL to the prior per latent dimension, nats, ``float32`` (B, latent_dims).
+
+        Infinite throughout where an example has one latent vector and no other.
+        """
+
+
+class Refinement(ABC):
+    """A model that can redraw given examples, wholly (image-to-image) or in part (inpainting)."""
+
+    spec: Any
+
+    @final
+    @torch.no_grad()
+    def refine(
+        self,
+        batch: Batch,
+        *,
+        strength: float = 1.0,
+        mask: Tensor | None = None,
+        given: Given | None = None,
+        rng: SampleRng,
+        options: Sampling | None = None,
+        watch: Watch | None = None,
+    ) -> Batch:
+        """Examples like those of ``batch``, in natural units, same shape.
+
+        Args:
+            batch: examples (B, ...) in natural units.
+            strength: 0 returns them as they are; 1 keeps nothing of what is redrawn. The steps asked for are the steps
+                run, whatever the strength.
+            mask: ``bool`` (B or 1, 1, H, W), True where to redraw; everything else comes back bit for bit. None
+                redraws everything.
+            given: as in :meth:`Generator.sample`.
+            rng: one stream per example.
+            options: as in :meth:`Generator.sample`.
+            watch: as in :meth:`Generator.sample`.
+
+        Raises:
+            UsageError: examples of another shape, a strength outside [0, 1], a mask that does not fit, or what
+                :meth:`Generator.sample` refuses.
+        """
+        check_redraw(batch.x, strength, mask, self.spec.fields()["x"].shape)
+        checked, chosen = check_given(self, given, len(batch)), sampling(self, options)
+        if strength == 0:
+            return replace(batch, x=batch.x.clone())
+        x = self.redraw(batch, strength, mask, checked, rng, chosen, watch)
+        x = x if mask is None else torch.where(mask.to(x.device), x, batch.x.to(x.device))
+        return replace(batch, x=x)
+
+    @abstractmethod
+    def redraw(
+        self,
+        batch: Batch,
+        strength: float,
+        mask: Tensor | None,
+        given: Given,
+        rng: SampleRng,
+        options: Any,
+        watch: Watch | None,
+    ) -> Tensor:
+        """The ``x`` of what :meth:`refine` returns; everything has been checked, strength is above 0.
+
+        What lies outside the mask is put back afterwards; a model may, and mostly must, hold it on its way as well.
+        """
+
+
+class Streaming(ABC):
+    """A model that makes its examples piece by piece: tokens, samples of sound, rows of a picture.
+
+    ``draw`` and this are one sampler: the pieces of a stream, one behind the other, are the example.
+
+    Attributes:
+        along: the dimension of ``x`` along which the pieces follow one another; -1 is the last.
+    """
+
+    along: ClassVar[int] = -1
+
+    @abstractmethod
+    def start(self, n: int, given: Given, rng: SampleRng, options: Any) -> Any:
+        """The state of ``n`` streams before their first piece; what is given as their beginning has been taken in."""
+
+    @abstractmethod
+    def advance(self, state: Any) -> tuple[Tensor, Any]:
+        """The next piece of each stream (n, ...), natural units, and the state after it.
+
+        Raises:
+            StopIteration: all streams have ended.
+        """
+
+    @abstractmethod
+    def naive(self, n: int, given: Given, rng: SampleRng, options: Any) -> Batch:
+        """What ``draw`` returns, computed anew from the beginning for every piece: slow, and easy to believe."""
+
+
+class Exportable(ABC):
+    """A model whose network calls can run outside Castalia."""
+
+    @abstractmethod
+    def export_calls(self) -> Mapping[str, tuple[nn.Module, tuple[Tensor, ...]]]:
+        """Return, by name, a module of one network call and example inputs (first dimension is the batch)."""
