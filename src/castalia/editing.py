@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from castalia import api
+from castalia import api, asked
 from castalia.core.config import from_json, to_json
 from castalia.core.data import Batch, Dataset, join
 from castalia.core.errors import UsageError
@@ -158,10 +158,10 @@ class Desk(Work):
 
     def given(self, options: Asking, n: int) -> dict[str, Tensor]:
         short = {"label": options.label, "prompt": options.prompt}
-        return api.given_of(self.model, api.wishes(options.given, short), n)
+        return asked.given_of(self.model, asked.wishes(options.given, short), n)
 
     def label(self, name: str | None) -> int | None:
-        return None if name is None else int(api.given_of(self.model, {"label": name}, 1)["label"][0])
+        return None if name is None else int(asked.given_of(self.model, {"label": name}, 1)["label"][0])
 
     def prior(self) -> LatentMixture:
         return api.fitted_prior(self.run, self.model)

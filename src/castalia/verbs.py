@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from castalia import api, comparison, editing, listing, overview
+from castalia import api, asked, comparison, editing, listing, overview
 from castalia.core.guest import guest
 from castalia.core.spec import LabelSpec
 from castalia.creative.edit import Film
@@ -91,7 +91,7 @@ def export(
 
         wanted = api.generator(run).accepts().get("label")
         names = wanted.classes if isinstance(wanted, LabelSpec) else ()
-        number = None if label is None else api.class_number(label, names)
+        number = None if label is None else asked.class_number(label, names)
         export_diffusers(run, out, label=number, drop_variance=drop_variance)
     elif format == "transformers":
         from castalia.interop.gpt2_runs import export_gpt2

@@ -302,3 +302,33 @@ def test_sizes_of_the_paper() -> None:
     assert sum(p.numel() for p in model.decoder.parameters()) == decoder
     assert model.quantiser.codebook.shape == (512, 64)
     assert (model.rows, model.columns) == (8, 8)
+
+
+def test_a_rare_code_stays_at_the_mean_of_its_vectors() -> None:
+    """Smoothing is far below the share of any code that is used: else rare codes are drawn to zero."""
+    quantiser, size = Quantiser(8192, 1, decay=0.9, restart=0.0), 8192
+    with torch.no_grad():
+        quantiser.shares.fill_(0.15 / size)
+        quantiser.sums.fill_(10 * 0.15 / size)
+    torch.testing.assert_close(quantiser.codebook, torch.full((size, 1), 10.0), atol=1e-3, rtol=0)
+
+
+def test_vectors_of_a_refused_step_do_not_move_codes() -> None:
+    quantiser, other = Quantiser(4, 2), Quantiser(4, 2)
+    other.load_state_dict(quantiser.state_dict())
+    z, index = torch.randn(20, 2), torch.arange(20) % 4
+    broken = torch.cat([z, torch.full((3, 2), torch.nan)])
+    quantiser.follow(broken, torch.cat([index, torch.zeros(3, dtype=torch.int64)]), BatchRng(0, total=1))
+    other.follow(z, index, BatchRng(0, total=1))
+    assert torch.equal(quantiser.codebook, other.codebook)
+
+
+def test_dead_codes_begin_beside_living_ones() -> None:
+    quantiser = Quantiser(8, 2, restart=0.1)
+    with torch.no_grad():
+        quantiser.shares.copy_(torch.tensor([0.5, 0.5, 0, 0, 0, 0, 0, 0]))
+        quantiser.sums.copy_(quantiser.shares[:, None] * torch.tensor([3.0, 4.0]))
+    quantiser.revive(BatchRng(0, total=1))
+    alive = quantiser.shares >= 0.1 / 8
+    assert int(alive.sum()) == 4  # as many as there are living ones to begin beside
+    assert (quantiser.codebook[alive] - torch.tensor([3.0, 4.0])).abs().max() < 1.0

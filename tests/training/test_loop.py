@@ -20,7 +20,7 @@ from castalia.core.errors import Interrupted, NonFiniteError, RunError, UsageErr
 from castalia.core.model import Model, build
 from castalia.core.threads import cores
 from castalia.core.weights import load_tensors
-from castalia.training import loop, plan, stage
+from castalia.training import loop, plan, planning, stage
 from castalia.training.loop import train
 from castalia.training.stage import stage_ends
 from tests.conformance.test_conformance import equal_runs
@@ -53,7 +53,7 @@ def spy(monkeypatch: pytest.MonkeyPatch) -> list[Model]:
 
 def test_objectives_alternate_in_order(data: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = spy(monkeypatch)
-    monkeypatch.setattr(loop, "_decide", lambda *a: plan.Plan(5, "float32", 1, "test"))
+    monkeypatch.setattr(planning, "decide", lambda *a: plan.Plan(5, "float32", 1, "test"))
     train(recipe("toy-alternating", steps=5), data, tmp_path / "run", quiet=True)
     model, *_ = made
     step = ["critic"] * 3

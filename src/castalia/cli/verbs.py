@@ -137,7 +137,7 @@ def _run_folder(options: Namespace) -> Path:
 
 def sample(options: Namespace) -> int:
     """Draw samples and write them."""
-    from castalia import api
+    from castalia import api, asked
     from castalia.cli.film import Film
     from castalia.configuration import medium_of
     from castalia.core.config import to_json
@@ -155,7 +155,7 @@ def sample(options: Namespace) -> int:
     given = _given(options)
     label = model.accepts().get("label")
     if "label" in given and isinstance(label, LabelSpec):  # the name is what is recorded
-        given["label"] = label.classes[api.class_number(given["label"], label.classes)]
+        given["label"] = label.classes[asked.class_number(given["label"], label.classes)]
     if options.previews and not isinstance(opened.spec, ImageSpec):
         raise UsageError("--previews films pictures, and this run makes none.")
     film = Film() if options.previews else None
@@ -205,9 +205,9 @@ def sample(options: Namespace) -> int:
 
 def _given(options: Namespace) -> dict[str, str]:
     """What ``--given``, ``--label`` and ``--prompt`` ask for."""
-    from castalia import api
+    from castalia import asked
 
-    return api.wishes(options.given or (), {name: getattr(options, name, None) for name in ("label", "prompt")})
+    return asked.wishes(options.given or (), {name: getattr(options, name, None) for name in ("label", "prompt")})
 
 
 def edit(options: Namespace) -> int:

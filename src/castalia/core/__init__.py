@@ -1,7 +1,10 @@
 """The ground floor: what every room may rely on.
 
-model.py    Model, Stage, Objective, Update, and the capabilities
-data.py     Spec, Batch, Dataset, Order
+model.py    Model, Generator, Stage, Objective, Update
+capabilities.py  what a model can do besides sampling
+sampling.py how a model is asked, and the checks of that
+spec.py     what an example is made of
+data.py     Batch, Dataset, Order
 rng.py      randomness as an argument
 config.py   dataclasses to JSON and back, strictly
 weights.py  safetensors that verify themselves

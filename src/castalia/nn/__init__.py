@@ -3,6 +3,7 @@
 residual.py      residual blocks without normalisation
 likelihoods.py   Bernoulli, Gaussian and logistic-mixture likelihoods of 8-bit pictures
 labels.py        class labels: their shares, the null class
+units.py         pictures and points in units of order 1; bins.py: probabilities of their values under Gaussians
 unet.py          the U-Net of diffusion, from the five below
 attention.py     self-attention over the places of a picture
 causal.py        self-attention that looks back, with a cache, and the block of a transformer around it

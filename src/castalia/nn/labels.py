@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from castalia.core.data import Batch, Dataset, labels_of, spread
 from castalia.core.errors import UsageError
 from castalia.core.rng import Rng
+from castalia.core.spec import LabelSpec, Spec
 
 FIT_EXAMPLES = 20_000
 """At most this many examples, evenly spaced in the data, are read to see how often each label occurs."""
@@ -17,6 +18,20 @@ FIT_EXAMPLES = 20_000
 UNLABELLED = (
     "A conditional model needs labels, and this data has none: give labelled data, or train it without classes."
 )
+
+
+def classes_of(spec: Spec, conditional: bool) -> int:
+    """Classes that a model of such examples tells apart: those of the data if it is conditional, else none.
+
+    Raises:
+        UsageError: it is to be conditional, and the data have no labels.
+    """
+    label = spec.sides().get("label")
+    if not conditional:
+        return 0
+    if not isinstance(label, LabelSpec):
+        raise UsageError("The data have no labels; give labelled data, or set config.conditional=false.")
+    return len(label.classes)
 
 
 @final

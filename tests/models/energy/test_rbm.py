@@ -228,6 +228,30 @@ def test_disagreement_is_said() -> None:
     assert "DISAGREE" in found.detail
 
 
+def two_modes(chains: int) -> Machine:
+    """All pixels off or all on, e^6 times as likely on, while the known distribution has them off."""
+    made = machine(Binary(60), 16, chains)
+    with torch.no_grad():
+        made.weight.fill_(0.375)
+        made.visible.fill_(-0.5 * 16 * 0.375 + 6 / 60)
+        made.hidden.fill_(-0.5 * 60 * 0.375)
+        made.base.fill_(-1.0)
+        made.chain.fill_(1.0)  # where a training would have left them
+    return made
+
+
+def test_a_mode_that_the_forward_chains_miss_is_known_to_the_chains_of_the_training() -> None:
+    """Without them both sides start in the wrong mode, agree with each other, and are five nats off."""
+    found = two_modes(20).partition(0, 500, 100, exact=False)
+    truth = two_modes(0).sum()
+    assert found.log < truth - 3
+    assert not found.trusted
+    assert "DISAGREE" in found.detail
+    blind = two_modes(0).partition(0, 500, 100, exact=False)
+    assert blind.log < truth - 3
+    assert blind.trusted  # what nobody can see from where they start: the page says so
+
+
 def test_the_partition_function_is_computed_once_for_the_same_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     m, calls = machine(Binary(5), 3), []
     monkeypatch.setattr(Machine, "sum", lambda self: calls.append(1) or 1.0)

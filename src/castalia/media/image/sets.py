@@ -13,7 +13,8 @@ from castalia.media.image import drawn
 from castalia.media.image.array import MEMORY_LIMIT, ImageArray, Progress
 from castalia.media.image.arrays import ArrayListing
 from castalia.media.image.decode import ImageOptions
-from castalia.media.image.sources import from_pixels, open_images
+from castalia.media.image.decoding import from_pixels
+from castalia.media.image.sources import open_images
 from castalia.media.image.stacked import STACKS, StackedArray, check_channels
 from castalia.media.sets import DataFile, NamedData, find
 

@@ -37,7 +37,6 @@ from castalia.core.capabilities import Density, Exportable, Likelihood, Refineme
 from castalia.core.config import Config
 from castalia.core.data import Batch, Dataset, some_of
 from castalia.core.encoded import Encoded
-from castalia.core.errors import UsageError
 from castalia.core.model import Generator, Logs, Model, Objective, Progress, Stage, Update
 from castalia.core.rng import Rng, SampleRng
 from castalia.core.sampling import Given, Sampling, Watch
@@ -45,7 +44,7 @@ from castalia.core.spec import LabelSpec, Spec
 from castalia.core.specs.image import ImageSpec
 from castalia.models.autoencoders.codes import CodePrior, CodesSpec
 from castalia.models.autoencoders.quantiser import Quantiser, perplexity, straight_through
-from castalia.nn.labels import Labels
+from castalia.nn.labels import Labels, classes_of
 from castalia.nn.likelihoods import pixel_likelihood
 
 FIT_EXAMPLES = 2_000
@@ -191,8 +190,6 @@ class VQVAE(Generator[VQVAEConfig, ImageSpec], Density, Refinement, Exportable):
 
     def __init__(self, config: VQVAEConfig, spec: ImageSpec) -> None:
         super().__init__()
-        if config.conditional and not spec.classes:
-            raise UsageError("The data have no labels; give labelled data, or set config.conditional=false.")
         self.config, self.spec = config, spec
         c = config
         self.pixels = pixel_likelihood(c.likelihood, spec.channels, binarise=c.binarise, mixtures=c.mixtures)
@@ -200,7 +197,7 @@ class VQVAE(Generator[VQVAEConfig, ImageSpec], Density, Refinement, Exportable):
         self.encoder = Encoder(spec.channels, c)
         self.decoder = Decoder(self.pixels.maps, spec.height, spec.width, c)
         self.quantiser = Quantiser(c.codes, c.dims, c.codebook, c.decay, c.restart)
-        classes = len(spec.classes) if c.conditional else 0
+        classes = classes_of(spec, c.conditional)
         self.labels = Labels(classes, c.label_drop)
         self.prior = CodePrior(
             c.codes, self.rows * self.columns, classes, c.prior_dim, c.prior_layers, c.prior_heads, c.prior_dropout

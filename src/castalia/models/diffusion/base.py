@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from castalia.core.capabilities import Density, Exportable, Latents, Refinement
 from castalia.core.config import Config
 from castalia.core.data import Batch, Dataset
-from castalia.core.errors import UsageError
 from castalia.core.model import Generator, Model
 from castalia.core.rng import Rng, SampleRng
 from castalia.core.sampling import Given, Watch, check_given
@@ -27,7 +26,7 @@ from castalia.core.specs.image import ImageSpec
 from castalia.core.specs.points import PointsSpec
 from castalia.models.diffusion.drawing import Job
 from castalia.models.diffusion.networks import PerceptronConfig, network_of
-from castalia.nn.labels import Labels
+from castalia.nn.labels import Labels, classes_of
 from castalia.nn.unet import ResidualBlock, UNetConfig, small_28
 from castalia.nn.units import units_of
 
@@ -74,9 +73,7 @@ class Diffusion(Generator[D, ImageSpec | PointsSpec], Density, Latents, Refineme
         super().__init__()
         self.config, self.spec = config, spec
         self.latent_dims = math.prod(spec.shape)
-        if config.conditional and not spec.classes:
-            raise UsageError("The data have no labels; give labelled data, or set config.conditional=false.")
-        self.classes = len(spec.classes) if config.conditional else 0
+        self.classes = classes_of(spec, config.conditional)
         self.network = network_of(spec, config.unet, config.perceptron, maps, self.classes)
         self.units, self.labels = units_of(spec), Labels(self.classes, config.label_drop)
 

@@ -52,7 +52,7 @@ from castalia.estimators.annealing import Partition
 from castalia.models.energy.coding import BinaryCoding
 from castalia.models.energy.machine import Machine, Rates
 from castalia.models.energy.units import Binary, Categorical, Joined, drawn
-from castalia.nn.labels import Labels
+from castalia.nn.labels import Labels, classes_of
 
 
 @dataclass(frozen=True)
@@ -150,14 +150,12 @@ class DBN(Generator[DBNConfig, ImageSpec], Density):
 
     def __init__(self, config: DBNConfig, spec: ImageSpec) -> None:
         super().__init__()
-        if config.conditional and not spec.classes:
-            raise UsageError("The data have no labels; give labelled data, or set config.conditional=false.")
         self.config, self.spec = config, spec
         c = config
         self.coding = BinaryCoding(spec, c.binarise)
         sizes = (spec.dims, *c.widths)
         self.layers = nn.ModuleList(Layer(below, above, c.init, c.momentum) for below, above in pairwise(sizes[:-1]))
-        self.code, self.classes = c.widths[-2], len(spec.classes) if c.conditional else 0
+        self.code, self.classes = c.widths[-2], classes_of(spec, c.conditional)
         parts = [Binary(self.code), Categorical(1, self.classes)] if self.classes else [Binary(self.code)]
         self.top = Machine(Joined(parts), c.widths[-1], c.chains if c.method == "pcd" else 0, c.init, c.momentum)
         self.labels = Labels(self.classes)

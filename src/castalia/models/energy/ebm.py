@@ -46,7 +46,7 @@ from castalia.core.specs.points import PointsSpec
 from castalia.models.energy.langevin import langevin
 from castalia.models.energy.networks import Dense, Residual, Strided, bounded
 from castalia.models.energy.watching import Guard
-from castalia.nn.labels import Labels
+from castalia.nn.labels import Labels, classes_of
 
 FIT_EXAMPLES = 10_000
 """At most this many examples are read for means and deviations of points."""
@@ -149,11 +149,9 @@ class EBM(Generator[EBMConfig, ImageSpec | PointsSpec], Refinement):
 
     def __init__(self, config: EBMConfig, spec: ImageSpec | PointsSpec) -> None:
         super().__init__()
-        if config.conditional and not spec.classes:
-            raise UsageError("The data have no labels; give labelled data, or set config.conditional=false.")
         self.config, self.spec = config, spec
         c, self.pictures = config, isinstance(spec, ImageSpec)
-        self.labels = Labels(len(spec.classes) if c.conditional else 0)
+        self.labels = Labels(classes_of(spec, c.conditional))
         out = max(1, self.labels.classes)
         if isinstance(spec, PointsSpec):
             network: nn.Module = Dense(spec.dims, c.widths, out)

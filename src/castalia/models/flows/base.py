@@ -186,17 +186,6 @@ class _Decode(nn.Module):
         return self.layers.inverse(eps)
 
 
-def classes_of(spec: ImageSpec | PointsSpec, conditional: bool) -> int:
-    """Classes of a flow that learns them.
-
-    Raises:
-        UsageError: the data have none.
-    """
-    if conditional and not spec.classes:
-        raise UsageError("The data have no labels; give labelled data, or set config.conditional=false.")
-    return len(spec.classes) if conditional else 0
-
-
 def check_coordinates(spec: ImageSpec | PointsSpec) -> None:
     """Refuse examples of a single number: there is nothing that one half could say about the other.
 

@@ -33,13 +33,14 @@ from torch import nn
 
 from castalia.core.specs.image import ImageSpec
 from castalia.core.specs.points import PointsSpec
-from castalia.models.flows.base import Flow, FlowConfig, check_coordinates, classes_of
+from castalia.models.flows.base import Flow, FlowConfig, check_coordinates
 from castalia.models.flows.conditioners import GlowNet, Perceptron
 from castalia.models.flows.couplings import Halves, Kind, move
 from castalia.models.flows.layers import ActNorm, Layer, Mixing, Squeeze
 from castalia.models.flows.multiscale import MultiScale, check_halvings
 from castalia.models.flows.priors import Factor, LearnedNormal
 from castalia.models.flows.units import Scale
+from castalia.nn.labels import classes_of
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from castalia.core.specs.image import ImageSpec
 from castalia.models.pixels.stacks import Cache, PixelNetwork
 from castalia.models.pixels.taps import fit_gains
 from castalia.models.pixels.values import Values, check_values, counts_of, evenly, few_values, values_of
-from castalia.nn.labels import Labels
+from castalia.nn.labels import Labels, classes_of
 
 AT_ONCE = 1 << 24
 """Numbers of a layer that are measured at once; bounds the memory."""
@@ -133,10 +133,7 @@ class PixelModel(Generator[P, ImageSpec], Density, Streaming, Exportable):
     def __init__(self, config: P, spec: ImageSpec, looks: int = 0) -> None:
         super().__init__()
         self.config, self.spec = config, spec
-        if config.conditional and not spec.classes:
-            raise UsageError("The data have no labels; give labelled data, or set config.conditional=false.")
-        classes = len(spec.classes) if config.conditional else 0
-        self.labels = Labels(classes, config.label_drop)
+        self.labels = Labels(classes_of(spec, config.conditional), config.label_drop)
         c = config
         self.values: Values = values_of(c.likelihood, spec.channels, c.values, c.binarise, c.mixtures, looks)
 
