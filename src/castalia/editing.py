@@ -43,7 +43,9 @@ WORDS = {
     "Latents": "makes examples from latents",
     "Inference": "finds the latents of an example",
     "Refinement": "can redraw an example",
+    "Styled": "makes a picture from styles, one for each layer",
     "Streaming": "makes an example piece by piece",
+    "Perception": "has a network that looks at pictures",
     "Density": "knows how likely an example is",
 }
 """What a model must be able to do, by the name of the capability."""

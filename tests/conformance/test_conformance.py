@@ -18,7 +18,16 @@ import torch
 from castalia import api, checkpoints, recipes, runs
 from castalia.catalogue import CATALOGUE
 from castalia.configuration import recipe_from_json
-from castalia.core.capabilities import Density, Exportable, Inference, Latents, Refinement, Streaming
+from castalia.core.capabilities import (
+    Density,
+    Exportable,
+    Inference,
+    Latents,
+    Perception,
+    Refinement,
+    Streaming,
+    Styled,
+)
 from castalia.core.config import from_json, to_json
 from castalia.core.data import Batch, Dataset
 from castalia.core.errors import UsageError
@@ -364,6 +373,39 @@ def test_latents(name: str, data: dict[str, Dataset], trained: dict[str, runs.Ru
         assert not torch.equal(model.decode(z, {"label": label}).x, model.decode(z, {"label": 0 * label}).x), (
             "labels do not matter"
         )
+
+
+@pytest.mark.parametrize("name", having(Styled))
+def test_styled(name: str, trained: dict[str, runs.Run]) -> None:
+    model, _ = trained[name].model()
+    assert isinstance(model, Styled)
+    z = torch.randn(3, model.latent_dims)
+    w = model.styles(z)
+    assert w.shape == (3, model.style_layers, model.style_dims)
+    assert w.dtype == torch.float32
+    x = model.render(w)
+    assert torch.equal(x.round().clamp(0, 255).to(torch.uint8), model.decode(z).x)
+    with torch.enable_grad():
+        w = w.detach().requires_grad_(True)
+        (gradient,) = torch.autograd.grad(model.render(w).sum(), w)
+    assert gradient.isfinite().all()
+    assert (gradient.abs().amax(2) > 0).all()  # every style has an effect
+
+
+@pytest.mark.parametrize("name", having(Perception))
+def test_perception(name: str, trained: dict[str, runs.Run], data: dict[str, Dataset]) -> None:
+    model, _ = trained[name].model()
+    assert isinstance(model, Perception)
+    networks = model.perceive()
+    assert networks
+    pictures = data[name].batch(np.arange(4)).x.float().to(model.device)
+    for network in networks.values():
+        with torch.enable_grad():
+            x = pictures.clone().requires_grad_(True)
+            seen = network(x)
+            (gradient,) = torch.autograd.grad(seen.float().square().sum(), x)
+        assert gradient.isfinite().all()
+        assert gradient.abs().max() > 0
 
 
 @pytest.mark.parametrize("name", having(Inference))

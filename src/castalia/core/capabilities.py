@@ -75,6 +75,46 @@ class Latents(ABC):
         """
 
 
+class Styled(Latents):
+    """A model whose latent vector becomes one style for each layer, and the styles become a picture.
+
+    Styles may be asked for, mixed and searched apart from any latent vector: what StyleGAN calls W+.
+
+    Attributes:
+        style_layers: how many styles a picture has.
+        style_dims: length of each.
+    """
+
+    style_layers: int
+    style_dims: int
+
+    @abstractmethod
+    def styles(self, z: Tensor, given: Given | None = None) -> Tensor:
+        """Styles ``float32`` (B, style_layers, style_dims) of latents (B, latent_dims); given as in :meth:`decode`."""
+
+    @abstractmethod
+    def render(self, styles: Tensor, *, rng: SampleRng | None = None) -> Tensor:
+        """Pictures ``float32`` (B, C, H, W) in natural units, 0 to 255, neither rounded nor cut off.
+
+        ``decode(z)`` is its rounded, cut off result for ``styles(z)``. Gradients flow through it.
+
+        Args:
+            styles: (B, style_layers, style_dims).
+            rng: as in :meth:`decode`.
+        """
+
+
+class Perception(ABC):
+    """A model with networks that look at pictures: a critic, an encoder."""
+
+    @abstractmethod
+    def perceive(self) -> Mapping[str, nn.Module]:
+        """Those networks by name, each called with pictures ``float32`` (B, C, H, W) in natural units, 0 to 255.
+
+        Gradients flow through them. What they return is theirs; it is mostly their inner layers that people ask for.
+        """
+
+
 class Inference(Latents):
     """A model that also finds the latents of an example."""
 

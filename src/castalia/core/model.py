@@ -3,8 +3,9 @@
 A :class:`Model` is one system from one paper, written as single-device code. It says *what* is optimised
 (:class:`Stage`, :class:`Objective`, :class:`Update`); the training loop decides *how*: precision, sharding,
 averaging of weights, checkpoints, logging. What a model can do it declares by type (:class:`Generator`,
-:class:`Density`, :class:`Latents`, :class:`Inference`, :class:`Refinement`, :class:`Streaming`, :class:`Exportable`),
-and one conformance suite holds it to its word. Whatever goes in or comes out is a :class:`Batch` in natural units.
+:class:`Density`, :class:`Latents`, :class:`Inference`, :class:`Styled`, :class:`Refinement`, :class:`Streaming`,
+:class:`Perception`, :class:`Exportable`), and one conformance suite holds it to its word. Whatever goes in or comes out
+is a :class:`Batch` in natural units.
 """
 
 from __future__ import annotations
@@ -18,7 +19,16 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar, final
 import torch
 from torch import Tensor, nn
 
-from castalia.core.capabilities import Density, Exportable, Inference, Latents, Refinement, Streaming
+from castalia.core.capabilities import (
+    Density,
+    Exportable,
+    Inference,
+    Latents,
+    Perception,
+    Refinement,
+    Streaming,
+    Styled,
+)
 from castalia.core.config import Config
 from castalia.core.data import Batch, Dataset
 from castalia.core.errors import UsageError
@@ -294,7 +304,17 @@ class Generator(Model[C, S]):
         return total
 
 
-CAPABILITIES: tuple[type, ...] = (Generator, Density, Latents, Inference, Refinement, Streaming, Exportable)
+CAPABILITIES: tuple[type, ...] = (
+    Generator,
+    Density,
+    Latents,
+    Inference,
+    Styled,
+    Refinement,
+    Streaming,
+    Perception,
+    Exportable,
+)
 
 
 def build(cls: type[Model], config: Config, spec: Spec, seed: int = 0) -> Model:

@@ -15,9 +15,10 @@ from castalia.core.model import Objective, Progress, build
 from castalia.core.rng import BatchRng, SampleRng
 from castalia.core.specs.image import ImageSpec
 from castalia.core.specs.points import PointsSpec
+from castalia.models.adversarial.contest import LatentOptions, draw_latents
 from castalia.models.adversarial.gan import GAN, GANConfig
 from castalia.models.adversarial.losses import critic_loss, gradient_penalty, mix
-from castalia.models.adversarial.players import LatentOptions, Players, draw_latents
+from castalia.models.adversarial.players import Players
 from castalia.models.adversarial.wgan import WGAN, WGANConfig
 from tests.tools import Table
 
