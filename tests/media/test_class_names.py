@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from castalia.api import class_number
+from castalia.asked import class_number
 from castalia.core.errors import UsageError
 from castalia.core.specs.image import ImageSpec
 from castalia.core.specs.points import PointsSpec
