@@ -114,8 +114,8 @@ CATALOGUE: dict[str, Entry] = {
             media=("image",),
             paper="Karras et al. 2018 (arXiv:1710.10196)",
             capabilities=("Generator", "Latents", "Perception", "Exportable"),
-            good="A GAN that grows from pictures of 4 pixels to large ones: shapes first, detail later, steadier than one "
-            "that begins at full size. Detail needs its own long last stage.",
+            good="A GAN that grows from pictures of 4 pixels to large ones: shapes first, then detail, which keeps the "
+            "contest steady. It sees the whole picture only in its last stage.",
         ),
         Entry(
             "biggan",
@@ -124,8 +124,8 @@ CATALOGUE: dict[str, Entry] = {
             media=("image",),
             paper="Brock et al. 2019 (arXiv:1809.11096); attention: Zhang et al. 2019 (arXiv:1805.08318)",
             capabilities=("Generator", "Latents", "Perception", "Exportable"),
-            good="Many classes in one sharp generator, and variety traded for typical pictures as one draws. Wants large "
-            "batches and an accelerator; small data are learned by heart.",
+            good="Many classes in one sharp generator, and variety traded for typical pictures as one draws. Wants "
+            "large batches and an accelerator; its critic learns small data by heart.",
         ),
         Entry(
             "ddpm",

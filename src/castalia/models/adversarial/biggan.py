@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +47,6 @@ from castalia.models.adversarial.pyramid import pyramid
 from castalia.nn.labels import classes_of
 
 GENERATOR = {
-    0: (1,),
     1: (2, 1),
     2: (4, 2, 1),
     3: (4, 4, 4, 4),
@@ -58,7 +58,6 @@ GENERATOR = {
 """Channels of the generator, from the smallest maps on, by the number of doublings; from 3 on the paper's."""
 
 CRITIC = {
-    0: (1,),
     1: (1, 2),
     2: (1, 2, 4),
     3: (4, 4, 4, 4),
@@ -150,6 +149,11 @@ def shape_of(config: BigGANConfig, spec: ImageSpec, classes: int) -> Shape:
     c = config
     sizes = pyramid(spec.height, spec.width, len(c.widths) - 1 if c.widths else None)
     doublings = len(sizes) - 1
+    if not doublings:
+        raise UsageError(
+            f"Pictures of {spec.height}x{spec.width} cannot be halved, and the networks are made of at least one block "
+            "that does; read them at a size that can (data.options.size)."
+        )
     if not (c.widths and c.critic_widths) and doublings not in GENERATOR:
         raise UsageError(
             f"No widths are known for pictures of {spec.height}x{spec.width}; give config.widths and "
@@ -188,8 +192,8 @@ class BigGAN(Contest[BigGANConfig, ImageSpec], Perception):
 
     Config = BigGANConfig
     SampleOptions = StandingOptions
-    generator: BigGenerator
-    critic: BigCritic
+    generator: BigGenerator  # pyright: ignore[reportIncompatibleVariableOverride]
+    critic: BigCritic  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(self, config: BigGANConfig, spec: ImageSpec) -> None:
         super().__init__()
@@ -226,7 +230,7 @@ class BigGAN(Contest[BigGANConfig, ImageSpec], Perception):
 
     # what it can do
 
-    def draw(self, n: int, given: Given, rng: SampleRng, options: StandingOptions, watch: Watch | None) -> Batch:
+    def draw(self, n: int, given: Given, rng: SampleRng, options: Any, watch: Watch | None) -> Batch:
         """New examples; the temperature multiplies the latents."""
         if not options.standing:
             return super().draw(n, given, rng, options, watch)

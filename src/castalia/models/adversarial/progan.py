@@ -136,8 +136,8 @@ class ProGAN(Contest[ProGANConfig, ImageSpec], Perception):
     """
 
     Config = ProGANConfig
-    generator: GrowingGenerator
-    critic: GrowingCritic
+    generator: GrowingGenerator  # pyright: ignore[reportIncompatibleVariableOverride]
+    critic: GrowingCritic  # pyright: ignore[reportIncompatibleVariableOverride]
     level: Tensor
     alpha: Tensor
 
