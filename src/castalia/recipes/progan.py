@@ -25,23 +25,25 @@ def progan_digits() -> Recipe:
     return Recipe(
         model="progan",
         config=ProGANConfig(
-            latent_dims=32,
+            latent_dims=16,
             channels=128,
             most=64,
             conditional=True,
             game="non-saturating",  # the penalty of the paper takes second derivatives in every step
-            r1=0.1,
+            r1=0.3,
             r1_every=4,
+            label_weight=0.3,
+            fade=0.25,
             last=3.0,
         ),
         data=Data("digits"),
         training=Training(
-            steps=1_300,
-            batch_size=32,
-            lr=4e-3,
+            steps=1_000,
+            batch_size=64,
+            lr=5e-3,
             optimizer=PROGAN_ADAM,
             schedule=Schedule("linear", warmup=50, end=0.0),
-            ema_half_life=3_000,
+            ema_half_life=5_000,
         ),
     )
 
@@ -68,13 +70,14 @@ def progan_pictures_32() -> Recipe:
             r1=0.5,
             r1_every=4,
             augment=("translation",),
+            fade=0.3,
             last=4.0,
         ),
         data=Data("pictures", options=ImageOptions(size=32)),
         training=Training(
             steps=6_000,
             batch_size=32,
-            lr=2e-3,
+            lr=3e-3,
             optimizer=PROGAN_ADAM,
             schedule=Schedule("linear", warmup=20, end=0.1),
             ema_half_life=10_000,
@@ -120,13 +123,13 @@ def progan_1024() -> Recipe:
 
 
 def progan_cifar() -> Recipe:
-    """CIFAR-10 as in appendix D: narrow networks, a slope of 750."""
+    """CIFAR-10 as in the paper: narrow networks, a slope of 750, 15 million images."""
     return Recipe(
         model="progan",
-        config=ProGANConfig(latent_dims=128, channels=4096, most=128, slope=750.0, last=8.0),
+        config=ProGANConfig(latent_dims=128, channels=4096, most=128, slope=750.0, last=10.0),
         data=Data("cifar10-jpeg"),
         training=Training(
-            steps=700_000, batch_size=16, lr=1e-3, optimizer=PROGAN_ADAM, schedule=STEADY, ema_half_life=10_000
+            steps=937_500, batch_size=16, lr=1e-3, optimizer=PROGAN_ADAM, schedule=STEADY, ema_half_life=10_000
         ),
     )
 

@@ -192,14 +192,15 @@ class BigGAN(Contest[BigGANConfig, ImageSpec], Perception):
 
     Config = BigGANConfig
     SampleOptions = StandingOptions
-    generator: BigGenerator  # pyright: ignore[reportIncompatibleVariableOverride]
-    critic: BigCritic  # pyright: ignore[reportIncompatibleVariableOverride]
+    generator: BigGenerator
+    critic: BigCritic
 
     def __init__(self, config: BigGANConfig, spec: ImageSpec) -> None:
         super().__init__()
         self.prepare(config, spec, config.latent_dims, classes_of(spec, config.conditional))
         shape = shape_of(config, spec, self.classes)
-        self.generator, self.critic = BigGenerator(shape), BigCritic(shape)
+        generator, critic = BigGenerator(shape), BigCritic(shape)
+        self.generator, self.critic = generator, critic  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def stages(self) -> tuple[Stage, ...]:
         c = self.config

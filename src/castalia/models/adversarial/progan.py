@@ -136,8 +136,8 @@ class ProGAN(Contest[ProGANConfig, ImageSpec], Perception):
     """
 
     Config = ProGANConfig
-    generator: GrowingGenerator  # pyright: ignore[reportIncompatibleVariableOverride]
-    critic: GrowingCritic  # pyright: ignore[reportIncompatibleVariableOverride]
+    generator: GrowingGenerator
+    critic: GrowingCritic
     level: Tensor
     alpha: Tensor
 
@@ -148,8 +148,9 @@ class ProGAN(Contest[ProGANConfig, ImageSpec], Perception):
         widths = widths_of(len(self.sizes), config.channels, config.most)
         own = widths_of(len(self.sizes), config.critic_channels or config.channels, config.most)
         size, outputs = self.sizes[0], 1 + self.classes
-        self.generator = GrowingGenerator(config.latent_dims, self.classes, widths, size, spec.channels)
-        self.critic = GrowingCritic(outputs, own, size, spec.channels, config.group)
+        generator = GrowingGenerator(config.latent_dims, self.classes, widths, size, spec.channels)
+        critic = GrowingCritic(outputs, own, size, spec.channels, config.group)
+        self.generator, self.critic = generator, critic  # pyright: ignore[reportIncompatibleVariableOverride]
         self.register_buffer("level", torch.zeros((), dtype=torch.int64))
         self.register_buffer("alpha", torch.ones(()))
 
