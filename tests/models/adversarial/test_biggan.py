@@ -330,6 +330,8 @@ def test_orthogonal_regularisation_and_its_gradient() -> None:
         matrices += 1
     assert matrices > 10
     assert penalty.item() == pytest.approx(expected, rel=1e-4)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert orthogonal_penalty(model.generator, but=embedding).item() == penalty.item()
     none, some = biggan(orthogonal=0.0), biggan(orthogonal=0.1)
     for one in (none, some):
         one.load_state_dict(model.state_dict())

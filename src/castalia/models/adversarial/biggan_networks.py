@@ -310,10 +310,10 @@ def orthogonal_penalty(network: nn.Module, but: nn.Module | None = None) -> Tens
         but: a part that is left out: the shared embedding.
     """
     out = {id(p) for p in but.parameters()} if but is not None else set()
-    total = next(network.parameters()).new_zeros(())
-    for p in network.parameters():
-        if p.ndim >= 2 and id(p) not in out:
-            w = p.flatten(1).float()
+    matrices = [p.flatten(1).float() for p in network.parameters() if p.ndim >= 2 and id(p) not in out]
+    total = matrices[0].new_zeros(())
+    with torch.autocast(total.device.type, enabled=False):  # in bfloat16 orthogonal rows would have products of 0.01
+        for w in matrices:
             products = w @ w.T
-            total = total + products.square().sum() - products.diagonal().square().sum()
+            total = total + (products - torch.diag(products.diagonal())).square().sum()
     return total
