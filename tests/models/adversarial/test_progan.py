@@ -188,7 +188,10 @@ def test_samples_are_what_it_has_grown_to() -> None:
             assert torch.equal(x[:, :, ::factor, ::factor], model.outside(small))
             (call, inputs) = model.export_calls()["generator"]
             assert call(*inputs).shape == (2, 1, 16, 16)
-            assert model.perceive()["critic"](x.float()).shape == (3, 4)
+            seen = model.perceive()["critic"](x.float())
+            assert seen.shape == (3, 4)
+            for judge in (model.judge, model.judge_smooth):
+                torch.testing.assert_close(judge(model.inside(x), label), seen[:, 0])
 
 
 def test_a_stage_moves_what_it_uses() -> None:

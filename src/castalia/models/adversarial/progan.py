@@ -3,15 +3,14 @@
 Paper
     Karras, Aila, Laine & Lehtinen 2018, "Progressive Growing of GANs for Improved Quality, Stability, and Variation"
     (arXiv:1710.10196): section 2 and figure 2 (growing, fading in), section 3 (minibatch deviation), section 4.1
-    (equalised learning rate), 4.2 (pixel norm), appendix A.1 and table 2 (networks, training: WGAN-GP, drift, Adam),
-    A.2 (the slope of 750 for CIFAR-10, classes as in AC-GAN).
+    (equalised learning rate), 4.2 (pixel norm), appendix A and table 2 (networks, training: WGAN-GP, drift, Adam), and
+    the penalty with a slope of 750 for CIFAR-10.
     Its game: Gulrajani et al. 2017 (arXiv:1704.00028), eq. 3. Others: see ``losses.py``. Classes: Odena et al. 2017
     (arXiv:1610.09585), eq. 2 and 3.
     From outside: Zhao et al. 2020 (arXiv:2006.10738), differentiable augmentation.
 
 What differs, and why
     Each resolution is a stage of the run: fresh optimizers, a batch of its own, the first half (``fade``) fading in.
-    Each update draws its own batch and its own latents; the paper's trains the generator on the critic's.
     The smallest maps are what is left of the picture's sides when they are halved while even: 4x4 of squares of a power
     of two, 4x6 of 32x48, 7x7 of 28.
     The label's code is as long as the latents are, sqrt(classes) instead of 1, or it would drown in 512 of them.
@@ -269,6 +268,10 @@ class ProGAN(Contest[ProGANConfig, ImageSpec], Perception):
         """The critic's outputs (B,) for whole pictures, at the level that training has reached."""
         level, alpha = self.reached()
         return self.critic(self.seen(x, level, self.alpha), level, alpha)[:, 0]
+
+    def judge_smooth(self, x: Tensor, label: Tensor | None) -> Tensor:
+        level, alpha = self.reached()
+        return self.critic.forward(self.seen(x, level, self.alpha), level, alpha)[:, 0]
 
     def export_calls(self) -> Mapping[str, tuple[nn.Module, tuple[Tensor, ...]]]:
         """The generator as far as it has grown: latents (and labels) to pictures, about -1 to 1."""
