@@ -108,6 +108,26 @@ CATALOGUE: dict[str, Entry] = {
             good="A GAN whose contest is steadier, at more work per step: all kinds of pictures, sharp, in one step.",
         ),
         Entry(
+            "progan",
+            "Progressive GAN",
+            "adversarial.progan:ProGAN",
+            media=("image",),
+            paper="Karras et al. 2018 (arXiv:1710.10196)",
+            capabilities=("Generator", "Latents", "Perception", "Exportable"),
+            good="A GAN that grows from pictures of 4 pixels to large ones: shapes first, then detail, which keeps the "
+            "contest steady. It sees the whole picture only in its last stage.",
+        ),
+        Entry(
+            "biggan",
+            "BigGAN and BigGAN-deep",
+            "adversarial.biggan:BigGAN",
+            media=("image",),
+            paper="Brock et al. 2019 (arXiv:1809.11096); attention: Zhang et al. 2019 (arXiv:1805.08318)",
+            capabilities=("Generator", "Latents", "Perception", "Exportable"),
+            good="Many classes in one sharp generator, and variety traded for typical pictures as one draws. Wants "
+            "large batches and an accelerator; its critic learns small data by heart.",
+        ),
+        Entry(
             "ddpm",
             "Denoising diffusion (DDPM, DDIM)",
             "diffusion.ddpm:DDPM",
