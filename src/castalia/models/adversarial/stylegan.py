@@ -11,6 +11,8 @@ What differs, and why
     It does not grow: all resolutions are trained from the beginning, as in StyleGAN2's configuration E. Its successor
     found that growing makes details stick to places, and needs schedules. (``progan`` grows.)
     Filters surround every change of resolution, also where the paper's skip them for small ones.
+    The constant begins with random values, as in StyleGAN2, not with ones: the first normalisation of maps that are all
+    alike would divide rounding errors by rounding errors.
     The learning rate does not grow with the resolution; the recipes set it.
     Each update draws its own batch and its own latents, and R1 looks at the pictures as the critic is shown them.
     Sides need not be alike, nor powers of two. Averages are the loop's.
@@ -70,7 +72,7 @@ class Layer(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, style_dims: int, size: tuple[int, int], up: bool) -> None:
         super().__init__()
-        self.constant = None if inputs else nn.Parameter(torch.ones(outputs, *size))
+        self.constant = None if inputs else nn.Parameter(torch.randn(outputs, *size))
         self.conv = EqualConv2d(inputs, outputs, 3, bias=False, gain=math.sqrt(2)) if inputs else None
         self.noise = Noise(size, outputs)
         self.bias = nn.Parameter(torch.zeros(outputs))
