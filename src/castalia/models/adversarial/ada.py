@@ -46,6 +46,9 @@ SYM6 = (
 )
 """Daubechies' least asymmetric wavelet with six vanishing moments: the filter around geometric changes."""
 
+DELAY = (sum(k * h for k, h in enumerate(SYM6)) / sum(SYM6) - (len(SYM6) - 1) / 2) / 2
+"""Pixels by which that filter moves a picture, beside half its length: it is not quite symmetric."""
+
 SYM2 = (-0.12940952255092145, 0.22414386804185735, 0.836516303737469, 0.48296291314469025)
 """The same with two: the filter of the four bands."""
 
@@ -212,9 +215,11 @@ def resampled(x: Tensor, back: Tensor) -> Tensor:
     around = len(SYM6) // 2
     large = enlarge(mirror_pad(x, 2 * around), taps)[:, :, 2 * around : -2 * around, 2 * around : -2 * around]
     # with what the filter needs on the way back
-    rows, columns = ((torch.arange(-2 * around, 2 * (n + around), device=x.device) + 0.5) / 2 - n / 2 for n in (h, w))
+    rows, columns = (
+        (torch.arange(-2 * around, 2 * (n + around), device=x.device) + 0.5) / 2 - n / 2 - DELAY for n in (h, w)
+    )
     places = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), -1)  # (2(h + 2 around), 2(w + 2 around), 2)
-    found = torch.einsum("bij,hwj->bhwi", back[:, :2, :2], places) + back[:, None, None, :2, 2]
+    found = torch.einsum("bij,hwj->bhwi", back[:, :2, :2], places) + back[:, None, None, :2, 2] + DELAY
     found = found / torch.tensor([w / 2 + around, h / 2 + around], device=x.device)
     large = F.grid_sample(large, found.to(x.dtype), "bilinear", "reflection", align_corners=False)
     return shrink(large, taps.flip(0))[:, :, around:-around, around:-around]
