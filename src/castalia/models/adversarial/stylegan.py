@@ -46,7 +46,7 @@ TAPS = (1.0, 2.0, 1.0)
 class StyleGANConfig(StyleConfig):
     """Configuration of a StyleGAN: see :class:`~castalia.models.adversarial.styled.StyleConfig`."""
 
-    channels: int = 32768
+    channels: int = 16384
     r1_every: int = 1
     lr: float = 1e-3
 
