@@ -17,6 +17,8 @@ EDITS: tuple[str, ...] = (
     "map",
     "redraw",
     "complete",
+    "mix",
+    "project",
 )
 """Names of the edits, and of their files, in the order in which they are listed."""
 
