@@ -12,6 +12,7 @@ from castalia import api, editing
 from castalia.core.errors import UsageError
 from castalia.core.rng import BatchRng, SampleRng
 from castalia.creative.edit import Film, Grid
+from castalia.creative.edits.directions import components, weights
 from castalia.creative.edits.project import ramp
 from castalia.models.adversarial.stylegan2 import StyleGAN2
 from castalia.runs import Run
@@ -97,3 +98,23 @@ def test_the_rate_goes_up_and_down() -> None:
     assert ramp(0.5) == 1.0
     assert ramp(0.875) == pytest.approx(0.5)
     assert ramp(1.0) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_directions(run: Run) -> None:
+    """The middle of every row is the picture itself; directions are orthogonal, the strongest first."""
+    grid = editing.edit(run, "directions", count=3, frames=5, how="components")
+    assert isinstance(grid, Grid)
+    assert (len(grid.examples), grid.columns) == (15, 5)
+    x = grid.examples.x.float()
+    assert (x[2] - x[7]).abs().max() <= 1
+    assert (x[2] - x[12]).abs().max() <= 1
+    assert not torch.equal(x[0], x[4])
+    styles = torch.randn(500, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 5.0, 2.0, 0.1])
+    found = components(styles)
+    torch.testing.assert_close(found @ found.T, torch.eye(4), atol=1e-5, rtol=0)
+    assert found.abs().argmax(1).tolist() == [1, 2, 0, 3]
+    model = model_of(run)
+    matrix = torch.cat([p for name, p in model.named_parameters() if name.endswith("affine.weight")]).detach()
+    strengths = (matrix @ weights(model).T).norm(dim=0)
+    assert bool((strengths.diff() <= 1e-3).all())
+    torch.testing.assert_close(strengths[0], torch.linalg.matrix_norm(matrix, 2), rtol=1e-4, atol=0)

@@ -19,6 +19,7 @@ EDITS: tuple[str, ...] = (
     "complete",
     "mix",
     "project",
+    "directions",
 )
 """Names of the edits, and of their files, in the order in which they are listed."""
 
