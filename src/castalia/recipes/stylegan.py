@@ -61,15 +61,15 @@ def tiny() -> Recipe:
 
 
 def stylegan_pictures_32() -> Recipe:
-    """Any pictures at 32 pixels: minutes on a processor."""
+    """Any pictures at 32 pixels: about an hour on a processor."""
     return Recipe(
         model="stylegan",
         config=StyleGANConfig(
             latent_dims=128,
             style_dims=128,
             mapping_layers=4,
-            channels=1024,
-            most=128,
+            channels=512,
+            most=64,
             r1=0.1,
             r1_every=16,
             lr=2.5e-3,
