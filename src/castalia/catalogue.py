@@ -128,6 +128,26 @@ CATALOGUE: dict[str, Entry] = {
             "large batches and an accelerator; its critic learns small data by heart.",
         ),
         Entry(
+            "stylegan",
+            "StyleGAN",
+            "adversarial.stylegan:StyleGAN",
+            media=("image",),
+            paper="Karras, Laine & Aila 2019 (arXiv:1812.04948)",
+            capabilities=("Generator", "Latents", "Styled", "Perception", "Exportable"),
+            good="A GAN that is told a style at every layer: coarse and fine can be mixed. Its successor, stylegan2, "
+            "is the one to train.",
+        ),
+        Entry(
+            "stylegan2",
+            "StyleGAN2 (with ADA)",
+            "adversarial.stylegan2:StyleGAN2",
+            media=("image",),
+            paper="Karras et al. 2020a (arXiv:1912.04958); ADA: Karras et al. 2020b (arXiv:2006.06676)",
+            capabilities=("Generator", "Latents", "Styled", "Perception", "Exportable"),
+            good="The sharpest pictures in one step, with styles to mix and pictures to find again, from few "
+            "pictures too. Long to train.",
+        ),
+        Entry(
             "ddpm",
             "Denoising diffusion (DDPM, DDIM)",
             "diffusion.ddpm:DDPM",

@@ -17,6 +17,9 @@ EDITS: tuple[str, ...] = (
     "map",
     "redraw",
     "complete",
+    "mix",
+    "project",
+    "directions",
 )
 """Names of the edits, and of their files, in the order in which they are listed."""
 
