@@ -25,8 +25,8 @@ import torch
 from torch import Tensor, nn
 
 from castalia.core.capabilities import Likelihood
-from castalia.core.data import Batch
-from castalia.core.model import Logs, Progress
+from castalia.core.data import Batch, Dataset
+from castalia.core.model import Logs, Model, Progress
 from castalia.core.rng import Rng, SampleRng
 from castalia.core.specs.image import ImageSpec
 from castalia.core.specs.points import PointsSpec
@@ -92,6 +92,29 @@ class FFJORD(Flow[FFJORDConfig]):
         finally:
             for layer, _ in shapes:
                 layer.probe = None
+
+    @contextmanager
+    def untraced(self) -> Iterator[None]:
+        """A block in which nobody asks for densities."""
+        layers = [layer for layer, _ in _shapes_of(self.layers)]
+        try:
+            for layer in layers:
+                layer.traced = False
+            yield
+        finally:
+            for layer in layers:
+                layer.traced = True
+
+    def initialise(self, data: Dataset, rng: Rng, parents: Mapping[str, Model]) -> None:
+        """As of every flow; no layer is set from a batch."""
+        with self.untraced():
+            super().initialise(data, rng, parents)
+
+    @torch.no_grad()
+    def encode(self, batch: Batch, *, rng: SampleRng | None = None) -> Tensor:
+        """As of every flow."""
+        with self.untraced():
+            return super().encode(batch, rng=rng)
 
     def loss(self, batch: Batch, rng: Rng, progress: Progress) -> tuple[Tensor, Logs]:
         """As of every flow; also logs how often f was computed on the way from data to noise."""
