@@ -88,6 +88,16 @@ CATALOGUE: dict[str, Entry] = {
             "reconstructions, samples by class.",
         ),
         Entry(
+            "iaf",
+            "VAE with inverse autoregressive flow (IAF)",
+            "autoencoders.iaf:IAF",
+            media=("image",),
+            paper="Kingma, Salimans, Jozefowicz, Chen, Sutskever & Welling 2016 (arXiv:1606.04934)",
+            capabilities=("Generator", "Density", "Latents", "Inference", "Exportable"),
+            good="A VAE that describes its codes more exactly: better likelihoods from the same networks, and the "
+            "same latent space to walk in.",
+        ),
+        Entry(
             "gan",
             "Generative adversarial network (GAN, DCGAN)",
             "adversarial.gan:GAN",

@@ -43,10 +43,10 @@ def test_float32_round_trip_of_splines_that_bend_much() -> None:
     y, log_slope = spline(x, h)
     assert log_slope.isfinite().all()
     error = (spline.inverse(y, h) - x).abs()
-    assert error.quantile(0.99) < 1e-5
+    assert error.quantile(0.99) < 1e-4
     assert error.max() < 1e-3
     back = spline.inverse(x, 4 * h)  # slopes near zero, where rounding of y is much of x
-    assert (spline(back, 4 * h)[0] - x).abs().max() < 1e-4
+    assert (spline(back, 4 * h)[0] - x).abs().max() < 1e-3
 
 
 def test_the_size_of_the_paper() -> None:
