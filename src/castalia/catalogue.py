@@ -294,6 +294,16 @@ CATALOGUE: dict[str, Entry] = {
             "classifies them.",
         ),
         Entry(
+            "dbm",
+            "Deep Boltzmann machine",
+            "energy.dbm:DBM",
+            media=("image",),
+            paper="Salakhutdinov & Hinton 2009, Deep Boltzmann Machines; centred: Montavon & Mueller 2012",
+            capabilities=("Generator", "Density", "Refinement"),
+            good="Two layers of causes without directions: fills in a picture from any part, and draws by moves in "
+            "all layers at once.",
+        ),
+        Entry(
             "ebm",
             "Energy-based model",
             "energy.ebm:EBM",
