@@ -313,6 +313,16 @@ CATALOGUE: dict[str, Entry] = {
             good="One network that says how natural a picture is, sampled by following its slope. Flexible, slow "
             "to sample, and training needs watching.",
         ),
+        Entry(
+            "jem",
+            "Joint energy-based model (JEM)",
+            "energy.jem:JEM",
+            media=("image", "points"),
+            paper="Grathwohl et al. 2020 (arXiv:1912.03263)",
+            capabilities=("Generator", "Refinement"),
+            good="A classifier that draws what it knows: one network for classes and for pictures of each. Training "
+            "needs watching.",
+        ),
     )
 }
 
