@@ -23,7 +23,7 @@ def moons() -> Recipe:
         model="ffjord",
         config=FFJORDConfig(),
         data=Data("two-moons", medium="points"),
-        training=Training(steps=600, batch_size=256, lr=5e-3, clip=5.0, ema_half_life=10_000, precision="float32"),
+        training=Training(steps=1_500, batch_size=256, lr=5e-3, clip=5.0, ema_half_life=20_000, precision="float32"),
     )
 
 

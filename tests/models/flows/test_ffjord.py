@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from castalia.core.data import Batch
-from castalia.core.model import build
+from castalia.core.model import Progress, build
 from castalia.core.rng import BatchRng, SampleRng
 from castalia.core.specs.image import ImageSpec
 from castalia.media.points.toys import toy
@@ -106,6 +106,18 @@ def test_likelihoods_of_pictures_are_estimates_and_say_so() -> None:
     assert "probe" in found.detail
     assert "K = 2" in found.detail
     assert all(layer.probe is None for layer in model.modules() if isinstance(layer, Continuous))
+
+
+def test_pictures_at_several_scales_learn_through_the_solver() -> None:
+    """The second equation begins at what the first came to: its adjoint gets a start that wants a gradient itself."""
+    spec = ImageSpec(1, 8, 8)
+    model = build(FFJORD, FFJORDConfig(widths=(8,), levels=2, rtol=1e-3, atol=1e-3), spec).train()
+    assert isinstance(model, FFJORD)
+    x = torch.randint(0, 256, (4, 1, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    loss, logs = model.loss(Batch.of(x), BatchRng(0, total=4), Progress(0, 1))
+    gradients = torch.autograd.grad(loss, list(model.parameters()))
+    assert all(g.isfinite().all() for g in gradients)
+    assert float(logs["evaluations"]) > 10
 
 
 def test_the_size_of_the_paper() -> None:

@@ -132,7 +132,7 @@ class _Field(nn.Module):
             return (length * self.velocity(x, s * length),)
         outer = torch.is_grad_enabled()
         with torch.enable_grad():
-            x = x if x.requires_grad else x.detach().requires_grad_(True)
+            x = x if outer and x.requires_grad else x.detach().requires_grad_(True)
             v = length * self.velocity(x, s * length)
             trace = _trace(v, x, self.probe, keep=outer)
         return (v, trace) if outer else (v.detach(), trace.detach())
