@@ -98,6 +98,16 @@ CATALOGUE: dict[str, Entry] = {
             "same latent space to walk in.",
         ),
         Entry(
+            "vdvae",
+            "Very deep VAE",
+            "autoencoders.vdvae:VDVAE",
+            media=("image",),
+            paper="Child 2021 (arXiv:2011.10650)",
+            capabilities=("Generator", "Density", "Latents", "Inference", "Exportable"),
+            good="A VAE with latents at every size, from one pixel to all: the best likelihoods of autoencoders, and "
+            "one pass to draw.",
+        ),
+        Entry(
             "gan",
             "Generative adversarial network (GAN, DCGAN)",
             "adversarial.gan:GAN",
