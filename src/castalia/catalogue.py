@@ -88,6 +88,16 @@ CATALOGUE: dict[str, Entry] = {
             "reconstructions, samples by class.",
         ),
         Entry(
+            "vqvae2",
+            "Two-level VQ-VAE (VQ-VAE-2)",
+            "autoencoders.vqvae2:VQVAE2",
+            media=("image",),
+            paper="Razavi, van den Oord & Vinyals 2019 (arXiv:1906.00446)",
+            capabilities=("Generator", "Density", "Refinement", "Exportable"),
+            good="A VQ-VAE with a coarse grid for the whole and a fine one for details: larger pictures from the same "
+            "kind of codes.",
+        ),
+        Entry(
             "iaf",
             "VAE with inverse autoregressive flow (IAF)",
             "autoencoders.iaf:IAF",
