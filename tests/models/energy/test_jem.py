@@ -63,7 +63,7 @@ def test_the_gradient_is_that_of_both_terms() -> None:
 
 @torch.no_grad()
 def test_chains_follow_the_marginal_and_are_named_by_where_they_are() -> None:
-    model = jem(restart=0.0)
+    model = jem(restart=0.0, by_class=False)
     model.walk(batch(), BatchRng(0, total=16), Progress(0, 10))
     places = model.replay.mine(BatchRng(0, total=16), Progress(0, 10))
     x = (model.replay.x[places].float() + 0.5) / 256

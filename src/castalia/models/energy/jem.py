@@ -47,6 +47,8 @@ class JEMConfig(EBMConfig):
         widen: wide: factor of the channels; the paper has 10.
         generative: weight of log p(x) beside log p(y | x).
         noise_in: deviation of what is added to the data, on the scale of 0 to 1.
+        by_class: chains of the training follow E(x, y) with classes drawn as often as they occur, which gives better
+            examples; else E(x), which gives a better classifier (both are in the authors' code).
     """
 
     network: Literal["strided", "residual", "wide"] = "strided"  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -54,6 +56,7 @@ class JEMConfig(EBMConfig):
     widen: int = 10
     generative: float = 1.0
     noise_in: float = 0.015
+    by_class: bool = True
     conditional: bool = True
     steps: int = 20
     noise: float = 0.005
@@ -88,12 +91,12 @@ class JEM(EBM[JEMConfig]):
         return -torch.logsumexp(logits, 1) if label is None else -logits.gather(1, label[:, None])[:, 0]
 
     def led(self, label: Tensor) -> Tensor | None:
-        """Chains of the training follow E(x): they are to come from p(x)."""
-        return None
+        """Chains come from p(y) p(x | y), or from p(x)."""
+        return label if self.config.by_class else None
 
     def named(self, x: Tensor, label: Tensor) -> Tensor:
-        """The likeliest class of where a chain is."""
-        return self.network(x).argmax(1)
+        """The class that a chain was led to, or the likeliest one of where it is."""
+        return label if self.config.by_class else self.network(x).argmax(1)
 
     def contrast(self, batch: Batch, rng: Rng, progress: Progress) -> tuple[Tensor, Logs]:
         """Energies of the data down, those of where the chains are up; classes of the data told apart."""
