@@ -88,6 +88,36 @@ CATALOGUE: dict[str, Entry] = {
             "reconstructions, samples by class.",
         ),
         Entry(
+            "vqvae2",
+            "Two-level VQ-VAE (VQ-VAE-2)",
+            "autoencoders.vqvae2:VQVAE2",
+            media=("image",),
+            paper="Razavi, van den Oord & Vinyals 2019 (arXiv:1906.00446)",
+            capabilities=("Generator", "Density", "Refinement", "Exportable"),
+            good="A VQ-VAE with a coarse grid for the whole and a fine one for details: larger pictures from the same "
+            "kind of codes.",
+        ),
+        Entry(
+            "iaf",
+            "VAE with inverse autoregressive flow (IAF)",
+            "autoencoders.iaf:IAF",
+            media=("image",),
+            paper="Kingma, Salimans, Jozefowicz, Chen, Sutskever & Welling 2016 (arXiv:1606.04934)",
+            capabilities=("Generator", "Density", "Latents", "Inference", "Exportable"),
+            good="A VAE that describes its codes more exactly: better likelihoods from the same networks, and the "
+            "same latent space to walk in.",
+        ),
+        Entry(
+            "vdvae",
+            "Very deep VAE",
+            "autoencoders.vdvae:VDVAE",
+            media=("image",),
+            paper="Child 2021 (arXiv:2011.10650)",
+            capabilities=("Generator", "Density", "Latents", "Inference", "Exportable"),
+            good="A VAE with latents at every size, from one pixel to all: the best likelihoods of autoencoders, and "
+            "one pass to draw.",
+        ),
+        Entry(
             "gan",
             "Generative adversarial network (GAN, DCGAN)",
             "adversarial.gan:GAN",
@@ -199,6 +229,47 @@ CATALOGUE: dict[str, Entry] = {
             "one pass. Wants many minutes.",
         ),
         Entry(
+            "maf",
+            "Masked autoregressive flow (MAF)",
+            "flows.maf:MAF",
+            media=("image", "points"),
+            paper="Papamakarios, Pavlakou & Murray 2017 (arXiv:1705.07057); MADE: Germain et al. 2015 "
+            "(arXiv:1502.03509)",
+            capabilities=("Generator", "Density", "Latents", "Inference", "Exportable"),
+            good="Exact densities of points and tables, each value given those before it; mixtures where one bell "
+            "curve does not fit.",
+        ),
+        Entry(
+            "nsf",
+            "Neural spline flow",
+            "flows.nsf:NSF",
+            media=("image", "points"),
+            paper="Durkan, Bekasov, Murray & Papamakarios 2019 (arXiv:1906.04032)",
+            capabilities=("Generator", "Density", "Latents", "Inference", "Exportable"),
+            good="The flow for points with sharp edges and holes: splines bend where the data want it. Exact "
+            "densities, quick both ways.",
+        ),
+        Entry(
+            "ffjord",
+            "Continuous flow (FFJORD)",
+            "flows.ffjord:FFJORD",
+            media=("image", "points"),
+            paper="Grathwohl et al. 2019 (arXiv:1810.01367); neural ODEs: Chen et al. 2018 (arXiv:1806.07366)",
+            capabilities=("Generator", "Density", "Latents", "Inference", "Exportable"),
+            good="Points flow along a smooth path to noise and back, by any network. Beautiful films of how; slow to "
+            "train.",
+        ),
+        Entry(
+            "tarflow",
+            "Transformer autoregressive flow (TarFlow)",
+            "flows.tarflow:TarFlow",
+            media=("image",),
+            paper="Zhai et al. 2024 (arXiv:2412.06329)",
+            capabilities=("Generator", "Density", "Latents", "Inference", "Exportable"),
+            good="The newest flow: transformers over patches, sharp samples by noise and its removal, guided by class. "
+            "Patch by patch to draw.",
+        ),
+        Entry(
             "pixelcnn",
             "PixelCNN (gated, and plain)",
             "pixels.pixelcnn:PixelCNN",
@@ -283,6 +354,16 @@ CATALOGUE: dict[str, Entry] = {
             "classifies them.",
         ),
         Entry(
+            "dbm",
+            "Deep Boltzmann machine",
+            "energy.dbm:DBM",
+            media=("image",),
+            paper="Salakhutdinov & Hinton 2009, Deep Boltzmann Machines; centred: Montavon & Mueller 2012",
+            capabilities=("Generator", "Density", "Refinement"),
+            good="Two layers of causes without directions: fills in a picture from any part, and draws by moves in "
+            "all layers at once.",
+        ),
+        Entry(
             "ebm",
             "Energy-based model",
             "energy.ebm:EBM",
@@ -291,6 +372,16 @@ CATALOGUE: dict[str, Entry] = {
             capabilities=("Generator", "Refinement"),
             good="One network that says how natural a picture is, sampled by following its slope. Flexible, slow "
             "to sample, and training needs watching.",
+        ),
+        Entry(
+            "jem",
+            "Joint energy-based model (JEM)",
+            "energy.jem:JEM",
+            media=("image", "points"),
+            paper="Grathwohl et al. 2020 (arXiv:1912.03263)",
+            capabilities=("Generator", "Refinement"),
+            good="A classifier that draws what it knows: one network for classes and for pictures of each. Training "
+            "needs watching.",
         ),
     )
 }

@@ -77,11 +77,23 @@ def test_toys_are_deterministic(name):
         ("grid-25", [1.9350783, 3.9910526]),
         ("swiss-roll", [-1.0553243, -0.8850114]),
         ("two-moons", [0.6671125, 0.7573917]),
+        ("checkerboard", [1.1055366, -0.380861]),
     ],
 )
 def test_toys_stay_as_they_are(name, first):
     """Another stream of random numbers would make every run refuse to resume; to the last bit but one."""
     assert open_data(name).x[0].tolist() == pytest.approx(first, rel=1e-6)
+
+
+def test_a_checkerboard_has_dark_squares_alone():
+    x = open_data("checkerboard").x
+    assert float(x.min()) >= -2.0
+    assert float(x.max()) <= 2.0
+    corner = (x + 2).floor().clamp(0, 3).long()
+    assert ((corner[:, 0] + corner[:, 1]) % 2 == 0).all()
+    counts = torch.bincount(4 * corner[:, 0] + corner[:, 1], minlength=16)
+    assert (counts > 0).sum() == 8
+    assert (counts[counts > 0].double() / len(x) - 1 / 8).abs().max() < 0.006  # five standard errors
 
 
 @pytest.mark.parametrize(("name", "modes", "std", "radius"), [("ring-8", 8, 0.01, 1), ("grid-25", 25, 0.05, None)])

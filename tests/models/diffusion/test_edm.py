@@ -19,8 +19,8 @@ from castalia.core.specs.image import ImageSpec
 from castalia.core.specs.points import PointsSpec
 from castalia.evaluation.likelihood import measure
 from castalia.models.diffusion.edm import EDM, EDMConfig, EDMOptions
-from castalia.models.diffusion.likelihood import gaussian_dequantisation
 from castalia.models.diffusion.samplers import evaluations
+from castalia.nn.dequantisation import gaussian_dequantisation
 from castalia.nn.unet import UNetConfig
 from tests.tools import Table
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from castalia.models.diffusion import likelihood, schedules
 from castalia.models.diffusion.schedules import Discrete
 from castalia.nn import bins
+from castalia.nn.dequantisation import gaussian_dequantisation
 from tests.models.diffusion.mixture import Mixture
 
 MEAN, STD = 0.3, 0.7
@@ -266,7 +267,7 @@ def test_gaussian_dequantisation_gives_probabilities(levels: int, ratio: float) 
     totals, bounds = [], []
     for value, noise in zip(values, z, strict=True):
         x0 = value.expand(len(noise), 1)
-        y, change = likelihood.gaussian_dequantisation(x0, noise[:, None], ratio * gap, levels)
+        y, change = gaussian_dequantisation(x0, noise[:, None], ratio * gap, levels)
         log_q = -0.5 * ((y - values) / (ratio * gap)) ** 2 - math.log(ratio * gap) - 0.5 * math.log(2 * math.pi)
         found = torch.logsumexp(weights.log() + log_q, 1) + change
         totals.append(found.exp().mean())

@@ -19,8 +19,11 @@ from castalia.core.specs.points import PointsSpec
 from castalia.media.points.toys import toy
 from castalia.models.flows.base import Flow
 from castalia.models.flows.glow import Glow, GlowConfig
+from castalia.models.flows.maf import MAF, MAFConfig
 from castalia.models.flows.nice import NICE, NICEConfig
+from castalia.models.flows.nsf import NSF, NSFConfig
 from castalia.models.flows.realnvp import RealNVP, RealNVPConfig
+from castalia.models.flows.tarflow import TarFlow, TarFlowConfig
 from castalia.models.flows.units import Dequantised, Standardised
 from tests.models.flows.test_layers import stir
 from tests.tools import Table
@@ -36,12 +39,27 @@ PICTURES: dict[str, Callable[[], tuple[type[Model], Any]]] = {
     "glow, additive": lambda: (Glow, GlowConfig(levels=1, steps=2, width=6, coupling="additive")),
     "glow, tanh": lambda: (Glow, GlowConfig(levels=2, steps=1, width=6, coupling="tanh", hidden=2, hidden_kernel=3)),
     "glow, by class": lambda: (Glow, GlowConfig(levels=2, steps=1, width=6, conditional=True)),
+    "maf": lambda: (MAF, MAFConfig(layers=3, widths=(20,))),
+    "maf, gaussian": lambda: (MAF, MAFConfig(scale="gaussian", layers=2, widths=(20, 20), normalise=False)),
+    "maf, mixtures": lambda: (MAF, MAFConfig(layers=1, widths=(20,), components=3)),
+    "maf, by class": lambda: (MAF, MAFConfig(layers=2, widths=(20,), conditional=True)),
+    "nsf": lambda: (NSF, NSFConfig(levels=2, steps=2, width=6, blocks=1, bins=4)),
+    "nsf, by class": lambda: (NSF, NSFConfig(levels=1, steps=2, width=6, blocks=1, bins=3, conditional=True)),
+    "tarflow": lambda: (TarFlow, TarFlowConfig(patch=2, dim=8, head=4, blocks=2, depth=1, noise=0.0)),
+    "tarflow, by class": lambda: (
+        TarFlow,
+        TarFlowConfig(patch=1, dim=8, head=4, blocks=2, depth=1, noise=0.0, conditional=True),
+    ),
 }
 
 POINTS: dict[str, Callable[[], tuple[type[Model], Any]]] = {
     "nice": lambda: (NICE, NICEConfig(widths=(16,))),
     "realnvp": lambda: (RealNVP, RealNVPConfig(couplings=4, widths=(16,))),
     "glow": lambda: (Glow, GlowConfig(steps=3, widths=(16,))),
+    "maf": lambda: (MAF, MAFConfig(layers=3, widths=(16,))),
+    "maf, mixtures": lambda: (MAF, MAFConfig(layers=0, widths=(16,), components=4)),
+    "nsf": lambda: (NSF, NSFConfig(steps=2, width=16, blocks=1)),
+    "nsf, autoregressive": lambda: (NSF, NSFConfig(kind="autoregressive", steps=2, width=16, blocks=1)),
 }
 
 

@@ -8,10 +8,23 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from castalia.models.flows.conditioners import GlowNet, NormedConv, Perceptron, ResidualNet, WeightNormConv
+from castalia.models.flows.autoregressive import Autoregressive
+from castalia.models.flows.conditioners import (
+    GlowNet,
+    NormedConv,
+    Perceptron,
+    ResidualMaps,
+    ResidualNet,
+    ResidualPerceptron,
+    WeightNormConv,
+)
 from castalia.models.flows.couplings import Additive, Checkerboard, Halves, SigmoidAffine, TanhAffine
 from castalia.models.flows.layers import ActNorm, BatchNorm, Diagonal, Layer, Mixing, Squeeze
+from castalia.models.flows.mixtures import Mixture
 from castalia.models.flows.priors import Factor, LearnedNormal, Logistic, StandardNormal
+from castalia.models.flows.splines import Spline
+from castalia.models.flows.tokens import PatchFlow
+from castalia.nn.made import MADE
 
 SHAPES = {"vector": (5,), "picture": (4, 2, 4)}
 
@@ -39,6 +52,18 @@ LAYERS: dict[str, tuple[str, Callable[[], Layer]]] = {
         "picture",
         lambda: Checkerboard(ResidualNet(4, 6, 8, 0), TanhAffine(4), (2, 4), swap=True),
     ),
+    "spline": ("picture", lambda: Halves(ResidualMaps(2, 6, 2 * 11, 1), Spline(4, 1.5))),
+    "spline, bent": ("vector", lambda: Halves(ResidualPerceptron(3, 8, 2 * 11, 1), Spline(4, 1.5), bent=3)),
+    "masked": ("vector", lambda: Autoregressive(MADE(5, (8, 9), 2), TanhAffine(1))),
+    "masked, backwards": (
+        "vector",
+        lambda: Autoregressive(MADE(5, (8,), 2, order=range(5, 0, -1), activation="tanh"), TanhAffine(1)),
+    ),
+    "masked spline": ("vector", lambda: Autoregressive(MADE(5, (9,) * 3, 11, residual=True), Spline(4, 1.5))),
+    "masked mixture": ("vector", lambda: Autoregressive(MADE(5, (8, 8), 9), Mixture(3))),
+    "masked, by class": ("vector", lambda: Autoregressive(MADE(5, (8,), 2, context=3), TanhAffine(1), 3)),
+    "patches": ("picture", lambda: PatchFlow((4, 2, 4), 1, 6, 1, 2, backwards=False)),
+    "patches, backwards, by class": ("picture", lambda: PatchFlow((4, 2, 4), 2, 6, 2, 2, backwards=True, classes=3)),
 }
 
 

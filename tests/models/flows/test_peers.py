@@ -6,6 +6,8 @@ the other way round.
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -13,12 +15,15 @@ from torch import Tensor, nn
 from castalia.core.model import build
 from castalia.core.specs.image import ImageSpec
 from castalia.core.specs.points import PointsSpec
+from castalia.models.flows.autoregressive import Autoregressive
 from castalia.models.flows.conditioners import GlowNet, NormedConv
 from castalia.models.flows.couplings import Halves, TanhAffine
 from castalia.models.flows.glow import Glow, GlowConfig
 from castalia.models.flows.layers import LOG_SCALE_FACTOR, ActNorm, Mixing
 from castalia.models.flows.priors import LearnedNormal
 from castalia.models.flows.realnvp import RealNVP, RealNVPConfig
+from castalia.models.flows.splines import LEAST, Spline
+from castalia.nn.made import MADE, Masked
 from tests.models.flows.test_layers import stir
 
 nf = pytest.importorskip("normflows", reason="the test extra installs normflows")
@@ -129,3 +134,61 @@ def test_realnvp() -> None:
     assert (h - eps).abs().max() < 1e-6
     base = nf.distributions.DiagGaussian(5, trainable=False).double()
     assert (base.log_prob(h) + total - log_p).abs().max() < 1e-6
+
+
+def test_spline_networks() -> None:
+    """A residual masked network and its splines against normflows', with its weights."""
+    dims, width, blocks, bins, bound = 5, 12, 2, 6, 2.5
+    theirs = nf.flows.AutoregressiveRationalQuadraticSpline(
+        dims, blocks, width, num_bins=bins, tail_bound=bound, init_identity=False
+    ).double()
+    made = theirs.mprqat.autoregressive_net
+    own = MADE(dims, (width,) * (2 * blocks + 1), 3 * bins - 1, residual=True).double().eval()
+    inner = [layer for block in made.blocks for layer in block.linear_layers]
+    with torch.no_grad():
+        for one, two in zip(own.layers, [made.initial_layer, *inner], strict=True):
+            assert isinstance(one, Masked)
+            assert torch.equal(one.mask, two.mask)
+            one.weight.copy_(two.weight)
+            one.bias.copy_(two.bias)
+        # theirs: all numbers of a value side by side
+        own.last.weight.copy_(made.final_layer.weight.view(dims, -1, width).transpose(0, 1).flatten(0, 1))
+        own.last.bias.copy_(made.final_layer.bias.view(dims, -1).t().flatten())
+        own.last.bias[2 * bins * dims :] -= math.log(math.exp(1 - LEAST) - 1)  # our zero is the identity
+    layer = Autoregressive(own, Spline(bins, bound))
+    x = 1.5 * torch.randn(50, dims, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    with torch.no_grad():
+        y, log_slope = theirs.mprqat(x)
+        found, own_slope = layer(x)
+    # theirs divides widths and heights by the square root of the width of the network, where it knows that
+    scale = width**0.5 if hasattr(made, "hidden_features") else 1.0
+    if scale != 1.0:
+        with torch.no_grad():
+            for part in (own.last.weight, own.last.bias):
+                part.view(3 * bins - 1, -1)[: 2 * bins] /= scale
+            found, own_slope = layer(x)
+    assert (found - y).abs().max() < 1e-6
+    assert (own_slope - log_slope).abs().max() < 1e-6
+
+
+def test_masked_affine() -> None:
+    """A layer of MAF as zuko's autoregressive transform of the same network, both ways."""
+    zuko = pytest.importorskip("zuko", reason="the test extra installs zuko")
+    net, move = MADE(4, (16, 16), 2), TanhAffine(1)
+    layer = Autoregressive(net, move).double().eval()
+    stir(layer, width=0.5)
+
+    def affine(x: Tensor) -> Tensor:
+        t, raw = net(x).chunk(2, 1)
+        s = move.most * torch.tanh(raw)
+        s = s / (1 - (s / math.log(1e-3)).abs())  # theirs clips softly
+        return zuko.transforms.MonotonicAffineTransform(t, s, slope=1e-3)
+
+    theirs = zuko.transforms.AutoregressiveTransform(affine, passes=4)
+    x = torch.randn(20, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    with torch.no_grad():
+        y, log_slope = theirs.call_and_ladj(x)
+        found, own_slope = layer(x)
+        assert (theirs.inv(found) - layer.inverse(found)).abs().max() < 1e-6
+    assert (found - y).abs().max() < 1e-6
+    assert (own_slope - log_slope.sum(1)).abs().max() < 1e-6

@@ -44,6 +44,7 @@ SETS: Mapping[str, NamedData] = {
     "grid-25": _named("25 Gaussians on a grid of spacing 2, standard deviation 0.05 (PacGAN's)"),
     "swiss-roll": _named("a spiral with noise (the toy of improved Wasserstein GANs)"),
     "two-moons": _named("two half circles that reach into each other, with noise"),
+    "checkerboard": _named("the dark squares of a board of 4 by 4, evenly filled"),
 }
 
 

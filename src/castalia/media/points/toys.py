@@ -74,9 +74,18 @@ def _two_moons(name: str, n: int, generator: np.random.Generator) -> PointsArray
     return PointsArray(points.astype(np.float32), name=name, labels=labels, classes=("upper", "lower"))
 
 
+def _checkerboard(name: str, n: int, generator: np.random.Generator) -> PointsArray:
+    """The dark squares of a board of 4 by 4, uniformly; a square has side 1, the board is centred."""
+    column = generator.integers(0, 4, n)
+    row = 2 * generator.integers(0, 2, n) + column % 2
+    points = np.stack([column, row], axis=1) + generator.random((n, 2)) - 2
+    return PointsArray(points.astype(np.float32), name=name)
+
+
 TOYS: Mapping[str, Callable[[str, int, np.random.Generator], PointsArray]] = {
     "ring-8": _mixture(RING, RING_STD),
     "grid-25": _mixture(GRID, GRID_STD),
     "swiss-roll": _swiss_roll,
     "two-moons": _two_moons,
+    "checkerboard": _checkerboard,
 }

@@ -67,10 +67,17 @@ class CodePrior(nn.Module):
                 nn.init.normal_(layer.weight, 0, 0.02 / math.sqrt(2 * layers))
 
     def read(
-        self, tokens: Tensor, label: Tensor | None, caches: list[Cache] | None = None, places: Tensor | None = None
+        self,
+        tokens: Tensor,
+        label: Tensor | None,
+        caches: list[Cache] | None = None,
+        places: Tensor | None = None,
+        beside: Tensor | None = None,
     ) -> Tensor:
-        """Logits (n, t, size) of what follows each token ``int64`` (n, t)."""
+        """Logits (n, t, size) of what follows each token ``int64`` (n, t); ``beside`` (n, t, dim) is known of it."""
         h = self.tokens(tokens) + (self.where[: tokens.shape[1]] if places is None else self.where[places])
+        if beside is not None:
+            h = h + beside
         if self.classes is not None and label is not None:
             h = h + self.classes(label)[:, None]
         h = F.dropout(h, self.dropout, self.training)
@@ -78,14 +85,17 @@ class CodePrior(nn.Module):
             h = block(h, None if caches is None else caches[i], places)
         return self.head(self.norm(h)).float()
 
-    def forward(self, codes: Tensor, label: Tensor | None) -> Tensor:
-        """Logits (n, places, size) of each code of ``int64`` (n, places) given those before it."""
-        start = codes.new_full((len(codes), 1), self.size)
-        return self.read(torch.cat([start, codes[:, :-1]], 1), label)
+    def forward(self, codes: Tensor, label: Tensor | None, beside: Tensor | None = None) -> Tensor:
+        """Logits (n, places, size) of each code of ``int64`` (n, places) given those before it.
 
-    def log_prob(self, codes: Tensor, label: Tensor | None) -> Tensor:
+        ``beside`` (n, places, dim) is known of every cell before any code is: a coarser grid.
+        """
+        start = codes.new_full((len(codes), 1), self.size)
+        return self.read(torch.cat([start, codes[:, :-1]], 1), label, beside=beside)
+
+    def log_prob(self, codes: Tensor, label: Tensor | None, beside: Tensor | None = None) -> Tensor:
         """Log p(codes | class), nats ``float64`` (n,), for ``int64`` (n, places)."""
-        nats = F.cross_entropy(self(codes, label).mT, codes, reduction="none")
+        nats = F.cross_entropy(self(codes, label, beside).mT, codes, reduction="none")
         return -nats.double().sum(1)
 
     def write(
@@ -99,6 +109,7 @@ class CodePrior(nn.Module):
         top_p: float = 1.0,
         held: Tensor | None = None,
         free: Tensor | None = None,
+        beside: Tensor | None = None,
     ) -> Tensor:
         """Codes ``int64`` (n, places), one after the other with a cache.
 
@@ -111,6 +122,7 @@ class CodePrior(nn.Module):
             top_p: only the likeliest that together have this probability.
             held: codes (n, places) that stand where ``free`` (n, places) is False.
             free: which cells are drawn; None: all.
+            beside: as in :meth:`forward`.
         """
         device, kind = self.where.device, self.where.dtype
         d = self.dim // self.heads
@@ -120,7 +132,8 @@ class CodePrior(nn.Module):
         out = out.to(device)
         for t in range(self.places):
             at = torch.full((n, 1), t, dtype=torch.int64, device=device)
-            logits = self.read(token[:, None], label, caches, at)[:, 0]
+            known = None if beside is None else beside[:, t : t + 1]
+            logits = self.read(token[:, None], label, caches, at, known)[:, 0]
             token = pick(logits, uniform[:, t], temperature, top_k, top_p)
             if held is not None and free is not None:
                 token = torch.where(free[:, t], token, held[:, t])

@@ -22,9 +22,9 @@ Expected: see ``recipes/vae.py`` and the system's page.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -100,21 +100,24 @@ class VAEConfig(Config):
             raise ValueError("beta, warmup and free_bits belong to bound='elbo'")
 
 
-class VAE(Generator[VAEConfig, ImageSpec], Density, Inference, Exportable):
+V = TypeVar("V", bound=VAEConfig)
+
+
+class VAE(Generator[V, ImageSpec], Density, Inference, Exportable):
     """p(x) = integral of p(x | z) N(z; 0, I) dz, with a Gaussian encoder q(z | x)."""
 
-    Config = VAEConfig
+    Config: ClassVar[type[Config]] = VAEConfig
     shard_units = (ResidualConv,)
     undecayed = ("base",)  # a bias, if one per pixel
 
-    def __init__(self, config: VAEConfig, spec: ImageSpec) -> None:
+    def __init__(self, config: V, spec: ImageSpec) -> None:
         super().__init__()
         self.config, self.spec, self.latent_dims = config, spec, config.latent_dims
-        c, z = config, config.latent_dims
+        c, z, found = config, config.latent_dims, self.found(config)
         self.pixels = pixel_likelihood(c.likelihood, spec.channels, binarise=c.binarise, mixtures=c.mixtures)
         shape = (self.pixels.maps, spec.height, spec.width)
         if c.network == "dense":
-            self.encoder: nn.Module = DenseEncoder(spec.shape, c.widths, 2 * z, c.activation)
+            self.encoder: nn.Module = DenseEncoder(spec.shape, c.widths, found, c.activation)
             self.decoder: nn.Module = DenseDecoder(z, c.widths, shape, c.activation)
         else:
             if min(spec.height, spec.width) < 2 ** (len(c.widths) - 1) + 1:
@@ -122,9 +125,14 @@ class VAE(Generator[VAEConfig, ImageSpec], Density, Inference, Exportable):
                     f"pictures of {spec.height}x{spec.width} are too small for {len(c.widths)} halvings; "
                     "give fewer config.widths"
                 )
-            self.encoder = ConvEncoder(spec.shape, c.widths, c.blocks, c.hidden, 2 * z, c.activation)
+            self.encoder = ConvEncoder(spec.shape, c.widths, c.blocks, c.hidden, found, c.activation)
             self.decoder = ConvDecoder(z, c.widths, c.blocks, c.hidden, shape, c.activation, c.top)
         self.base = nn.Parameter(torch.zeros(shape))
+
+    @staticmethod
+    def found(config: VAEConfig) -> int:
+        """How many numbers the encoder finds for an example: a mean and a deviation for each latent."""
+        return 2 * config.latent_dims
 
     def initialise(self, data: Dataset, rng: Rng, parents: Mapping[str, Model]) -> None:
         """Set the base map to the mean and deviation of (at most 10,000 of) the data's pixels."""
@@ -156,7 +164,7 @@ class VAE(Generator[VAEConfig, ImageSpec], Density, Inference, Exportable):
             price = kl.mean(0).clamp(min=c.free_bits).sum() if c.free_bits else kl.sum(1).mean()
             loss = beta * price - reconstruction.mean()
         else:
-            weights = reconstruction + log_ratio(z, noise, std)
+            weights = reconstruction + log_ratios(z, noise, std).sum(-1)
             loss = math.log(k) - torch.logsumexp(weights, 0).mean()
         return loss, {"reconstruction": -reconstruction.mean(), "kl": kl.sum(1).mean()}
 
@@ -164,6 +172,16 @@ class VAE(Generator[VAEConfig, ImageSpec], Density, Inference, Exportable):
         """Mean and deviation, each ``float32`` (B, z), of q(z | x) for targets of the likelihood."""
         mean, raw = self.encoder(self.pixels.features(target)).float().chunk(2, dim=1)
         return mean, F.softplus(raw) + 1e-4
+
+    def proposals(self, target: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        """What makes latents of noise (k, B, z): the latents, and log N(z; 0, 1) - log q(z | x) for each, (k, B, z)."""
+        mean, std = self.posterior(target)
+
+        def propose(noise: Tensor) -> tuple[Tensor, Tensor]:
+            z = mean + std * noise
+            return z, log_ratios(z, noise, std)
+
+        return propose
 
     def outputs(self, z: Tensor) -> Tensor:
         """Outputs of the decoder, (..., maps, H, W), for latents (..., z)."""
@@ -198,13 +216,13 @@ class VAE(Generator[VAEConfig, ImageSpec], Density, Inference, Exportable):
     def log_likelihood(self, batch: Batch, *, rng: SampleRng, samples: int = 1) -> Likelihood:
         """Importance-weighted bound (Burda et al., eq. 8) with ``samples`` samples; 1 gives the plain bound."""
         target = self.pixels.target(batch.x, rng)
-        mean, std = self.posterior(target)
+        propose = self.proposals(target)
         chunks = []
         for block in range(math.ceil(samples / NOISE_BLOCK)):
             k = min(NOISE_BLOCK, samples - block * NOISE_BLOCK)
             noise = rng.at("importance", block).normal("latent", k, self.latent_dims).transpose(0, 1)
-            z = mean + std * noise
-            rest = log_ratio(z, noise, std)
+            z, ratios = propose(noise)
+            rest = ratios.sum(-1)
             for rows in range(0, k, step := max(1, ROWS_AT_ONCE // len(batch))):
                 part = slice(rows, rows + step)
                 chunks.append((self.pixels.log_prob(self.outputs(z[part]), target) + rest[part]).double())
@@ -237,6 +255,6 @@ def gaussian_kl(mean: Tensor, std: Tensor) -> Tensor:
     return 0.5 * (mean**2 + std**2 - 1) - std.log()
 
 
-def log_ratio(z: Tensor, noise: Tensor, std: Tensor) -> Tensor:
-    """Log N(z; 0, I) - log q(z | x) for z = mean + std * noise, summed over the last dimension."""
-    return (0.5 * (noise**2 - z**2) + std.log()).sum(-1)
+def log_ratios(z: Tensor, noise: Tensor, std: Tensor) -> Tensor:
+    """Log N(z; 0, 1) - log q(z | x) for each latent of z = mean + std * noise."""
+    return 0.5 * (noise**2 - z**2) + std.log()

@@ -59,7 +59,8 @@ from castalia.core.specs.points import PointsSpec
 from castalia.models.diffusion import schedules
 from castalia.models.diffusion.base import Diffusion, DiffusionConfig
 from castalia.models.diffusion.drawing import Denoiser, DrawingOptions, Job
-from castalia.models.diffusion.likelihood import flow_log_density, gaussian_dequantisation
+from castalia.models.diffusion.likelihood import flow_log_density
+from castalia.nn.dequantisation import gaussian_dequantisation
 from castalia.nn.units import PictureUnits, units_of
 
 CHECKED = 4

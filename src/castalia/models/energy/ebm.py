@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -138,33 +138,39 @@ class Replay(nn.Module):
         return (progress.step * total + rows) % len(self.x)
 
 
-class EBM(Generator[EBMConfig, ImageSpec | PointsSpec], Refinement):
+E = TypeVar("E", bound=EBMConfig)
+
+
+class EBM(Generator[E, ImageSpec | PointsSpec], Refinement):
     """p(x) proportional to exp(-E(x)), or to exp(-E(x, y)) for each class y."""
 
-    Config = EBMConfig
+    Config: ClassVar[type[Config]] = EBMConfig
     SampleOptions: ClassVar[type[Sampling]] = EBMOptions
     shard_units = ()
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, config: EBMConfig, spec: ImageSpec | PointsSpec) -> None:
+    def __init__(self, config: E, spec: ImageSpec | PointsSpec) -> None:
         super().__init__()
         self.config, self.spec = config, spec
         c, self.pictures = config, isinstance(spec, ImageSpec)
         self.labels = Labels(classes_of(spec, c.conditional))
-        out = max(1, self.labels.classes)
-        if isinstance(spec, PointsSpec):
-            network: nn.Module = Dense(spec.dims, c.widths, out)
-        elif c.network == "strided":
-            network = Strided(spec.shape, c.widths, c.hidden, out)
-        else:
-            network = Residual(spec.shape, c.widths, out)
+        network = self.energies(spec, max(1, self.labels.classes))
         self.network = bounded(network) if c.spectral else network
         kind = torch.uint8 if self.pictures else torch.float32
         self.replay = Replay(c.replay, spec.shape, kind)
         self.guard = Guard(self.network, c.limit)
         self.register_buffer("mean", torch.zeros(() if self.pictures else spec.shape))
         self.register_buffer("deviation", torch.ones(() if self.pictures else spec.shape))
+
+    def energies(self, spec: ImageSpec | PointsSpec, out: int) -> nn.Module:
+        """The network that gives an example ``out`` energies."""
+        c = self.config
+        if isinstance(spec, PointsSpec):
+            return Dense(spec.dims, c.widths, out)
+        if c.network == "strided":
+            return Strided(spec.shape, c.widths, c.hidden, out)
+        return Residual(spec.shape, c.widths, out)
 
     def initialise(self, data: Dataset, rng: Rng, parents: Mapping[str, Model]) -> None:
         """Units of points; the buffer full of noise."""
@@ -196,9 +202,17 @@ class EBM(Generator[EBMConfig, ImageSpec | PointsSpec], Refinement):
         x = torch.where(anew.view(-1, *[1] * (x.ndim - 1)), self.noise(rng), x)
         if self.labels.classes:
             label = torch.where(anew, self.labels.drawn(rng), label)  # type: ignore[arg-type]
-        x = self._go(x, label, rng, self.config.steps)
-        self.replay.x[places], self.replay.label[places] = self.outward(x), label
+        x = self._go(x, self.led(label), rng, self.config.steps)
+        self.replay.x[places], self.replay.label[places] = self.outward(x), self.named(x, label)
         return {"restarted": anew.float().mean()}
+
+    def led(self, label: Tensor) -> Tensor | None:
+        """Classes whose energies the chains of the training follow."""
+        return label
+
+    def named(self, x: Tensor, label: Tensor) -> Tensor:
+        """Classes of the chains of the training, by where they have come to."""
+        return label
 
     def contrast(self, batch: Batch, rng: Rng, progress: Progress) -> tuple[Tensor, Logs]:
         """Energies of the data down, those of where the chains are up."""

@@ -58,6 +58,45 @@ class Residual(nn.Module):
         return in_full(self.head, self.body(x).sum((2, 3)))
 
 
+class Wide(nn.Module):
+    """A wide residual network without normalisation (Zagoruyko & Komodakis 2016; Grathwohl et al. 2020).
+
+    Args:
+        shape: of a picture.
+        depth: convolutions along the longest path: 6 n + 4, with n blocks in each of the three groups.
+        widen: factor of the groups' 16, 32 and 64 channels.
+        out: length of the result.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], depth: int, widen: int, out: int) -> None:
+        super().__init__()
+        channels = 16
+        layers: list[nn.Module] = [nn.Conv2d(shape[0], channels, 3, padding=1)]
+        for group, wide in enumerate((16 * widen, 32 * widen, 64 * widen)):
+            for block in range((depth - 4) // 6):
+                layers.append(WideBlock(channels, wide, 2 if group and not block else 1))
+                channels = wide
+        self.body, self.head = nn.Sequential(*layers, nn.LeakyReLU(0.2)), nn.Linear(channels, out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return in_full(self.head, self.body(x).mean((2, 3)))
+
+
+class WideBlock(nn.Module):
+    """Two 3x3 convolutions, each after a leaky ReLU, around a skip."""
+
+    def __init__(self, channels: int, out: int, stride: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, out, 3, padding=1)
+        self.second = nn.Conv2d(out, out, 3, stride=stride, padding=1)
+        same = channels == out and stride == 1
+        self.skip = nn.Identity() if same else nn.Conv2d(channels, out, 1, stride=stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.second(F.leaky_relu(self.first(F.leaky_relu(x, 0.2)), 0.2))
+        return y + self.skip(x)
+
+
 class Dense(nn.Module):
     """A perceptron, for points."""
 

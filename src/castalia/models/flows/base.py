@@ -25,6 +25,7 @@ from castalia.core.sampling import Given, Watch, check_given
 from castalia.core.spec import LabelSpec, Spec
 from castalia.core.specs.image import ImageSpec
 from castalia.core.specs.points import PointsSpec
+from castalia.models.flows.layers import Sequential
 from castalia.models.flows.multiscale import MultiScale
 from castalia.models.flows.units import Dequantised, Scale, units_of
 from castalia.nn.labels import Labels
@@ -169,10 +170,16 @@ class Flow(Generator[F, ImageSpec | PointsSpec], Density, Inference, Exportable)
         return 0.5 * (mean.square() + variance - 1 - variance.log())
 
     def export_calls(self) -> Mapping[str, tuple[nn.Module, tuple[Tensor, ...]]]:
-        """Both ways between continuous examples (after units.py) and latents, of the unconditional model."""
+        """Both ways between continuous examples (after units.py) and latents, of the unconditional model.
+
+        Where one of them takes a value after another it is left out: a program has no loop that it could be.
+        """
         y = torch.zeros(2, *self.spec.shape, device=self.device)
         eps = torch.zeros(2, self.latent_dims, device=self.device)
-        return {"encoder": (self.layers, (y,)), "decoder": (_Decode(self.layers), (eps,))}
+        calls: dict[str, tuple[nn.Module, tuple[Tensor, ...]]] = {"encoder": (self.layers, (y,))}
+        if not any(isinstance(part, Sequential) for part in self.layers.modules()):
+            calls["decoder"] = (_Decode(self.layers), (eps,))
+        return calls
 
 
 class _Decode(nn.Module):

@@ -33,6 +33,63 @@ class Perceptron(nn.Module):
 
 
 @final
+class ResidualPerceptron(nn.Module):
+    """Vectors (B, inputs) to (B, outputs) through residual blocks (Durkan et al. 2019, section 4.1).
+
+    Args:
+        inputs: length of a vector in.
+        width: of the hidden layers.
+        outputs: length of a vector out.
+        blocks: residual blocks of two layers each.
+        dropout: share of units dropped in the middle of each block, in training.
+    """
+
+    def __init__(self, inputs: int, width: int, outputs: int, blocks: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.first = nn.Linear(inputs, width)
+        self.inner = nn.ModuleList(nn.Linear(width, width) for _ in range(2 * blocks))
+        self.last = nn.Linear(width, outputs)
+        self.dropout = dropout
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(x)
+        for one, two in zip(self.inner[0::2], self.inner[1::2], strict=True):
+            h = h + two(F.dropout(F.relu(one(F.relu(h))), self.dropout, self.training))
+        return self.last(h)
+
+
+@final
+class ResidualMaps(nn.Module):
+    """Pictures (B, inputs, H, W) to (B, outputs, H, W) through residual blocks of 3x3 convolutions.
+
+    Args:
+        inputs: channels in.
+        width: channels of the hidden layers.
+        outputs: channels out.
+        blocks: residual blocks of two convolutions each.
+        dropout: as in :class:`ResidualPerceptron`.
+    """
+
+    def __init__(self, inputs: int, width: int, outputs: int, blocks: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(inputs, width, 3, padding=1)
+        self.inner = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(2 * blocks))
+        self.last = nn.Conv2d(width, outputs, 3, padding=1)
+        self.dropout = dropout
+        nn.init.zeros_(self.last.weight)
+        assert self.last.bias is not None
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(x)
+        for one, two in zip(self.inner[0::2], self.inner[1::2], strict=True):
+            h = h + two(F.dropout(F.relu(one(F.relu(h))), self.dropout, self.training))
+        return self.last(h)
+
+
+@final
 class NormedConv(nn.Module):
     """A convolution with (y + b) exp(s) after it for each channel, computed as one convolution.
 

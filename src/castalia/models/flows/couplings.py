@@ -117,12 +117,17 @@ class Halves(Layer):
         how: how it is moved.
         swap: whether the second half stays; else the first.
         interleaved: the halves are even and odd dimensions (NICE, section 3.2) and not lower and upper ones.
+        bent: so many channels stay, and each of them is moved as well, the same way for all examples (Durkan et al.
+            2019, section 4.1); 0: they do stay.
     """
 
-    def __init__(self, net: nn.Module, how: Move, *, swap: bool = False, interleaved: bool = False) -> None:
+    def __init__(
+        self, net: nn.Module, how: Move, *, swap: bool = False, interleaved: bool = False, bent: int = 0
+    ) -> None:
         super().__init__()
         self.net, self.move = net, how
         self.swap, self.interleaved = swap, interleaved
+        self.own = nn.Parameter(torch.zeros(how.outputs * bent)) if bent else None
 
     def _cut(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The part that stays and the part that moves."""
@@ -145,10 +150,20 @@ class Halves(Layer):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         a, b = self._cut(x)
         b, log_scale = self.move(b, self.net(a).to(b.dtype))
-        return self._join(a, b), log_scale.flatten(1).sum(1)
+        total = log_scale.flatten(1).sum(1)
+        if self.own is not None:
+            a, log_scale = self.move(a, self._same_for_all(a))
+            total = total + log_scale.flatten(1).sum(1)
+        return self._join(a, b), total
+
+    def _same_for_all(self, a: Tensor) -> Tensor:
+        assert self.own is not None
+        return along(self.own, a).expand(len(a), -1, *a.shape[2:])
 
     def inverse(self, y: Tensor) -> Tensor:
         a, b = self._cut(y)
+        if self.own is not None:
+            a = self.move.inverse(a, self._same_for_all(a))
         return self._join(a, self.move.inverse(b, self.net(a).to(b.dtype)))
 
 

@@ -33,6 +33,19 @@ class Layer(nn.Module, ABC):
         """The x whose result is y."""
 
 
+class Sequential(Layer):
+    """A layer whose inverse finds values one after another.
+
+    It also sees the class of each example, ``int64`` (B,), or None where nothing is known of it.
+    """
+
+    @abstractmethod
+    def forward(self, x: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]: ...
+
+    @abstractmethod
+    def inverse(self, y: Tensor, label: Tensor | None = None) -> Tensor: ...
+
+
 @contextmanager
 def exact(x: Tensor) -> Iterator[None]:
     """A block whose products are in the type of their factors, also within autocast."""

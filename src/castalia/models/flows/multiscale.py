@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from castalia.core.errors import UsageError
 from castalia.models.flows.conditioners import NormedConv
-from castalia.models.flows.layers import ActNorm, Layer
+from castalia.models.flows.layers import ActNorm, Layer, Sequential, Squeeze
 from castalia.models.flows.priors import Factor, Prior
 
 
@@ -46,7 +46,7 @@ class MultiScale(nn.Module):
         total, latents = h.new_zeros(len(y)), []
         for number, layers in enumerate(self.levels):
             for layer in cast("nn.ModuleList", layers):
-                h, log_det = layer(h)
+                h, log_det = layer(h, label) if isinstance(layer, Sequential) else layer(h)
                 total = total + log_det
             if number < len(self.factors):
                 h, eps, log_p = self.factors[number](h)
@@ -67,7 +67,7 @@ class MultiScale(nn.Module):
             if h.ndim == 4:
                 h = h.contiguous(memory_format=torch.channels_last)
             for layer in reversed(cast("nn.ModuleList", self.levels[number])):
-                h = cast("Layer", layer).inverse(h)
+                h = layer.inverse(h, label) if isinstance(layer, Sequential) else cast("Layer", layer).inverse(h)
         return h
 
     @torch.no_grad()
@@ -95,8 +95,6 @@ class MultiScale(nn.Module):
 
 def _shapes(shape: tuple[int, ...], levels: Sequence[Sequence[Layer]]) -> list[tuple[int, ...]]:
     """Shapes of the latents that leave after each level."""
-    from castalia.models.flows.layers import Squeeze
-
     found, current = [], shape
     for number, layers in enumerate(levels):
         for layer in layers:

@@ -1,0 +1,138 @@
+"""The continuous flow: inverse, trace, density, gradients by the adjoint equation, order of convergence."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+
+from castalia.core.data import Batch
+from castalia.core.model import Progress, build
+from castalia.core.rng import BatchRng, SampleRng
+from castalia.core.specs.image import ImageSpec
+from castalia.media.points.toys import toy
+from castalia.models.flows.continuous import Continuous, Velocity, _trace
+from castalia.models.flows.ffjord import FFJORD, FFJORDConfig
+from castalia.recipes import ffjord as recipes
+from tests.models.flows.test_layers import log_det, stir
+
+
+def made(rtol: float = 1e-9, steps: int = 0) -> Continuous:
+    torch.manual_seed(0)
+    layer = Continuous(Velocity(3, (8, 8), pictures=False), rtol, rtol, steps).double()
+    stir(layer)
+    return layer.eval()
+
+
+def examples(n: int = 4) -> torch.Tensor:
+    return torch.randn(n, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def test_inverse_and_log_determinant() -> None:
+    layer, x = made(), examples()
+    with torch.no_grad():
+        y, found = layer(x)
+        assert (layer.inverse(y) - x).abs().max() < 1e-6
+    true = torch.stack([log_det(lambda v: layer(v)[0], one) for one in x])
+    assert (found - true).abs().max() < 1e-7
+
+
+def test_gradients_of_the_adjoint_equation() -> None:
+    layer, x = made(), examples()
+
+    def gradients() -> list[torch.Tensor]:
+        y, log_det = layer(x)
+        loss = (0.5 * y.square().sum(1) - log_det).mean()
+        return list(torch.autograd.grad(loss, list(layer.parameters())))
+
+    through = gradients()
+    layer.train()
+    for one, two in zip(through, gradients(), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-5)
+
+
+def test_fixed_steps_converge_with_order_four() -> None:
+    x = examples()
+    with torch.no_grad():
+        exact = made(1e-11)(x)
+        errors = []
+        for steps in (8, 16):
+            y, log_det = made(steps=steps)(x)
+            errors.append((float((y - exact[0]).abs().max()), float((log_det - exact[1]).abs().max())))
+    for coarse, fine in zip(*errors, strict=True):
+        assert 3.3 < math.log2(coarse / fine) < 5.2
+
+
+def test_probes_are_unbiased() -> None:
+    torch.manual_seed(0)
+    net = Velocity(2, (4,), pictures=True).double()
+    x = torch.randn(3, 2, 3, 3, dtype=torch.float64, requires_grad=True)
+    t = torch.tensor(0.3, dtype=torch.float64)
+    true = _trace(net(x, t), x, None, keep=False)
+    found = torch.zeros(3, dtype=torch.float64)
+    rounds = 3_000
+    for _ in range(rounds):
+        probe = 2.0 * (torch.rand_like(x) < 0.5) - 1
+        found += _trace(net(x, t), x, probe.detach(), keep=False) / rounds
+    assert (found - true).abs().max() < 0.15 * true.abs().max() + 0.05
+
+
+def test_density_of_points_integrates_to_one_and_is_exact() -> None:
+    data = toy("two-moons", "train")
+    model = build(FFJORD, FFJORDConfig(widths=(16, 16), rtol=1e-6, atol=1e-6), data.spec)
+    assert isinstance(model, FFJORD)
+    model.initialise(data, BatchRng(0, total=1), {})
+    stir(model.double(), width=0.2)
+    model = model.float().eval()
+    std, mean = model.units.points.std, model.units.points.mean  # type: ignore[union-attr]
+    line = torch.linspace(-8, 8, 161)
+    grid = torch.cartesian_prod(line, line) * std + mean
+    found = model.log_likelihood(Batch.of(grid), rng=SampleRng(0, range(len(grid))))
+    assert found.kind == "exact"
+    total = float(found.nats.exp().sum()) * float(std.prod()) * float(line[1] - line[0]) ** 2
+    assert total == pytest.approx(1.0, abs=1e-3)
+
+
+def test_likelihoods_of_pictures_are_estimates_and_say_so() -> None:
+    spec = ImageSpec(1, 8, 8)
+    model = build(FFJORD, FFJORDConfig(widths=(8,), levels=2, rtol=1e-3, atol=1e-3), spec).eval()
+    assert isinstance(model, FFJORD)
+    stir(model, width=0.1)
+    x = torch.randint(0, 256, (5, 1, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    found = model.log_likelihood(Batch.of(x), rng=SampleRng(0, range(5)), samples=2)
+    assert found.kind == "estimate"
+    assert "probe" in found.detail
+    assert "K = 2" in found.detail
+    assert all(layer.probe is None for layer in model.modules() if isinstance(layer, Continuous))
+
+
+def test_pictures_at_several_scales_learn_through_the_solver() -> None:
+    """The second equation begins at what the first came to: its adjoint gets a start that wants a gradient itself."""
+    spec = ImageSpec(1, 8, 8)
+    model = build(FFJORD, FFJORDConfig(widths=(8,), levels=2, rtol=1e-3, atol=1e-3), spec).train()
+    assert isinstance(model, FFJORD)
+    x = torch.randint(0, 256, (4, 1, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    loss, logs = model.loss(Batch.of(x), BatchRng(0, total=4), Progress(0, 1))
+    gradients = torch.autograd.grad(loss, list(model.parameters()))
+    assert all(g.isfinite().all() for g in gradients)
+    assert float(logs["evaluations"]) > 10
+
+
+def test_the_size_of_the_paper() -> None:
+    """Two scales of two equations, each of four 3x3 convolutions with a gate and a bias in the time, and its length."""
+    with torch.device("meta"):
+        model = FFJORD(recipes.mnist().config, ImageSpec(1, 28, 28))
+
+    def equation(channels: int) -> int:
+        sizes = [channels, 64, 64, 64, channels]
+        return 1 + sum(9 * a * b + b + 3 * b for a, b in pairwise(sizes))
+
+    assert sum(p.numel() for p in model.parameters()) == 2 * equation(1) + 2 * equation(2)
+
+
+@pytest.mark.parametrize("wrong", [{"widths": ()}, {"rtol": 0.0}, {"blocks": 0}, {"steps": -1}, {"levels": 0}])
+def test_wrong_configurations_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError):
+        FFJORDConfig(**wrong)  # type: ignore[arg-type]
