@@ -61,7 +61,7 @@ def pictures() -> Recipe:
     """Any labelled pictures at 32 pixels, a residual network: the default for people's own folders."""
     return Recipe(
         model="jem",
-        config=JEMConfig(network="residual", widths=(32, 64, 64), spectral=True, clip=0.01, steps=40),
+        config=JEMConfig(network="residual", widths=(32, 64, 64), spectral=True, steps=40),
         data=Data("pictures", options=ImageOptions(size=32)),
         training=Training(steps=10_000, batch_size=64, lr=3e-4, clip=0.1, ema_half_life=20_000),
     )
@@ -71,7 +71,7 @@ def cifar_paper() -> Recipe:
     """The network of the paper, 28 layers ten times as wide, and its 20 steps, for an accelerator and days."""
     return Recipe(
         model="jem",
-        config=JEMConfig(network="wide", replay=10_000, alpha=0.0, clip=0.0, step=0.5, noise=0.005),
+        config=JEMConfig(network="wide", replay=10_000, alpha=0.0, clip=0.0, noise_in=0.015, by_class=False),
         data=Data("cifar10-jpeg", options=ImageOptions(flip=True)),
         training=Training(steps=140_000, batch_size=64, lr=1e-4, schedule=Schedule("constant", warmup=1_000)),
     )
@@ -81,9 +81,7 @@ def moons() -> Recipe:
     """Two moons in the plane, told apart and drawn."""
     return Recipe(
         model="jem",
-        config=JEMConfig(
-            widths=(128, 128, 128), steps=40, step=0.005, noise=0.1, clip=0.0, alpha=0.01, draw_steps=400, noise_in=0.0
-        ),
+        config=JEMConfig(widths=(128, 128, 128), steps=40, step=0.005, noise=0.1, clip=0.0, alpha=0.01, draw_steps=400),
         data=Data("two-moons", medium="points"),
         training=Training(steps=3_000, batch_size=256, lr=1e-3, clip=1.0),
     )

@@ -19,8 +19,8 @@ def digits() -> Recipe:
     return Recipe(
         model="vqvae2",
         config=VQVAE2Config(
-            codes=32,
-            dims=16,
+            codes=8,
+            dims=8,
             levels=1,
             channels=32,
             blocks=1,
@@ -28,17 +28,18 @@ def digits() -> Recipe:
             conditional=True,
             prior_dim=64,
             prior_layers=2,
-            prior_dropout=0.2,
+            prior_dropout=0.3,
+            prior_share=0.7,
         ),
         data=Data("digits"),
-        training=Training(steps=3_000, batch_size=64, lr=2e-3, ema_half_life=5_000),
+        training=Training(steps=4_000, batch_size=64, lr=2e-3, ema_half_life=5_000),
     )
 
 
 def tiny() -> Recipe:
     """The demo with small networks: for tests."""
     base = digits()
-    config = replace(base.config, codes=16, dims=8, channels=16, residual=8, prior_dim=32, prior_layers=1)
+    config = replace(base.config, codes=16, dims=8, channels=12, residual=8, prior_dim=24, prior_layers=1)
     return replace(
         base,
         config=replace(config, prior_dropout=0.0, prior_heads=2),

@@ -44,9 +44,10 @@ def test_energies_marginalise_over_classes() -> None:
     torch.testing.assert_close(torch.softmax(-each, 1), torch.softmax(model.network(x), 1))
 
 
-def test_the_gradient_is_that_of_both_terms() -> None:
-    """Of log p(x) by samples, and of log p(y | x), with weight and penalty."""
-    model = jem(alpha=0.0, generative=0.7, noise_in=0.0)
+@pytest.mark.parametrize("by_class", [False, True])
+def test_the_gradient_is_that_of_both_terms(by_class: bool) -> None:
+    """Of log p(x) (or of log p(x, y), where chains are led by class) by samples, and of log p(y | x)."""
+    model = jem(alpha=0.0, generative=0.7, by_class=by_class)
     given, rng, progress = batch(), BatchRng(0, total=16), Progress(0, 10)
     loss, logs = model.contrast(given, rng, progress)
     found = torch.autograd.grad(loss, list(model.network.parameters()))
@@ -54,7 +55,11 @@ def test_the_gradient_is_that_of_both_terms() -> None:
     made = model.inward(model.replay.x[model.replay.mine(rng, progress)], rng.at("made"))
     assert given.label is not None
     discriminative = F.cross_entropy(model.network(real), given.label)
-    generative = torch.logsumexp(model.network(made), 1).mean() - torch.logsumexp(model.network(real), 1).mean()
+    if by_class:
+        named = model.replay.label[model.replay.mine(rng, progress)]
+        generative = model.energy(real, given.label).mean() - model.energy(made, named).mean()
+    else:
+        generative = torch.logsumexp(model.network(made), 1).mean() - torch.logsumexp(model.network(real), 1).mean()
     expected = torch.autograd.grad(discriminative + 0.7 * generative, list(model.network.parameters()))
     for one, two in zip(found, expected, strict=True):
         torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-4)
