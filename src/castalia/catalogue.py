@@ -73,7 +73,7 @@ CATALOGUE: dict[str, Entry] = {
             media=("image",),
             paper="Kingma & Welling 2014 (arXiv:1312.6114); Rezende et al. 2014 (arXiv:1401.4082); "
             "importance weighting: Burda et al. 2016 (arXiv:1509.00519)",
-            capabilities=("Generator", "Density", "Latents", "Inference", "Exportable"),
+            capabilities=("Generator", "Density", "Latents", "Inference", "Perception", "Exportable"),
             good="Fast to train, draws at once, and has a map of everything it makes: walks, blends, "
             "reconstructions. Fine detail comes out soft.",
         ),
@@ -83,7 +83,7 @@ CATALOGUE: dict[str, Entry] = {
             "autoencoders.vqvae:VQVAE",
             media=("image",),
             paper="van den Oord, Vinyals & Kavukcuoglu 2017 (arXiv:1711.00937)",
-            capabilities=("Generator", "Density", "Refinement", "Exportable"),
+            capabilities=("Generator", "Density", "Refinement", "Perception", "Exportable"),
             good="Pictures as a few words of a learned vocabulary, and a language model over them: sharp "
             "reconstructions, samples by class.",
         ),
@@ -94,7 +94,7 @@ CATALOGUE: dict[str, Entry] = {
             media=("image", "points"),
             paper="Goodfellow et al. 2014 (arXiv:1406.2661); DCGAN: Radford et al. 2016 (arXiv:1511.06434); classes: "
             "Mirza & Osindero 2014 (arXiv:1411.1784), Miyato & Koyama 2018 (arXiv:1802.05637)",
-            capabilities=("Generator", "Latents", "Exportable"),
+            capabilities=("Generator", "Latents", "Perception", "Exportable"),
             good="Sharp pictures in one step, by a contest of two networks. Training may fail or show few kinds of "
             "pictures: watch the variety.",
         ),
@@ -104,7 +104,7 @@ CATALOGUE: dict[str, Entry] = {
             "adversarial.wgan:WGAN",
             media=("image", "points"),
             paper="Arjovsky et al. 2017 (arXiv:1701.07875); gradient penalty: Gulrajani et al. 2017 (arXiv:1704.00028)",
-            capabilities=("Generator", "Latents", "Exportable"),
+            capabilities=("Generator", "Latents", "Perception", "Exportable"),
             good="A GAN whose contest is steadier, at more work per step: all kinds of pictures, sharp, in one step.",
         ),
         Entry(
@@ -248,7 +248,7 @@ CATALOGUE: dict[str, Entry] = {
             "energy.ebm:EBM",
             media=("image", "points"),
             paper="Du & Mordatch 2019 (arXiv:1903.08689)",
-            capabilities=("Generator", "Refinement"),
+            capabilities=("Generator", "Refinement", "Perception"),
             good="One network that says how natural a picture is, sampled by following its slope. Flexible, slow "
             "to sample, and training needs watching.",
         ),
