@@ -27,15 +27,18 @@ from castalia.core.rng import SampleRng
 from castalia.core.sampling import Sampling
 from castalia.core.spec import Spec
 from castalia.core.specs.image import ImageSpec
-from castalia.creative.edit import Asking, Edit, Film, Grid, Product, Work, options_of
+from castalia.creative.edit import Asking, Edit, Film, Grid, Product, Sight, Work, options_of
 from castalia.creative.priors import LatentMixture
 from castalia.creative.table import all_edits, edit_of
-from castalia.media.image.medium import as_read, picture
+from castalia.media.image.decode import ImageOptions
+from castalia.media.image.medium import as_read
 from castalia.media.image.medium import mask as read_mask
+from castalia.media.image.medium import picture as read_picture
 from castalia.media.image.video import save_walk
 from castalia.media.image.write import replace_file, save_image, save_png
 from castalia.media.rooms import medium_of
 from castalia.runs import Run
+from castalia.sights import sight_of
 
 FILMS = (".gif", ".mp4", ".webp")
 
@@ -67,8 +70,9 @@ def edit(run: Run | str | Path, name: str, **options: Any) -> Product:
     wanted = edit_of(name)
     chosen = from_json(wanted.options, {k: to_json(v) for k, v in options.items()}, f"edit {name}")
     for one in options_of(wanted):
-        if one.least is not None and getattr(chosen, one.name) < one.least:
-            raise UsageError(f"edit {name}: {one.name} must be at least {one.least}, not {getattr(chosen, one.name)}.")
+        value = getattr(chosen, one.name)
+        if one.least is not None and value is not None and value < one.least:
+            raise UsageError(f"edit {name}: {one.name} must be at least {one.least}, not {value}.")
     model, _ = run.model()
     refuse(wanted, run, model)
     with torch.no_grad():
@@ -139,7 +143,7 @@ class Desk(Work):
             if not found:
                 raise UsageError(f"There is no file {path}.")
             # as its training pictures were: cropped, or on white, as the run's options say
-            return picture(path, as_read(self.run.recipe.data.options, self.spec))  # pyright: ignore[reportArgumentType]
+            return read_picture(path, as_read(self.run.recipe.data.options, self.spec))  # pyright: ignore[reportArgumentType]
         return medium.read_file(path, self.spec) if found else medium.given(text, self.spec)
 
     def mask(self, path: str) -> Tensor:
@@ -151,6 +155,17 @@ class Desk(Work):
         if not mask.any():
             raise UsageError(f"{path}: nothing is white, so there is nothing to redraw.")
         return mask
+
+    def picture(self, path: str, channels: int) -> Tensor:
+        plain = Path(path.removeprefix("@"))
+        if not _is_file(plain):
+            raise UsageError(f"There is no file {plain}.")
+        found = self.run.recipe.data.options
+        options = found if isinstance(found, ImageOptions) else ImageOptions()
+        return read_picture(plain, replace(options, size=None, channels=channels, flip=False))[None]
+
+    def sight(self, name: str | None) -> Sight:
+        return sight_of(self.run, self.model, name)
 
     def data(self, source: str | None) -> Dataset:
         data = self.run.recipe.data

@@ -214,6 +214,60 @@ def test_films_and_their_stills(runs: dict[str, str], pictures: tuple[str, str],
     assert len(list((tmp_path / "rebuilt").iterdir())) == 2, "originals are there already"
 
 
+def test_dreams(
+    runs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CASTALIA_CACHE", str(tmp_path / "cache"))
+    large = np.random.default_rng(0).integers(60, 200, (30, 47), dtype=np.uint8)
+    Image.fromarray(large).save(tmp_path / "large.png")
+    of, out = ["--of", str(tmp_path / "large.png")], tmp_path / "d.png"
+    short = ["--iterations", "3", "--jitter", "2", "--octaves", "2"]
+
+    assert main(["edit", "dream", runs["gan"], *of, *short, "--out", str(out)]) == 0
+    told = read_recipe(out)
+    assert pixels(out).shape == (30, 47), "a picture of any size keeps it"
+    assert told["network"] == "critic"
+    assert [o["size"] for o in told["octaves"]] == [[21, 34], [30, 47]]
+    assert all(o["after"] > o["before"] for o in told["octaves"])
+    change = np.abs(pixels(out).astype(float) - large)
+    assert 0.5 < change.mean() < 2 * 3 * 1.5
+
+    # noise of the run's own size; a layer by the end of its name; one unit; another run's network
+    assert main(["edit", "dream", runs["gan"], *short, "--layer", "0", "--unit", "1", "--out", str(out)]) == 0
+    assert pixels(out).shape == (8, 8)
+    assert main(["edit", "dream", runs["pixelcnn"], *of, *short, "--network", runs["vae"], "--out", str(out)]) == 0
+    assert read_recipe(out)["network"] == "vae:encoder"
+    # what looks at no pictures itself dreams with the features of its data
+    assert main(["edit", "dream", runs["pixelcnn"], *of, *short, "--size", "20", "--out", str(out)]) == 0
+    assert read_recipe(out)["network"] == "features"
+    assert pixels(out).shape == (13, 20)
+    # a film, and a guide
+    film = ["--frames", "3", "--guide", str(tmp_path / "large.png"), "--out"]
+    assert main(["edit", "dream", runs["vae"], *short, *film, str(tmp_path / "film.gif")]) == 0
+    with Image.open(tmp_path / "film.gif") as moving:
+        assert moving.n_frames == 3  # type: ignore[attr-defined]
+    assert main(["edit", "dream", runs["vae"], *short, *film, str(tmp_path / "strip.png")]) == 0
+    assert pixels(tmp_path / "strip.png").shape == (96, 288)
+
+    (tmp_path / "net.onnx").write_bytes(b"")
+    capsys.readouterr()
+    for words, told in {
+        "--layer list": "layers.0: ",
+        "--layer layers.99": "Did you mean",
+        "--layer layers.0 --unit 9999": "has the units 0 to",
+        "--scale 1": "scale must be above 1",
+        "--network critics": "'critic'",
+        f"--network {runs['ddpm']}": "no network that looks",
+        f"--network {tmp_path / 'net.onnx'}": "needs gradients",
+        "--of no.png": "There is no file no.png",
+        f"--unit 0 --guide {tmp_path / 'large.png'}": "--guide is about all units",
+        "--frames 2 --zoom 1": "zoom lies between",
+    }.items():
+        assert main(["edit", "dream", runs["gan"], *words.split(), "--out", str(tmp_path / "no.png")]) == 2, words
+        assert told in capsys.readouterr().err, words
+    assert not (tmp_path / "no.png").exists()
+
+
 # what does not fit
 
 

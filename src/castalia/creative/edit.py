@@ -18,7 +18,7 @@ from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from castalia.core.data import Batch, Dataset
     from castalia.core.precision import Precision
@@ -85,6 +85,23 @@ Product = Film | Grid | One
 # what goes in
 
 
+@dataclass(frozen=True)
+class Sight:
+    """A network that looks at pictures.
+
+    Attributes:
+        name: what it is called.
+        network: called with pictures ``float32`` (B, C, H, W), 0 to 255, in evaluation mode; gradients flow.
+        channels: of the pictures.
+        size: (height, width) that it was made for.
+    """
+
+    name: str
+    network: nn.Module
+    channels: int
+    size: tuple[int, int]
+
+
 class Work(ABC):
     """What an edit works with: a run's model, and what is read for it.
 
@@ -115,6 +132,28 @@ class Work(ABC):
 
         Raises:
             UsageError: nothing in it is white, or the run makes no pictures.
+        """
+
+    @abstractmethod
+    def picture(self, path: str, channels: int) -> Tensor:
+        """A picture of any size, ``uint8`` (1, channels, H, W), scaled and cut in no way.
+
+        Raises:
+            UsageError: there is no such file.
+            DataError: it cannot be read.
+        """
+
+    @abstractmethod
+    def sight(self, name: str | None) -> Sight:
+        """A network that looks at pictures: of the run, or of another.
+
+        Args:
+            name: of one of the model's own; ``features`` for the feature network of the run's data; or a run folder,
+                with ``:NAME`` behind it for another than its first. None for the first of the model, or ``features``
+                where it has none.
+
+        Raises:
+            UsageError: there is none of that name, or it is a file that no gradients can be had from.
         """
 
     @abstractmethod

@@ -17,6 +17,7 @@ EDITS: tuple[str, ...] = (
     "map",
     "redraw",
     "complete",
+    "dream",
 )
 """Names of the edits, and of their files, in the order in which they are listed."""
 

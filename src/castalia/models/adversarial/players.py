@@ -108,7 +108,7 @@ class Players(Contest[P, ImageSpec | PointsSpec], Perception):
         return 2 * torch.special.ndtr(z) - 1 if self.config.latent == "uniform" else z
 
     def perceive(self) -> Mapping[str, nn.Module]:
-        """The critic, which returns logits (B, 1). It is shown packs of the same picture, and as the most frequent class.
+        """The critic, which returns logits (B, 1); it is shown packs of one picture, as of the most frequent class.
 
         Raises:
             UsageError: the model is of points.
