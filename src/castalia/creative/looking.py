@@ -8,7 +8,7 @@ size that the network was made for; what is smaller than a tile is enlarged to o
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -112,15 +112,26 @@ def layers(network: nn.Module, size: tuple[int, int], channels: int) -> dict[str
         Names and shapes, (units, h, w) of maps and (units,) of vectors. Layers that are run several times are left out,
         since nobody could say which time is meant, and so are those that do not depend on the picture.
     """
-    found: dict[str, tuple[int, ...]] = {}
-    times: dict[str, int] = {}
+    grey = torch.full((1, channels, *size), 127.5, device=_device(network))
+    other = grey + torch.linspace(-100, 100, grey.numel(), device=grey.device).view_as(grey)
+    return traced(network, lambda: network(grey), lambda: network(other))
+
+
+def traced(network: nn.Module, call: Callable[[], Any], other: Callable[[], Any]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the layers that run once in a call, and return something else in another call.
+
+    Args:
+        network: what the layers belong to.
+        call: runs it, for one example or more.
+        other: runs it for as many others.
+    """
     seen: dict[str, list[Tensor]] = {}
+    times: dict[str, int] = {}
 
     def note(name: str) -> Any:
         def hook(module: nn.Module, inputs: Any, out: Any) -> None:
             times[name] = times.get(name, 0) + 1
             if isinstance(out, Tensor) and out.is_floating_point() and out.ndim in (2, 4):
-                found[name] = tuple(out.shape[1:])
                 seen.setdefault(name, []).append(out.clone())
 
         return hook
@@ -128,13 +139,13 @@ def layers(network: nn.Module, size: tuple[int, int], channels: int) -> dict[str
     handles = [m.register_forward_hook(note(n)) for n, m in network.named_modules() if n]
     try:
         with torch.no_grad():
-            grey = torch.full((1, channels, *size), 127.5, device=_device(network))
-            network(grey)
-            network(grey + torch.linspace(-100, 100, grey.numel(), device=grey.device).view_as(grey))
+            call()
+            other()
     finally:
         for handle in handles:
             handle.remove()
-    return {n: shape for n, shape in found.items() if times[n] == 2 and not torch.equal(*seen[n])}
+    once = {n: outs for n, outs in seen.items() if times[n] == len(outs) == 2 and not torch.equal(*outs)}
+    return {n: tuple(outs[0].shape[1:]) for n, outs in once.items()}
 
 
 def described(found: Mapping[str, tuple[int, ...]]) -> str:
