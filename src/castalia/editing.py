@@ -8,6 +8,7 @@ The edits themselves are in :mod:`castalia.creative.edits`. In Python::
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -27,7 +28,8 @@ from castalia.core.rng import SampleRng
 from castalia.core.sampling import Sampling
 from castalia.core.spec import Spec
 from castalia.core.specs.image import ImageSpec
-from castalia.creative.edit import Asking, Edit, Film, Grid, Product, Sight, Work, options_of
+from castalia.creative.concepts import Segmenter
+from castalia.creative.edit import Asking, Edit, Film, Grid, Page, Product, Sight, Work, options_of
 from castalia.creative.priors import LatentMixture
 from castalia.creative.table import all_edits, edit_of
 from castalia.media.image.decode import ImageOptions
@@ -38,6 +40,7 @@ from castalia.media.image.video import save_walk
 from castalia.media.image.write import replace_file, save_image, save_png
 from castalia.media.rooms import medium_of
 from castalia.runs import Run
+from castalia.segmenters import classifier_of, segmenter_of
 from castalia.sights import sight_of
 
 FILMS = (".gif", ".mp4", ".webp")
@@ -167,6 +170,12 @@ class Desk(Work):
     def sight(self, name: str | None) -> Sight:
         return sight_of(self.run, self.model, name)
 
+    def segmenter(self, path: str, names: str | None) -> Segmenter:
+        return segmenter_of(path, names)
+
+    def classifier(self) -> Segmenter:
+        return classifier_of(self.run)
+
     def data(self, source: str | None) -> Dataset:
         data = self.run.recipe.data
         options = replace(data.options, on_bad_file="skip") if hasattr(data.options, "on_bad_file") else data.options
@@ -204,8 +213,9 @@ def write(product: Product, spec: Spec, out: Path, recipe: Mapping[str, Any] | N
     """Write what an edit made.
 
     A ``.png`` is one picture of it, or of a single picture that picture itself; ``.gif``, ``.webp`` and ``.mp4`` are
-    films of pictures; another suffix is that of a single file of the medium; a name without a suffix is a folder, into
-    which what was made goes as files of the medium, without what was given.
+    films of pictures; ``.html`` is a page, with its numbers beside it as ``.json``; another suffix is that of a single
+    file of the medium; a name without a suffix is a folder, into which what was made goes as files of the medium,
+    without what was given.
 
     Args:
         product: what :func:`edit` returned.
@@ -220,6 +230,9 @@ def write(product: Product, spec: Spec, out: Path, recipe: Mapping[str, Any] | N
     medium = medium_of(spec)
     told = None if recipe is None else {**recipe, **product.recipe}
     suffix, pictures = out.suffix.lower(), isinstance(spec, ImageSpec)
+    if isinstance(product, Page):
+        _write_page(product, out, told)
+        return
     if isinstance(product, Film):
         moves = pictures and (suffix in FILMS or product.still is None)
         if moves and suffix:
@@ -236,6 +249,15 @@ def write(product: Product, spec: Spec, out: Path, recipe: Mapping[str, Any] | N
         save_image(medium.picture(product.examples, spec, columns), out, told)
     else:
         _write_file(product.examples, spec, out, told)
+
+
+def _write_page(page: Page, out: Path, recipe: Mapping[str, Any] | None) -> None:
+    """A page, and its numbers beside it."""
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"{out.name}: this is written as a page, FILE.html.")
+    page.html.write(out)
+    numbers = {**page.numbers, **({} if recipe is None else {"recipe": recipe})}
+    replace_file(out.with_suffix(".json"), (json.dumps(numbers, indent=2) + "\n").encode())
 
 
 def _write_file(examples: Batch, spec: Spec, out: Path, recipe: Mapping[str, Any] | None) -> None:

@@ -15,12 +15,12 @@ import pytest
 import torch
 from PIL import Image
 
-from castalia import api, editing
+from castalia import api, editing, verbs
 from castalia.cli.main import main
 from castalia.core.data import Batch
 from castalia.core.errors import UsageError
 from castalia.creative import table
-from castalia.creative.edit import Edit, Film, Grid, One, Work, option, options_of
+from castalia.creative.edit import Edit, Film, Grid, One, Page, Work, option, options_of
 from castalia.creative.edits import redraw, walk
 from castalia.media.image.write import read_recipe
 from castalia.training.loop import train
@@ -266,6 +266,99 @@ def test_dreams(
         assert main(["edit", "dream", runs["gan"], *words.split(), "--out", str(tmp_path / "no.png")]) == 2, words
         assert told in capsys.readouterr().err, words
     assert not (tmp_path / "no.png").exists()
+
+
+def test_dissection(runs: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, told = tmp_path / "units.html", tmp_path / "units.json"
+    command = ["edit", "dissect", runs["gan"], "-n", "40", "--out", str(out)]
+    assert main([*command, "--classes", "--cause", "bright", "--most", "3"]) == 0
+    page, numbers = out.read_text(), json.loads(told.read_text())
+    assert "default-src 'none'" in page
+    assert "http" not in page.replace("http-equiv", "")
+    assert "What causes bright" in page
+    units = numbers["units"]
+    assert page.count("data:image/png") == min(len(units), 40) + 1
+    assert {"dark", "bright", "edge", "top", "9"} <= set(numbers["concepts"])
+    assert sum(numbers["concepts"][str(digit)] for digit in range(10)) == pytest.approx(1, abs=0.7)
+    assert len(numbers["causes"]["units"]) <= 3
+    assert numbers["recipe"]["edit"]["cause"] == "bright"
+    assert "red" not in numbers["concepts"], "grey pictures have no colours"
+    product = editing.edit(runs["gan"], "dissect", n=40, classes=True, cause="bright", most=3)
+    assert isinstance(product, Page)
+    assert product.numbers["units"] == units
+    assert verbs.edit(runs["gan"], "dissect", n=40)["pictures"] == 40
+    # what has no gradients is ranked; a GAN is optimised
+    assert main([*command, "--cause", "bright", "--how", "optimise"]) == 0
+    assert json.loads(told.read_text())["causes"]["how"] == "optimised alpha"
+    capsys.readouterr()
+    for name, words, said in (
+        ("gan", "--layer list", "generator."),
+        ("gan", "--layer generatr.1", "Did you mean"),
+        ("gan", "--cause purple", "There is: dark"),
+        ("gan", "--names no.txt", "--segmenter"),
+        ("vae", "--cause bright --how optimise", "rank its units"),
+        ("pixelcnn", "", "Latents"),
+        ("gan-points", "", "media image"),
+    ):
+        assert main(["edit", "dissect", runs[name], *words.split(), "-n", "8", "--out", str(tmp_path / "no.html")]) == 2
+        assert said in capsys.readouterr().err, words
+    assert main(["edit", "dissect", runs["gan"], "-n", "8", "--out", str(tmp_path / "no.png")]) == 2
+    assert "FILE.html" in capsys.readouterr().err
+
+
+def test_a_segmenter_of_ones_own(runs: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Halves(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            left = (torch.arange(x.shape[3]) < x.shape[3] // 2).float().expand(x.shape[0], 1, x.shape[2], x.shape[3])
+            return torch.cat([left, 1 - left], 1) + 0 * x
+
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    net, names = tmp_path / "halves.onnx", tmp_path / "names.txt"
+    program = torch.onnx.export(
+        Halves(), (torch.zeros(2, 1, 8, 8),), dynamic_shapes=({0: torch.export.Dim("n")},), dynamo=True, verbose=False
+    )
+    assert program is not None
+    program.save(net)
+    names.write_text("left half\nright half\n")
+    out = tmp_path / "units.html"
+    command = ["edit", "dissect", runs["gan"], "-n", "20", "--segmenter", str(net), "--out", str(out)]
+    assert main([*command, "--names", str(names)]) == 0
+    assert json.loads(out.with_suffix(".json").read_text())["concepts"] == {"left half": 0.5, "right half": 0.5}
+    names.write_text("left half\n")
+    assert main([*command, "--names", str(names)]) == 2
+    assert "1 names" in capsys.readouterr().err
+    net.write_bytes(b"no graph")
+    assert main(command) != 0
+    assert "not an ONNX graph" in capsys.readouterr().err
+
+
+def test_units_are_painted_with(
+    runs: dict[str, str], pictures: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layer = ["--layer", "generator.1"]
+    product = editing.edit(runs["gan"], "paint", layer="generator.1", remove="0,1", draw="2", n=3)
+    assert isinstance(product, Grid)
+    x = product.examples.x
+    assert x.shape == (6, 1, 8, 8)
+    assert torch.equal(x[:3], editing.edit(runs["gan"], "paint", layer="generator.1", remove="5", n=3).examples.x[:3])
+    assert not torch.equal(x[:3], x[3:])
+    assert product.recipe["driven_to"]["0"] == 0
+    command = ["edit", "paint", runs["gan"], *layer, "--draw", "2", "--mask", pictures[1], "-n", "2"]
+    assert main([*command, "--out", str(tmp_path / "x.png")]) == 0
+    assert main([*command, "--out", str(tmp_path / "changed")]) == 0
+    assert len(list((tmp_path / "changed").glob("*.png"))) == 2
+    capsys.readouterr()
+    for words, said in (
+        ("", "Name units"),
+        ("--remove x", "numbers of units"),
+        ("--remove 999", "no unit 999"),
+        ("--draw 999", "no unit 999"),
+        ("--remove 1 --draw 1", "either"),
+        ("--layer list", "maps of"),
+    ):
+        assert main(["edit", "paint", runs["gan"], *words.split(), "--out", str(tmp_path / "no.png")]) == 2
+        assert said in capsys.readouterr().err, words
 
 
 # what does not fit

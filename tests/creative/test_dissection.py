@@ -12,6 +12,7 @@ from torch import Tensor
 from castalia.core.errors import DataError, UsageError
 from castalia.core.rng import SampleRng
 from castalia.creative import causes as causing
+from castalia.creative import dissection
 from castalia.creative.concepts import COLOURS, Own, Several, Simple
 from castalia.creative.dissection import TOP, Source, TopQuantiles, _Counts, dissect
 from castalia.creative.units import Change, Units, unit_layers
@@ -144,6 +145,14 @@ def _quality(a: Tensor, b: Tensor) -> float:
     return mutual / joint
 
 
+def test_many_values_are_thinned_out(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = dissect(source, by_colour(), 150, "quantile")
+    monkeypatch.setattr(dissection, "KEPT", 40)
+    thin = dissect(source, by_colour(), 150, "quantile")
+    assert not torch.equal(whole.thresholds, thin.thresholds)
+    torch.testing.assert_close(whole.thresholds, thin.thresholds, rtol=0, atol=0.05)
+
+
 # planted units
 
 
@@ -155,7 +164,7 @@ def test_planted_units_are_found(source: Source) -> None:
     assert all(f.iou < 0.2 for f in found.found if f.unit >= 3), "units that draw nothing"
     assert found.rule == "the largest information quality ratio"
     assert len({f.unit for f in found.found}) == 6
-    assert [f.iou for f in found.found] == sorted((f.iou for f in found.found), reverse=True)
+    assert [f.iou - f.chance for f in found.found] == sorted((f.iou - f.chance for f in found.found), reverse=True)
     red = best["red"]
     peaks = source.pictures(range(200))[1].amax((2, 3))
     assert list(red.top) == peaks[:, 0].argsort(descending=True)[:8].tolist()
@@ -171,8 +180,18 @@ def test_planted_units_have_an_intersection_of_one_at_the_right_threshold(source
     assert iou[3:].max() < 0.1
 
 
+def test_chance_is_what_unrelated_maps_have() -> None:
+    x, maps = torch.zeros(400, 3, 12, 12), torch.rand(400, 1, 12, 12, generator=torch.Generator().manual_seed(0))
+    x[:, 0] = 255 * (torch.rand(400, 12, 12, generator=torch.Generator().manual_seed(1)) < 0.8)
+    counts = _Counts(torch.tensor([[0.7]]), by_colour())
+    counts.add(x, maps)
+    assert counts.chance()[0, 0, 0].item() == pytest.approx(0.24 / 0.86, abs=0.01)
+    assert counts.iou()[0, 0, 0].item() == pytest.approx(counts.chance()[0, 0, 0].item(), abs=0.005)
+    assert counts.chance()[0, 0, 1] == 0  # a concept that is nowhere
+
+
 def test_a_quantile(source: Source) -> None:
-    found = dissect(source, by_colour(), 100)
+    found = dissect(source, by_colour(), 100, "quantile")
     for f in found.found[:3]:
         assert f.share == pytest.approx(TOP, abs=2e-4)
     with pytest.raises(UsageError, match="at least one picture"):

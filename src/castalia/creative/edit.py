@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from castalia.core.precision import Precision
     from castalia.core.rng import SampleRng
     from castalia.core.sampling import Sampling
+    from castalia.creative.concepts import Segmenter
     from castalia.creative.priors import LatentMixture
+    from castalia.page import Page as Html
 
 
 # what comes out
@@ -79,7 +81,22 @@ class Film:
     recipe: Mapping[str, Any] = field(default_factory=dict)
 
 
-Product = Film | Grid | One
+@dataclass(frozen=True)
+class Page:
+    """A page to be read, in one file that needs nothing from elsewhere.
+
+    Attributes:
+        html: the page.
+        numbers: what stands on it, as JSON values, for programs.
+        recipe: as of a grid.
+    """
+
+    html: Html
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+
+
+Product = Film | Grid | One | Page
 
 
 # what goes in
@@ -154,6 +171,23 @@ class Work(ABC):
 
         Raises:
             UsageError: there is none of that name, or it is a file that no gradients can be had from.
+        """
+
+    @abstractmethod
+    def segmenter(self, path: str, names: str | None) -> Segmenter:
+        """A user's segmenter from an ONNX file, and the names of its concepts, one in a line of a text file.
+
+        Raises:
+            UsageError: a file is missing, or there are not as many names as concepts.
+            DataError: the graph cannot be used.
+        """
+
+    @abstractmethod
+    def classifier(self) -> Segmenter:
+        """The classes of the run's data, as concepts of whole pictures.
+
+        Raises:
+            UsageError: there are none.
         """
 
     @abstractmethod

@@ -18,6 +18,8 @@ EDITS: tuple[str, ...] = (
     "redraw",
     "complete",
     "dream",
+    "dissect",
+    "paint",
 )
 """Names of the edits, and of their files, in the order in which they are listed."""
 
