@@ -23,6 +23,7 @@ from castalia.creative import table
 from castalia.creative.edit import Edit, Film, Grid, One, Page, Work, option, options_of
 from castalia.creative.edits import redraw, walk
 from castalia.media.image.write import read_recipe
+from castalia.segmenters import segmenter_of
 from castalia.training.loop import train
 from tests.tools import small_recipe
 
@@ -307,25 +308,36 @@ def test_dissection(runs: dict[str, str], tmp_path: Path, capsys: pytest.Capture
 
 
 def test_a_segmenter_of_ones_own(runs: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    class Halves(torch.nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            left = (torch.arange(x.shape[3]) < x.shape[3] // 2).float().expand(x.shape[0], 1, x.shape[2], x.shape[3])
-            return torch.cat([left, 1 - left], 1) + 0 * x
-
-    pytest.importorskip("onnxscript")
+    onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
-    net, names = tmp_path / "halves.onnx", tmp_path / "names.txt"
-    program = torch.onnx.export(
-        Halves(), (torch.zeros(2, 1, 8, 8),), dynamic_shapes=({0: torch.export.Dim("n")},), dynamo=True, verbose=False
+    from onnx import TensorProto, helper
+
+    net, names = tmp_path / "light.onnx", tmp_path / "names.txt"
+    node = helper.make_node("Conv", ["x", "weight", "bias"], ["y"])  # which of x and 200 - x is larger
+    graph = helper.make_graph(
+        [node],
+        "light",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 1, "h", "w"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 2, "h", "w"])],
+        [
+            helper.make_tensor("weight", TensorProto.FLOAT, [2, 1, 1, 1], [1.0, -1.0]),
+            helper.make_tensor("bias", TensorProto.FLOAT, [2], [0.0, 200.0]),
+        ],
     )
-    assert program is not None
-    program.save(net)
-    names.write_text("left half\nright half\n")
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    onnx.save(model, str(net))
+    names.write_text("light\ndark\n")
     out = tmp_path / "units.html"
     command = ["edit", "dissect", runs["gan"], "-n", "20", "--segmenter", str(net), "--out", str(out)]
     assert main([*command, "--names", str(names)]) == 0
-    assert json.loads(out.with_suffix(".json").read_text())["concepts"] == {"left half": 0.5, "right half": 0.5}
-    names.write_text("left half\n")
+    found = json.loads(out.with_suffix(".json").read_text())["concepts"]
+    x = api.sample(runs["gan"], 1, seed=0).x  # any picture: the graph's own arithmetic is what is looked at
+    maps = segmenter_of(str(net), str(names))(x.float())
+    assert torch.equal(maps[:, 0] == 1, x[:, 0] > 100)
+    assert list(found) == ["light", "dark"]
+    assert sum(found.values()) == pytest.approx(1)
+    names.write_text("light\n")
     assert main([*command, "--names", str(names)]) == 2
     assert "1 names" in capsys.readouterr().err
     net.write_bytes(b"no graph")
