@@ -15,6 +15,7 @@ from castalia.creative import causes as causing
 from castalia.creative import dissection
 from castalia.creative.concepts import COLOURS, Own, Several, Simple
 from castalia.creative.dissection import TOP, Source, TopQuantiles, _Counts, dissect
+from castalia.creative.unit_page import LINE, outlined
 from castalia.creative.units import Change, Units, unit_layers
 from tests.creative.painter import NAMES, SIZE, Painter, by_colour
 
@@ -297,3 +298,18 @@ def test_segmenters_of_ones_own() -> None:
     assert (both(x)[:, 2] == 1).all()
     with pytest.raises(DataError, match=r"1 concepts must give \(2, 1"):
         Own(["a"], lambda x: x)(x)
+
+
+# the page
+
+
+def test_a_region_is_outlined() -> None:
+    x, maps = torch.full((1, 1, 4, 4), 200.0), torch.zeros(1, 2, 4, 4)
+    maps[0, 1, :, :2] = 1
+    seen = outlined(x, maps, 1, 0.5)
+    assert seen.shape == (1, 3, 96, 96)
+    assert seen[0, :, 50, 10].tolist() == [200] * 3, "where it is on the picture is as it was"
+    assert seen[0, :, 50, 90].tolist() == [round(128 + 0.3 * 72)] * 3
+    assert seen[0, :, 50, 47].tolist() == list(LINE)
+    assert (seen[0, 0, :, :40] == 200).all(), "no line at the picture's edge"
+    assert (outlined(x, maps, 0, 0.5)[0, 0] == 150).all()

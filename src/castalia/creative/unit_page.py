@@ -18,6 +18,9 @@ from castalia.page import Page as Html
 LINE = (255, 0, 200)
 """Colour of the lines around regions: one that is rare in pictures."""
 
+GREY, LEFT = 128.0, 0.3
+"""What pictures fade to where a unit is off, and how much of them is left."""
+
 SCALE = 96
 """Pixels of the shorter side of a picture on the page, about."""
 
@@ -67,7 +70,7 @@ def unit_page(
     if caused is not None:
         _causes(page, source, caused)
     page.section("Units")
-    page.text("Each with the pictures in which it is strongest; a line surrounds where it is on.")
+    page.text("Each with the pictures in which it is strongest: grey where it is off, a line around where it is on.")
     strongest = {i for f in found.found[:shown] for i in f.top}
     pictures = {i: source.pictures(range(i, i + 1)) for i in sorted(strongest)}
     figures = []
@@ -103,7 +106,7 @@ def _causes(page: Html, source: Source, caused: Causes) -> None:
 
 
 def outlined(x: Tensor, maps: Tensor, unit: int, threshold: float) -> Tensor:
-    """A picture, enlarged, with a line around the region where a unit is on: ``uint8`` (1, 3 or 4, H', W').
+    """A picture, enlarged, greyed where a unit is off, a line around where it is on: ``uint8`` (1, 3 or 4, H', W').
 
     Args:
         x: the picture ``float32`` (1, C, H, W), 0 to 255.
@@ -112,16 +115,16 @@ def outlined(x: Tensor, maps: Tensor, unit: int, threshold: float) -> Tensor:
         threshold: above it the unit is on.
     """
     times = max(1, round(SCALE / min(x.shape[2:])))
-    on = enlarged(maps[:, unit : unit + 1], (x.shape[2], x.shape[3])) > threshold
-    on = on.repeat_interleave(times, 2).repeat_interleave(times, 3)
+    on = enlarged(maps[:, unit : unit + 1], (times * x.shape[2], times * x.shape[3])) > threshold
     large = x.repeat_interleave(times, 2).repeat_interleave(times, 3)
     if large.shape[1] == 1:
         large = large.expand(-1, 3, -1, -1)
+    pale = torch.cat([GREY + (large[:, :3] - GREY) * LEFT, large[:, 3:]], 1)
     # pixels that are on and have a neighbour that is not
     padded = torch.nn.functional.pad(on.float(), (1, 1, 1, 1), mode="replicate")
     inside = -torch.nn.functional.max_pool2d(-padded, 3, 1) > 0
     line = torch.tensor(LINE + (255,) * (large.shape[1] - 3), dtype=large.dtype, device=large.device).view(1, -1, 1, 1)
-    return torch.where(on & ~inside, line, large).round().clamp(0, 255).to(torch.uint8).cpu()
+    return torch.where(on & ~inside, line, torch.where(on, large, pale)).round().clamp(0, 255).to(torch.uint8).cpu()
 
 
 def _png(x: Tensor, columns: int) -> bytes:
