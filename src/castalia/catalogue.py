@@ -73,7 +73,7 @@ CATALOGUE: dict[str, Entry] = {
             media=("image",),
             paper="Kingma & Welling 2014 (arXiv:1312.6114); Rezende et al. 2014 (arXiv:1401.4082); "
             "importance weighting: Burda et al. 2016 (arXiv:1509.00519)",
-            capabilities=("Generator", "Density", "Latents", "Inference", "Exportable"),
+            capabilities=("Generator", "Density", "Latents", "Inference", "Perception", "Exportable"),
             good="Fast to train, draws at once, and has a map of everything it makes: walks, blends, "
             "reconstructions. Fine detail comes out soft.",
         ),
@@ -83,7 +83,7 @@ CATALOGUE: dict[str, Entry] = {
             "autoencoders.vqvae:VQVAE",
             media=("image",),
             paper="van den Oord, Vinyals & Kavukcuoglu 2017 (arXiv:1711.00937)",
-            capabilities=("Generator", "Density", "Refinement", "Exportable"),
+            capabilities=("Generator", "Density", "Refinement", "Perception", "Exportable"),
             good="Pictures as a few words of a learned vocabulary, and a language model over them: sharp "
             "reconstructions, samples by class.",
         ),
@@ -103,7 +103,7 @@ CATALOGUE: dict[str, Entry] = {
             "autoencoders.iaf:IAF",
             media=("image",),
             paper="Kingma, Salimans, Jozefowicz, Chen, Sutskever & Welling 2016 (arXiv:1606.04934)",
-            capabilities=("Generator", "Density", "Latents", "Inference", "Exportable"),
+            capabilities=("Generator", "Density", "Latents", "Inference", "Perception", "Exportable"),
             good="A VAE that describes its codes more exactly: better likelihoods from the same networks, and the "
             "same latent space to walk in.",
         ),
@@ -124,7 +124,7 @@ CATALOGUE: dict[str, Entry] = {
             media=("image", "points"),
             paper="Goodfellow et al. 2014 (arXiv:1406.2661); DCGAN: Radford et al. 2016 (arXiv:1511.06434); classes: "
             "Mirza & Osindero 2014 (arXiv:1411.1784), Miyato & Koyama 2018 (arXiv:1802.05637)",
-            capabilities=("Generator", "Latents", "Exportable"),
+            capabilities=("Generator", "Latents", "Perception", "Exportable"),
             good="Sharp pictures in one step, by a contest of two networks. Training may fail or show few kinds of "
             "pictures: watch the variety.",
         ),
@@ -134,7 +134,7 @@ CATALOGUE: dict[str, Entry] = {
             "adversarial.wgan:WGAN",
             media=("image", "points"),
             paper="Arjovsky et al. 2017 (arXiv:1701.07875); gradient penalty: Gulrajani et al. 2017 (arXiv:1704.00028)",
-            capabilities=("Generator", "Latents", "Exportable"),
+            capabilities=("Generator", "Latents", "Perception", "Exportable"),
             good="A GAN whose contest is steadier, at more work per step: all kinds of pictures, sharp, in one step.",
         ),
         Entry(
@@ -369,7 +369,7 @@ CATALOGUE: dict[str, Entry] = {
             "energy.ebm:EBM",
             media=("image", "points"),
             paper="Du & Mordatch 2019 (arXiv:1903.08689)",
-            capabilities=("Generator", "Refinement"),
+            capabilities=("Generator", "Refinement", "Perception"),
             good="One network that says how natural a picture is, sampled by following its slope. Flexible, slow "
             "to sample, and training needs watching.",
         ),
@@ -379,7 +379,7 @@ CATALOGUE: dict[str, Entry] = {
             "energy.jem:JEM",
             media=("image", "points"),
             paper="Grathwohl et al. 2020 (arXiv:1912.03263)",
-            capabilities=("Generator", "Refinement"),
+            capabilities=("Generator", "Refinement", "Perception"),
             good="A classifier that draws what it knows: one network for classes and for pictures of each. Training "
             "needs watching.",
         ),

@@ -8,6 +8,7 @@ The edits themselves are in :mod:`castalia.creative.edits`. In Python::
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -27,15 +28,20 @@ from castalia.core.rng import SampleRng
 from castalia.core.sampling import Sampling
 from castalia.core.spec import Spec
 from castalia.core.specs.image import ImageSpec
-from castalia.creative.edit import Asking, Edit, Film, Grid, Product, Work, options_of
+from castalia.creative.concepts import Segmenter
+from castalia.creative.edit import Asking, Edit, Film, Grid, Page, Product, Sight, Work, options_of
 from castalia.creative.priors import LatentMixture
 from castalia.creative.table import all_edits, edit_of
-from castalia.media.image.medium import as_read, picture
+from castalia.media.image.decode import ImageOptions
+from castalia.media.image.medium import as_read
 from castalia.media.image.medium import mask as read_mask
+from castalia.media.image.medium import picture as read_picture
 from castalia.media.image.video import save_walk
 from castalia.media.image.write import replace_file, save_image, save_png
 from castalia.media.rooms import medium_of
 from castalia.runs import Run
+from castalia.segmenters import classifier_of, segmenter_of
+from castalia.sights import sight_of
 
 FILMS = (".gif", ".mp4", ".webp")
 
@@ -67,8 +73,9 @@ def edit(run: Run | str | Path, name: str, **options: Any) -> Product:
     wanted = edit_of(name)
     chosen = from_json(wanted.options, {k: to_json(v) for k, v in options.items()}, f"edit {name}")
     for one in options_of(wanted):
-        if one.least is not None and getattr(chosen, one.name) < one.least:
-            raise UsageError(f"edit {name}: {one.name} must be at least {one.least}, not {getattr(chosen, one.name)}.")
+        value = getattr(chosen, one.name)
+        if one.least is not None and value is not None and value < one.least:
+            raise UsageError(f"edit {name}: {one.name} must be at least {one.least}, not {value}.")
     model, _ = run.model()
     refuse(wanted, run, model)
     with torch.no_grad():
@@ -139,7 +146,7 @@ class Desk(Work):
             if not found:
                 raise UsageError(f"There is no file {path}.")
             # as its training pictures were: cropped, or on white, as the run's options say
-            return picture(path, as_read(self.run.recipe.data.options, self.spec))  # pyright: ignore[reportArgumentType]
+            return read_picture(path, as_read(self.run.recipe.data.options, self.spec))  # pyright: ignore[reportArgumentType]
         return medium.read_file(path, self.spec) if found else medium.given(text, self.spec)
 
     def mask(self, path: str) -> Tensor:
@@ -151,6 +158,23 @@ class Desk(Work):
         if not mask.any():
             raise UsageError(f"{path}: nothing is white, so there is nothing to redraw.")
         return mask
+
+    def picture(self, path: str, channels: int) -> Tensor:
+        plain = Path(path.removeprefix("@"))
+        if not _is_file(plain):
+            raise UsageError(f"There is no file {plain}.")
+        found = self.run.recipe.data.options
+        options = found if isinstance(found, ImageOptions) else ImageOptions()
+        return read_picture(plain, replace(options, size=None, channels=channels, flip=False))[None]
+
+    def sight(self, name: str | None) -> Sight:
+        return sight_of(self.run, self.model, name)
+
+    def segmenter(self, path: str, names: str | None) -> Segmenter:
+        return segmenter_of(path, names)
+
+    def classifier(self) -> Segmenter:
+        return classifier_of(self.run)
 
     def data(self, source: str | None) -> Dataset:
         data = self.run.recipe.data
@@ -189,8 +213,9 @@ def write(product: Product, spec: Spec, out: Path, recipe: Mapping[str, Any] | N
     """Write what an edit made.
 
     A ``.png`` is one picture of it, or of a single picture that picture itself; ``.gif``, ``.webp`` and ``.mp4`` are
-    films of pictures; another suffix is that of a single file of the medium; a name without a suffix is a folder, into
-    which what was made goes as files of the medium, without what was given.
+    films of pictures; ``.html`` is a page, with its numbers beside it as ``.json``; another suffix is that of a single
+    file of the medium; a name without a suffix is a folder, into which what was made goes as files of the medium,
+    without what was given.
 
     Args:
         product: what :func:`edit` returned.
@@ -205,6 +230,9 @@ def write(product: Product, spec: Spec, out: Path, recipe: Mapping[str, Any] | N
     medium = medium_of(spec)
     told = None if recipe is None else {**recipe, **product.recipe}
     suffix, pictures = out.suffix.lower(), isinstance(spec, ImageSpec)
+    if isinstance(product, Page):
+        _write_page(product, out, told)
+        return
     if isinstance(product, Film):
         moves = pictures and (suffix in FILMS or product.still is None)
         if moves and suffix:
@@ -221,6 +249,15 @@ def write(product: Product, spec: Spec, out: Path, recipe: Mapping[str, Any] | N
         save_image(medium.picture(product.examples, spec, columns), out, told)
     else:
         _write_file(product.examples, spec, out, told)
+
+
+def _write_page(page: Page, out: Path, recipe: Mapping[str, Any] | None) -> None:
+    """A page, and its numbers beside it."""
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"{out.name}: this is written as a page, FILE.html.")
+    page.html.write(out)
+    numbers = {**page.numbers, **({} if recipe is None else {"recipe": recipe})}
+    replace_file(out.with_suffix(".json"), (json.dumps(numbers, indent=2) + "\n").encode())
 
 
 def _write_file(examples: Batch, spec: Spec, out: Path, recipe: Mapping[str, Any] | None) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from castalia import api, asked, comparison, editing, listing, overview
 from castalia.core.guest import guest
 from castalia.core.spec import LabelSpec
-from castalia.creative.edit import Film
+from castalia.creative.edit import Film, Page
 from castalia.interop import folder, programs
 from castalia.interop.programs import Parity
 from castalia.runs import Run
@@ -22,7 +22,7 @@ Format = Literal["folder", "torch", "onnx", "diffusers", "transformers"]
 
 
 @guest()
-def edit(run: Run | str | Path, name: str, *, out: str | Path | None = None, **options: Any) -> Samples:
+def edit(run: Run | str | Path, name: str, *, out: str | Path | None = None, **options: Any) -> Any:
     """Do an edit (``interpolate``, ``walk``, ``redraw``, ``map``, ...) and return what it made.
 
     Args:
@@ -30,6 +30,9 @@ def edit(run: Run | str | Path, name: str, *, out: str | Path | None = None, **o
         name: of the edit; ``castalia edit --help`` lists them.
         out: a file or folder to write it to as well: ``walk.gif``, ``filled.png``.
         **options: the edit's own, by the names of its options: ``of="A.png"``, ``frames=16``.
+
+    Returns:
+        :class:`Samples`; of an edit that makes a page (``dissect``), the numbers on it, as plain values.
 
     Raises:
         UsageError: there is no such edit or option, or the run cannot be edited so.
@@ -39,6 +42,8 @@ def edit(run: Run | str | Path, name: str, *, out: str | Path | None = None, **o
     if out is not None:
         recipe = {"model": run.recipe.model, "run": run.path.name, "edit": name}
         editing.write(product, run.spec, Path(out), recipe)
+    if isinstance(product, Page):
+        return dict(product.numbers)
     made = product.frames if isinstance(product, Film) else product.examples
     return Samples.told(made, run.spec)
 

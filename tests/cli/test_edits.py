@@ -15,14 +15,15 @@ import pytest
 import torch
 from PIL import Image
 
-from castalia import api, editing
+from castalia import api, editing, verbs
 from castalia.cli.main import main
 from castalia.core.data import Batch
 from castalia.core.errors import UsageError
 from castalia.creative import table
-from castalia.creative.edit import Edit, Film, Grid, One, Work, option, options_of
+from castalia.creative.edit import Edit, Film, Grid, One, Page, Work, option, options_of
 from castalia.creative.edits import redraw, walk
 from castalia.media.image.write import read_recipe
+from castalia.segmenters import segmenter_of
 from castalia.training.loop import train
 from tests.tools import small_recipe
 
@@ -212,6 +213,164 @@ def test_films_and_their_stills(runs: dict[str, str], pictures: tuple[str, str],
     assert isinstance(pairs, Grid)
     editing.write(pairs, run.spec, tmp_path / "rebuilt")
     assert len(list((tmp_path / "rebuilt").iterdir())) == 2, "originals are there already"
+
+
+def test_dreams(
+    runs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CASTALIA_CACHE", str(tmp_path / "cache"))
+    large = np.random.default_rng(0).integers(60, 200, (30, 47), dtype=np.uint8)
+    Image.fromarray(large).save(tmp_path / "large.png")
+    of, out = ["--of", str(tmp_path / "large.png")], tmp_path / "d.png"
+    short = ["--iterations", "3", "--jitter", "2", "--octaves", "2"]
+
+    assert main(["edit", "dream", runs["gan"], *of, *short, "--out", str(out)]) == 0
+    told = read_recipe(out)
+    assert pixels(out).shape == (30, 47), "a picture of any size keeps it"
+    assert told["network"] == "critic"
+    assert [o["size"] for o in told["octaves"]] == [[21, 34], [30, 47]]
+    assert all(o["after"] > o["before"] for o in told["octaves"])
+    change = np.abs(pixels(out).astype(float) - large)
+    assert 0.5 < change.mean() < 2 * 3 * 1.5
+
+    # noise of the run's own size; a layer by the end of its name; one unit; another run's network
+    assert main(["edit", "dream", runs["gan"], *short, "--layer", "0", "--unit", "1", "--out", str(out)]) == 0
+    assert pixels(out).shape == (8, 8)
+    assert main(["edit", "dream", runs["pixelcnn"], *of, *short, "--network", runs["vae"], "--out", str(out)]) == 0
+    assert read_recipe(out)["network"] == "vae:encoder"
+    # what looks at no pictures itself dreams with the features of its data
+    assert main(["edit", "dream", runs["pixelcnn"], *of, *short, "--size", "20", "--out", str(out)]) == 0
+    assert read_recipe(out)["network"] == "features"
+    assert pixels(out).shape == (13, 20)
+    # a film, and a guide
+    film = ["--frames", "3", "--guide", str(tmp_path / "large.png"), "--out"]
+    assert main(["edit", "dream", runs["vae"], *short, *film, str(tmp_path / "film.gif")]) == 0
+    with Image.open(tmp_path / "film.gif") as moving:
+        assert moving.n_frames == 3  # type: ignore[attr-defined]
+    assert main(["edit", "dream", runs["vae"], *short, *film, str(tmp_path / "strip.png")]) == 0
+    assert pixels(tmp_path / "strip.png").shape == (96, 288)
+
+    (tmp_path / "net.onnx").write_bytes(b"")
+    capsys.readouterr()
+    for words, told in {
+        "--layer list": "layers.0: ",
+        "--layer layers.99": "Did you mean",
+        "--layer layers.0 --unit 9999": "has the units 0 to",
+        "--scale 1": "scale must be above 1",
+        "--network critics": "'critic'",
+        f"--network {runs['ddpm']}": "no network that looks",
+        f"--network {tmp_path / 'net.onnx'}": "needs gradients",
+        "--of no.png": "There is no file no.png",
+        f"--unit 0 --guide {tmp_path / 'large.png'}": "--guide is about all units",
+        "--frames 2 --zoom 1": "zoom lies between",
+    }.items():
+        assert main(["edit", "dream", runs["gan"], *words.split(), "--out", str(tmp_path / "no.png")]) == 2, words
+        assert told in capsys.readouterr().err, words
+    assert not (tmp_path / "no.png").exists()
+
+
+def test_dissection(runs: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, told = tmp_path / "units.html", tmp_path / "units.json"
+    command = ["edit", "dissect", runs["gan"], "-n", "40", "--out", str(out)]
+    assert main([*command, "--classes", "--cause", "bright", "--most", "3"]) == 0
+    page, numbers = out.read_text(), json.loads(told.read_text())
+    assert "default-src 'none'" in page
+    assert "http" not in page.replace("http-equiv", "")
+    assert "What causes bright" in page
+    units = numbers["units"]
+    assert page.count("data:image/png") == min(len(units), 40) + 1
+    assert {"dark", "bright", "edge", "top", "9"} <= set(numbers["concepts"])
+    assert sum(numbers["concepts"][str(digit)] for digit in range(10)) == pytest.approx(1, abs=0.7)
+    assert len(numbers["causes"]["units"]) <= 3
+    assert numbers["recipe"]["edit"]["cause"] == "bright"
+    assert "red" not in numbers["concepts"], "grey pictures have no colours"
+    product = editing.edit(runs["gan"], "dissect", n=40, classes=True, cause="bright", most=3)
+    assert isinstance(product, Page)
+    assert product.numbers["units"] == units
+    assert verbs.edit(runs["gan"], "dissect", n=40)["pictures"] == 40
+    # what has no gradients is ranked; a GAN is optimised
+    assert main([*command, "--cause", "bright", "--how", "optimise"]) == 0
+    assert json.loads(told.read_text())["causes"]["how"] == "optimised alpha"
+    capsys.readouterr()
+    for name, words, said in (
+        ("gan", "--layer list", "generator."),
+        ("gan", "--layer generatr.1", "Did you mean"),
+        ("gan", "--cause purple", "There is: dark"),
+        ("gan", "--names no.txt", "--segmenter"),
+        ("vae", "--cause bright --how optimise", "rank its units"),
+        ("pixelcnn", "", "Latents"),
+        ("gan-points", "", "media image"),
+    ):
+        assert main(["edit", "dissect", runs[name], *words.split(), "-n", "8", "--out", str(tmp_path / "no.html")]) == 2
+        assert said in capsys.readouterr().err, words
+    assert main(["edit", "dissect", runs["gan"], "-n", "8", "--out", str(tmp_path / "no.png")]) == 2
+    assert "FILE.html" in capsys.readouterr().err
+
+
+def test_a_segmenter_of_ones_own(runs: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    from onnx import TensorProto, helper
+
+    net, names = tmp_path / "light.onnx", tmp_path / "names.txt"
+    node = helper.make_node("Conv", ["x", "weight", "bias"], ["y"])  # which of x and 200 - x is larger
+    graph = helper.make_graph(
+        [node],
+        "light",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 1, "h", "w"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 2, "h", "w"])],
+        [
+            helper.make_tensor("weight", TensorProto.FLOAT, [2, 1, 1, 1], [1.0, -1.0]),
+            helper.make_tensor("bias", TensorProto.FLOAT, [2], [0.0, 200.0]),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    onnx.save(model, str(net))
+    names.write_text("light\ndark\n")
+    out = tmp_path / "units.html"
+    command = ["edit", "dissect", runs["gan"], "-n", "20", "--segmenter", str(net), "--out", str(out)]
+    assert main([*command, "--names", str(names)]) == 0
+    found = json.loads(out.with_suffix(".json").read_text())["concepts"]
+    x = api.sample(runs["gan"], 1, seed=0).x  # any picture: the graph's own arithmetic is what is looked at
+    maps = segmenter_of(str(net), str(names))(x.float())
+    assert torch.equal(maps[:, 0] == 1, x[:, 0] > 100)
+    assert list(found) == ["light", "dark"]
+    assert sum(found.values()) == pytest.approx(1)
+    names.write_text("light\n")
+    assert main([*command, "--names", str(names)]) == 2
+    assert "1 names" in capsys.readouterr().err
+    net.write_bytes(b"no graph")
+    assert main(command) != 0
+    assert "not an ONNX graph" in capsys.readouterr().err
+
+
+def test_units_are_painted_with(
+    runs: dict[str, str], pictures: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layer = ["--layer", "generator.1"]
+    product = editing.edit(runs["gan"], "paint", layer="generator.1", remove="0,1", draw="2", n=3)
+    assert isinstance(product, Grid)
+    x = product.examples.x
+    assert x.shape == (6, 1, 8, 8)
+    assert torch.equal(x[:3], editing.edit(runs["gan"], "paint", layer="generator.1", remove="5", n=3).examples.x[:3])
+    assert not torch.equal(x[:3], x[3:])
+    assert product.recipe["driven_to"]["0"] == 0
+    command = ["edit", "paint", runs["gan"], *layer, "--draw", "2", "--mask", pictures[1], "-n", "2"]
+    assert main([*command, "--out", str(tmp_path / "x.png")]) == 0
+    assert main([*command, "--out", str(tmp_path / "changed")]) == 0
+    assert len(list((tmp_path / "changed").glob("*.png"))) == 2
+    capsys.readouterr()
+    for words, said in (
+        ("", "Name units"),
+        ("--remove x", "numbers of units"),
+        ("--remove 999", "no unit 999"),
+        ("--draw 999", "no unit 999"),
+        ("--remove 1 --draw 1", "either"),
+        ("--layer list", "maps of"),
+    ):
+        assert main(["edit", "paint", runs["gan"], *words.split(), "--out", str(tmp_path / "no.png")]) == 2
+        assert said in capsys.readouterr().err, words
 
 
 # what does not fit

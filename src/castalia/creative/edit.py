@@ -18,13 +18,15 @@ from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from castalia.core.data import Batch, Dataset
     from castalia.core.precision import Precision
     from castalia.core.rng import SampleRng
     from castalia.core.sampling import Sampling
+    from castalia.creative.concepts import Segmenter
     from castalia.creative.priors import LatentMixture
+    from castalia.page import Page as Html
 
 
 # what comes out
@@ -79,10 +81,42 @@ class Film:
     recipe: Mapping[str, Any] = field(default_factory=dict)
 
 
-Product = Film | Grid | One
+@dataclass(frozen=True)
+class Page:
+    """A page to be read, in one file that needs nothing from elsewhere.
+
+    Attributes:
+        html: the page.
+        numbers: what stands on it, as JSON values, for programs.
+        recipe: as of a grid.
+    """
+
+    html: Html
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+
+
+Product = Film | Grid | One | Page
 
 
 # what goes in
+
+
+@dataclass(frozen=True)
+class Sight:
+    """A network that looks at pictures.
+
+    Attributes:
+        name: what it is called.
+        network: called with pictures ``float32`` (B, C, H, W), 0 to 255, in evaluation mode; gradients flow.
+        channels: of the pictures.
+        size: (height, width) that it was made for.
+    """
+
+    name: str
+    network: nn.Module
+    channels: int
+    size: tuple[int, int]
 
 
 class Work(ABC):
@@ -115,6 +149,45 @@ class Work(ABC):
 
         Raises:
             UsageError: nothing in it is white, or the run makes no pictures.
+        """
+
+    @abstractmethod
+    def picture(self, path: str, channels: int) -> Tensor:
+        """A picture of any size, ``uint8`` (1, channels, H, W), scaled and cut in no way.
+
+        Raises:
+            UsageError: there is no such file.
+            DataError: it cannot be read.
+        """
+
+    @abstractmethod
+    def sight(self, name: str | None) -> Sight:
+        """A network that looks at pictures: of the run, or of another.
+
+        Args:
+            name: of one of the model's own; ``features`` for the feature network of the run's data; or a run folder,
+                with ``:NAME`` behind it for another than its first. None for the first of the model, or ``features``
+                where it has none.
+
+        Raises:
+            UsageError: there is none of that name, or it is a file that no gradients can be had from.
+        """
+
+    @abstractmethod
+    def segmenter(self, path: str, names: str | None) -> Segmenter:
+        """A user's segmenter from an ONNX file, and the names of its concepts, one in a line of a text file.
+
+        Raises:
+            UsageError: a file is missing, or there are not as many names as concepts.
+            DataError: the graph cannot be used.
+        """
+
+    @abstractmethod
+    def classifier(self) -> Segmenter:
+        """The classes of the run's data, as concepts of whole pictures.
+
+        Raises:
+            UsageError: there are none.
         """
 
     @abstractmethod

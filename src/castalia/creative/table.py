@@ -20,6 +20,9 @@ EDITS: tuple[str, ...] = (
     "mix",
     "project",
     "directions",
+    "dream",
+    "dissect",
+    "paint",
 )
 """Names of the edits, and of their files, in the order in which they are listed."""
 

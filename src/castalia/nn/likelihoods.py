@@ -46,6 +46,10 @@ class PixelLikelihood(ABC):
     def features(self, target: Tensor) -> Tensor:
         """The target on the scale [-1, 1], for an encoder."""
 
+    def seen(self, x: Tensor) -> Tensor:
+        """What an encoder sees of pictures ``float32`` (B, C, H, W), 0 to 255: grey as it is, and gradients flow."""
+        return x / 127.5 - 1
+
     @abstractmethod
     def log_prob(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Log-probability in nats, (K, B), of targets (B, C, H, W) under outputs (K, B, maps, H, W)."""
@@ -118,6 +122,9 @@ class Gaussian(PixelLikelihood):
 
     def features(self, target: Tensor) -> Tensor:
         return target * 2 - 1
+
+    def seen(self, x: Tensor) -> Tensor:
+        return (x + 0.5) / 128 - 1
 
     @staticmethod
     def _parameters(outputs: Tensor) -> tuple[Tensor, Tensor]:

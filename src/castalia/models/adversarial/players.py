@@ -12,6 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from castalia.core.capabilities import Perception
 from castalia.core.data import Batch, Dataset, some_of
 from castalia.core.errors import UsageError
 from castalia.core.model import Model
@@ -22,6 +23,7 @@ from castalia.models.adversarial.augment import augment
 from castalia.models.adversarial.contest import Contest
 from castalia.models.adversarial.layers import pack, still
 from castalia.models.adversarial.networks import PlayersConfig, classes_of, make_critic, make_generator
+from castalia.nn.seeing import Seeing
 
 LOOKED_AT = 20_000
 """Points looked at, evenly spaced in the data, for their mean and scale."""
@@ -29,7 +31,7 @@ LOOKED_AT = 20_000
 P = TypeVar("P", bound=PlayersConfig)
 
 
-class Players(Contest[P, ImageSpec | PointsSpec]):
+class Players(Contest[P, ImageSpec | PointsSpec], Perception):
     """A generator and a critic, for pictures (inside: -1 to 1) or points (inside: mean 0, mean square 1)."""
 
     mean: Tensor
@@ -104,6 +106,19 @@ class Players(Contest[P, ImageSpec | PointsSpec]):
     def latents(self, z: Tensor) -> Tensor:
         """Latents of the training distribution from standard normal ones (B, z)."""
         return 2 * torch.special.ndtr(z) - 1 if self.config.latent == "uniform" else z
+
+    def perceive(self) -> Mapping[str, nn.Module]:
+        """The critic, which returns logits (B, 1); it is shown packs of one picture, as of the most frequent class.
+
+        Raises:
+            UsageError: the model is of points.
+        """
+        if not isinstance(self.spec, ImageSpec):
+            raise UsageError("This model's critic looks at points, and not at pictures.")
+        return {"critic": Seeing(self.critic, self._packed, self.labels.usual)}
+
+    def _packed(self, x: Tensor) -> Tensor:
+        return self.inside(x).repeat(1, self.config.pack, 1, 1)
 
     def export_calls(self) -> Mapping[str, tuple[nn.Module, tuple[Tensor, ...]]]:
         """The generator: latents (and labels) to examples, pictures in [-1, 1] and points in their own units."""

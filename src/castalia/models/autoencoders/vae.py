@@ -30,7 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from castalia.core.capabilities import Density, Exportable, Inference, Likelihood
+from castalia.core.capabilities import Density, Exportable, Inference, Likelihood, Perception
 from castalia.core.config import Config
 from castalia.core.data import Batch, Dataset, some_of
 from castalia.core.errors import UsageError
@@ -41,6 +41,7 @@ from castalia.core.specs.image import ImageSpec
 from castalia.models.autoencoders.networks import ConvDecoder, ConvEncoder, DenseDecoder, DenseEncoder
 from castalia.nn.likelihoods import pixel_likelihood
 from castalia.nn.residual import Activation, ResidualConv
+from castalia.nn.seeing import Seeing
 
 NOISE_BLOCK = 50
 """Importance samples per address of randomness, so that a result does not depend on how work is cut up."""
@@ -103,7 +104,7 @@ class VAEConfig(Config):
 V = TypeVar("V", bound=VAEConfig)
 
 
-class VAE(Generator[V, ImageSpec], Density, Inference, Exportable):
+class VAE(Generator[V, ImageSpec], Density, Inference, Perception, Exportable):
     """p(x) = integral of p(x | z) N(z; 0, I) dz, with a Gaussian encoder q(z | x)."""
 
     Config: ClassVar[type[Config]] = VAEConfig
@@ -228,6 +229,10 @@ class VAE(Generator[V, ImageSpec], Density, Inference, Exportable):
                 chunks.append((self.pixels.log_prob(self.outputs(z[part]), target) + rest[part]).double())
         nats = torch.logsumexp(torch.cat(chunks), 0) - math.log(samples)
         return Likelihood(nats, "bound", f"importance weighted, K = {samples}", self.pixels.preprocessing)
+
+    def perceive(self) -> Mapping[str, nn.Module]:
+        """The encoder, which returns means and raw deviations (B, 2 z)."""
+        return {"encoder": Seeing(self.encoder, self.pixels.seen)}
 
     def export_calls(self) -> Mapping[str, tuple[nn.Module, tuple[Tensor, ...]]]:
         """Encoder (features in [-1, 1] to mean and raw deviation) and decoder (latents to outputs)."""

@@ -33,7 +33,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from castalia.core.capabilities import Density, Exportable, Likelihood, Refinement
+from castalia.core.capabilities import Density, Exportable, Likelihood, Perception, Refinement
 from castalia.core.config import Config
 from castalia.core.data import Batch, Dataset, some_of
 from castalia.core.encoded import Encoded
@@ -46,6 +46,7 @@ from castalia.models.autoencoders.codes import CodePrior, CodesSpec
 from castalia.models.autoencoders.quantiser import Quantiser, perplexity, straight_through
 from castalia.nn.labels import Labels, classes_of
 from castalia.nn.likelihoods import pixel_likelihood
+from castalia.nn.seeing import Seeing
 
 FIT_EXAMPLES = 2_000
 """Training examples that are read for the first codes and for the base map."""
@@ -182,7 +183,7 @@ class Decoder(nn.Module):
         return self.body(q).float()[:, :, : self.height, : self.width] + self.base
 
 
-class VQVAE(Generator[VQVAEConfig, ImageSpec], Density, Refinement, Exportable):
+class VQVAE(Generator[VQVAEConfig, ImageSpec], Density, Refinement, Perception, Exportable):
     """p(x) = sum over grids z of codes of p(x | z) p(z), with one z for each x."""
 
     Config = VQVAEConfig
@@ -365,6 +366,10 @@ class VQVAE(Generator[VQVAEConfig, ImageSpec], Density, Refinement, Exportable):
         if self.config.conditional:
             detail += ", null class" if batch.label is None else ", given the label"
         return Likelihood(nats, "bound", detail, self.pixels.preprocessing)
+
+    def perceive(self) -> Mapping[str, nn.Module]:
+        """The encoder, which returns maps (B, dims, h, w) before they become codes."""
+        return {"encoder": Seeing(self.encoder, self.pixels.seen)}
 
     def export_calls(self) -> Mapping[str, tuple[nn.Module, tuple[Tensor, ...]]]:
         """Encoder (features in [-1, 1] to z_e), decoder (code numbers to outputs)."""

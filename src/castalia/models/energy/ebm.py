@@ -33,7 +33,7 @@ from typing import ClassVar, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from castalia.core.capabilities import Refinement
+from castalia.core.capabilities import Perception, Refinement
 from castalia.core.config import Config
 from castalia.core.data import Batch, Dataset, some_of
 from castalia.core.errors import UsageError
@@ -47,6 +47,7 @@ from castalia.models.energy.langevin import langevin
 from castalia.models.energy.networks import Dense, Residual, Strided, bounded
 from castalia.models.energy.watching import Guard
 from castalia.nn.labels import Labels, classes_of
+from castalia.nn.seeing import Seeing
 
 FIT_EXAMPLES = 10_000
 """At most this many examples are read for means and deviations of points."""
@@ -141,7 +142,7 @@ class Replay(nn.Module):
 E = TypeVar("E", bound=EBMConfig)
 
 
-class EBM(Generator[E, ImageSpec | PointsSpec], Refinement):
+class EBM(Generator[E, ImageSpec | PointsSpec], Refinement, Perception):
     """p(x) proportional to exp(-E(x)), or to exp(-E(x, y)) for each class y."""
 
     Config: ClassVar[type[Config]] = EBMConfig
@@ -342,3 +343,13 @@ class EBM(Generator[E, ImageSpec | PointsSpec], Refinement):
 
         start = settle(torch.lerp(known, self.noise(rng), strength))
         return self.outward(self._go(start, label, rng, steps, options.temperature, settle, self._told(watch, steps)))
+
+    def perceive(self) -> Mapping[str, nn.Module]:
+        """The energy's network, which returns energies (B, 1), or (B, classes).
+
+        Raises:
+            UsageError: the model is of points.
+        """
+        if not self.pictures:
+            raise UsageError("This model's network looks at points, and not at pictures.")
+        return {"energy": Seeing(self.network, lambda x: (x + 0.5) / 256)}
