@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.signal import upfirdn as reference
 
-from castalia.nn.resampling import blur, enlarge, filter_taps, shrink, upfirdn
+from castalia.nn.resampling import blur, enlarge, filter_taps, sampled, shrink, upfirdn
 
 
 @pytest.mark.parametrize("up", [1, 2, 3])
@@ -51,3 +51,16 @@ def test_enlarging_by_a_box_repeats_and_shrinking_averages() -> None:
     x, box = torch.randn(2, 3, 6, 4), filter_taps((1, 1))
     torch.testing.assert_close(enlarge(x, box), x.repeat_interleave(2, 2).repeat_interleave(2, 3))
     torch.testing.assert_close(shrink(x, box), torch.nn.functional.avg_pool2d(x, 2))
+
+
+def test_sampling_has_derivatives_of_any_order() -> None:
+    x = torch.randn(2, 1, 4, 3, dtype=torch.float64, requires_grad=True)
+    places = 3 * torch.rand(2, 3, 5, 2, dtype=torch.float64) - 1.5
+    theirs = torch.nn.functional.grid_sample(x, places, "bilinear", "reflection", align_corners=False)
+    assert torch.equal(sampled(x, places), theirs)
+
+    def f(x: torch.Tensor) -> torch.Tensor:
+        return sampled(x, places).tanh()
+
+    assert torch.autograd.gradcheck(f, (x,))
+    assert torch.autograd.gradgradcheck(f, (x,))

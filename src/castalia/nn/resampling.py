@@ -9,6 +9,7 @@ In plain operations of torch, whose first and second derivatives are right by co
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -72,3 +73,44 @@ def blur(x: Tensor, taps: Tensor, gain: float = 1.0, padding: Padding | None = N
     n = taps.shape[-1]
     around = (n // 2, (n - 1) // 2, n // 2, (n - 1) // 2)
     return upfirdn(x, taps, padding=around if padding is None else padding, gain=gain)
+
+
+def sampled(x: Tensor, places: Tensor) -> Tensor:
+    """Pictures (B, C, H, W) at ``places`` (B, H', W', 2), -1 to 1 across and along, bilinear, mirrored outside.
+
+    torch's ``grid_sample`` with derivatives of any order with respect to ``x``, in which it is linear; ``places`` are
+    constants.
+    """
+    return _Sampled.apply(x, places)  # type: ignore[no-any-return]
+
+
+class _Sampled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, places: Tensor) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(places)
+        ctx.shape = x.shape
+        return F.grid_sample(x, places, "bilinear", "reflection", align_corners=False)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        (places,) = ctx.saved_tensors
+        return _Spread.apply(gradient, places, ctx.shape), None
+
+
+class _Spread(torch.autograd.Function):
+    """The transposed map: its own derivative is the map again."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, places: Tensor, shape: torch.Size) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(places)
+        like = gradient.new_zeros(shape)
+        bilinear, reflection = 0, 2
+        spread = torch.ops.aten.grid_sampler_2d_backward(
+            gradient.contiguous(), like, places, bilinear, reflection, False, [True, False]
+        )
+        return spread[0]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        (places,) = ctx.saved_tensors
+        return _Sampled.apply(gradient, places), None, None

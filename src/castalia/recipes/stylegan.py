@@ -61,7 +61,7 @@ def tiny() -> Recipe:
 
 
 def stylegan_pictures_32() -> Recipe:
-    """Any pictures at 32 pixels: about an hour on a processor."""
+    """Any pictures at 32 pixels: one to two hours of a processor."""
     return Recipe(
         model="stylegan",
         config=StyleGANConfig(

@@ -74,7 +74,7 @@ def tiny() -> Recipe:
 
 
 def stylegan2_pictures_32() -> Recipe:
-    """Any pictures at 32 pixels: about an hour of a processor. What the critic sees is changed as its sureness asks."""
+    """Any pictures at 32 pixels: one to two hours of a processor. The critic sees changed ones."""
     return Recipe(
         model="stylegan2",
         config=StyleGAN2Config(

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from castalia.core.rng import Rng
-from castalia.nn.resampling import enlarge, shrink
+from castalia.nn.resampling import enlarge, sampled, shrink
 
 Kind = Literal["blit", "geometry", "colour", "filter", "noise", "cutout"]
 
@@ -221,7 +221,7 @@ def resampled(x: Tensor, back: Tensor) -> Tensor:
     places = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), -1)  # (2(h + 2 around), 2(w + 2 around), 2)
     found = torch.einsum("bij,hwj->bhwi", back[:, :2, :2], places) + back[:, None, None, :2, 2] + DELAY
     found = found / torch.tensor([w / 2 + around, h / 2 + around], device=x.device)
-    large = F.grid_sample(large, found.to(x.dtype), "bilinear", "reflection", align_corners=False)
+    large = sampled(large, found.to(x.dtype))
     return shrink(large, taps.flip(0))[:, :, around:-around, around:-around]
 
 

@@ -187,13 +187,12 @@ class StyleContest(Contest[C, ImageSpec], Styled, Perception):
         c = self.config
         logs: dict[str, Tensor] = {}
         penalty: Tensor | None = None
-        shown = self.ada(x, rng.at("real"))
         if c.r1 and c.r1_every == 1:
-            on_real, gradient = input_gradient(lambda x: self.judge_smooth(x, label), shown)
+            on_real, gradient = self.slope(x, label, rng.at("real"))
             penalty = r1(gradient)
             logs["r1"] = penalty.detach()
         else:
-            on_real = self.judge(shown, label)
+            on_real = self.judge(self.ada(x, rng.at("real")), label)
         on_fake = self.judge(self.ada(self.make_still(rng, label), rng.at("fake")), label)
         loss = critic_loss("non-saturating", on_real, on_fake)
         right = 0.5 * (on_real > 0).float().mean() + 0.5 * (on_fake < 0).float().mean()
@@ -204,10 +203,14 @@ class StyleContest(Contest[C, ImageSpec], Styled, Perception):
         """The penalty on the critic's slope at real pictures, as strong as the steps that it leaves out need."""
         c = self.config
         x, label = self.real(batch)
-        outputs, gradient = input_gradient(lambda x: self.judge_smooth(x, label), self.ada(x, rng.at("real")))
+        outputs, gradient = self.slope(x, label, rng.at("real"))
         penalty = r1(gradient)
         # outputs times nothing: biases have no part in the slope, and still belong to what this loss moves
         return c.r1 * c.r1_every * penalty + 0 * outputs.mean(), {"penalty": penalty.detach()}
+
+    def slope(self, x: Tensor, label: Tensor | None, rng: Rng) -> tuple[Tensor, Tensor]:
+        """The critic's outputs on real pictures as it sees them, and their gradient at the pictures as they are."""
+        return input_gradient(lambda x: self.judge_smooth(self.ada(x, rng), label), x)
 
     def generator_loss(self, batch: Batch, rng: Rng, progress: Progress) -> tuple[Tensor, Logs]:
         """The generator's side; of the batch it uses the number and the classes."""

@@ -14,7 +14,7 @@ What differs, and why
     The constant begins with random values, as in StyleGAN2, not with ones: the first normalisation of maps that are all
     alike would divide rounding errors by rounding errors.
     The learning rate does not grow with the resolution; the recipes set it.
-    Each update draws its own batch and its own latents, and R1 looks at the pictures as the critic is shown them.
+    Each update draws its own batch and its own latents.
     Sides need not be alike, nor powers of two. Averages are the loop's.
 """
 

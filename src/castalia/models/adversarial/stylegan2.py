@@ -9,8 +9,6 @@ Papers
     Before: Karras et al. 2019 (arXiv:1812.04948): styles, mixing, noise, truncation.
 
 What differs, and why
-    The slope that R1 holds down is that of the critic at what it is shown, after the augmentation: torch cannot
-    differentiate the sampling of pictures twice.
     Each update draws its own batch and its own latents. The mean style is looked at every fourth step, on latents of
     its own, and so is the critic's sign on real pictures.
     The running mean of path lengths moves after the penalty has been computed, not before.
