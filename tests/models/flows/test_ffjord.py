@@ -65,6 +65,20 @@ def test_fixed_steps_converge_with_order_four() -> None:
         assert 3.3 < math.log2(coarse / fine) < 5.2
 
 
+def test_an_equation_that_cannot_be_followed_gives_nothing_finite() -> None:
+    """And a loss that can be refused: it still has gradients."""
+    layer = made(1e-5).float().train()
+    with torch.no_grad():
+        for p in layer.velocity.parameters():
+            p.mul_(1e4)
+    y, log_det = layer(examples().float())
+    assert not y.isfinite().any()
+    assert not log_det.isfinite().any()
+    y.sum().backward()
+    back = layer.inverse(examples().float())
+    assert not back.isfinite().any()
+
+
 def test_probes_are_unbiased() -> None:
     torch.manual_seed(0)
     net = Velocity(2, (4,), pictures=True).double()

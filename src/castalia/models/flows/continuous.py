@@ -9,6 +9,7 @@ Papers
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, cast, final
@@ -19,6 +20,9 @@ from torch import Tensor, nn
 from torchdiffeq import odeint, odeint_adjoint
 
 from castalia.models.flows.layers import Layer, exact
+
+MOST = 2_000
+"""Steps of the solver, after which an equation counts as one that cannot be followed."""
 
 
 @final
@@ -87,6 +91,7 @@ class Continuous(Layer):
         super().__init__()
         self.velocity = velocity
         self.how: dict[str, Any] = {"rtol": rtol, "atol": atol, "method": "dopri5"}
+        self.how["options"] = {"max_num_steps": MOST}
         if steps:
             self.how = {"method": "rk4", "options": {"step_size": 1 / steps}}
         self.root_of_end = nn.Parameter(torch.ones(()))  # T is its square (code of Grathwohl et al.)
@@ -109,7 +114,12 @@ class Continuous(Layer):
         # through few known steps gradients are exact, and cheaper than an equation of their own
         adjoint = torch.is_grad_enabled() and with_trace and self.training and self.how["method"] == "dopri5"
         solve = odeint_adjoint if adjoint else odeint
-        path = solve(field, state, span, **self.how)
+        try:
+            path = solve(field, state, span, **self.how)
+        except AssertionError:  # torchdiffeq's: steps of no length, or no end of them
+            # nothing that is finite: a training refuses the step, and a measurement counts a failure
+            lost = x * self.root_of_end * math.nan
+            return lost, lost.flatten(1).sum(1)
         self.evaluations = field.evaluations
         end = [part[-1] for part in cast("tuple[Tensor, ...]", path)]
         return end[0], end[1] if with_trace else x.new_zeros(len(x))
