@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import io
-import posixpath
-import re
-from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,41 +11,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from castalia.core.errors import DataError, UsageError, near
+from castalia.core.errors import DataError, UsageError
 from castalia.core.spec import Spec
 from castalia.core.specs.audio import AudioSpec
+from castalia.media.arranged import Found, arrange, class_numbers, holds, list_files
 from castalia.media.audio.clips import FULL_SCALE, AudioClips, Pack
 from castalia.media.audio.decode import SUFFIXES, AudioOptions, Head, decode_audio, inspect_audio, trim_ends
 from castalia.media.image.array import Progress
-from castalia.media.image.tree import Item, brief, file_opener, list_folder, list_zip, read_bounded
-from castalia.media.splits import SPLITS, hashed_split, pick_split
+from castalia.media.image.tree import Item, file_opener, read_bounded
+from castalia.media.splits import hashed_split
 
 FEW_FILES = 10
 """Fewer files than this are split by their pieces, because a tenth of them would be none."""
 
-LOOKED_AT = 500
-"""Names looked at to tell whether a folder or zip holds sound."""
-
 
 def is_audio(path: Path) -> bool:
     """Whether a path is a sound file, or a folder or zip that has one among its first files."""
-    if path.is_dir():
-        from castalia.media.image.tree import walk
-
-        names = (name for name, _ in zip(walk(path), range(LOOKED_AT), strict=False))
-        return any(is_sound(name) for name in names)
-    if path.suffix.lower() == ".zip" and path.is_file():
-        try:
-            with ExitStack() as stack:
-                return any(is_sound(item.name) for item in list_zip(path, stack)[:LOOKED_AT])
-        except DataError:
-            return False
-    return is_sound(path.name) and path.is_file()
-
-
-def is_sound(name: str) -> bool:
-    """Whether a file's name ends like that of a sound file."""
-    return posixpath.splitext(name)[1].lower() in SUFFIXES
+    return holds(path, SUFFIXES)
 
 
 def open_audio(
@@ -82,8 +60,8 @@ def open_audio(
     path = Path(path)
     assert like is None or isinstance(like, AudioSpec)
     with ExitStack() as stack:
-        items, notes = _list(path, stack)
-        found = _arrange(items, options, str(path), split)
+        items, notes = list_files(path, SUFFIXES, "sound", stack)
+        found = arrange(items, options.labels, str(path), split)
         by_file = len(found.items) >= FEW_FILES
         chosen = found
         if by_file:
@@ -92,7 +70,7 @@ def open_audio(
             notes += more
         reader = _Reader(path, chosen, options, like, progress)
         reader.read()
-    labels = _numbers(reader.labels, found, like, str(path))
+    labels = class_numbers(reader.labels, found.classes if like is None else like.classes, str(path))
     kept, names = np.arange(len(reader.names)), reader.names
     if not by_file:
         rows, more = hashed_split(split, found.split, names, str(path), "pieces")
@@ -126,120 +104,6 @@ def read_clip(path: Path, spec: AudioSpec) -> Tensor:
     return torch.from_numpy(samples.T.astype(np.float32) / FULL_SCALE)
 
 
-@dataclass(frozen=True)
-class _Found:
-    """The files of one split, in a fixed order.
-
-    Attributes:
-        items: the files.
-        labels: name of each one's class; empty where there are none.
-        classes: names of the classes over all splits, in order.
-        notes: what a person should know.
-        split: which of the source's own splits this is; None where it has none.
-    """
-
-    items: list[Item]
-    labels: list[str]
-    classes: tuple[str, ...]
-    notes: list[str]
-    split: str | None
-
-    def of(self, rows: Sequence[int]) -> _Found:
-        labels = [self.labels[i] for i in rows] if self.labels else []
-        return _Found([self.items[i] for i in rows], labels, self.classes, self.notes, self.split)
-
-
-def _list(path: Path, stack: ExitStack) -> tuple[list[Item], list[str]]:
-    """Every sound file of a source, and notes."""
-    if path.is_dir():
-        items, notes = list_folder(path)
-    elif not path.is_file():
-        raise DataError(f"{path} does not exist." if not path.exists() else f"{path} is neither a file nor a folder.")
-    elif path.suffix.lower() == ".zip":
-        items, notes = list_zip(path, stack), []
-    else:
-        items, notes = [Item(path.name, file_opener(path))], []
-    sounds = [item for item in items if is_sound(item.name)]
-    if not sounds:
-        raise DataError(f"{path} holds no sound files ({', '.join(sorted(SUFFIXES))}).")
-    if len(sounds) < len(items):
-        notes = [*notes, f"Ignored {len(items) - len(sounds)} files that are not sound."]
-    return sounds, notes
-
-
-def _arrange(items: list[Item], options: AudioOptions, where: str, split: str | None) -> _Found:
-    """Find splits and labels in the names of files."""
-    base = _wrapper([item.name for item in items])
-    heads = [_first(item.name, base) for item in items]
-    own = all(head.lower() in SPLITS for head in heads)
-    below = [f"{base}{head}/" if own else base for head in heads]
-    labels: list[str] = []
-    if options.labels == "folders":
-        labels = [_first(item.name, start) for item, start in zip(items, below, strict=True)]
-        labels = labels if all(labels) else []
-    elif options.labels != "none":
-        labels = [_by_pattern(item.name, options.labels, where) for item in items]
-    notes = []
-    if not own and any(head.lower() in ("train", "test") for head in heads):
-        notes.append(f"Folders {', '.join(sorted(set(heads))[:6])} are not taken as splits: not all of them are.")
-    whole = _Found(items, labels, _in_order(set(labels)), notes, None)
-    if not own:
-        return whole
-    rows: dict[str, list[int]] = {}
-    for i, head in enumerate(heads):
-        rows.setdefault(SPLITS[head.lower()], []).append(i)
-    chosen, mine, more = pick_split(rows, split, where)
-    part = whole.of(mine)
-    return _Found(part.items, part.labels, part.classes, [*notes, *more], chosen)
-
-
-def _first(name: str, base: str) -> str:
-    """The first folder of a name below ``base``; empty for a file that lies in it."""
-    head, slash, _ = name[len(base) :].partition("/")
-    return head if slash else ""
-
-
-def _wrapper(names: list[str]) -> str:
-    """The folders that hold everything and mean nothing; a single folder of files is one as well."""
-    base = ""
-    while True:
-        heads = {_first(name, base) for name in names}
-        head = next(iter(heads))
-        if len(heads) > 1 or not head or head.lower() in SPLITS:
-            return base
-        base = f"{base}{head}/"
-
-
-def _by_pattern(name: str, pattern: str, where: str) -> str:
-    parts = [re.escape(part).replace(r"\*", ".*?") for part in pattern.split("{label}")]
-    found = re.fullmatch(f"{parts[0]}(?P<label>.+?){parts[1]}", posixpath.splitext(posixpath.basename(name))[0])
-    if found is None:
-        raise DataError(
-            f"{where}: the name {brief(name)} does not fit the pattern labels = {pattern!r}; give another pattern, or "
-            "none."
-        )
-    return found["label"]
-
-
-def _in_order(labels: set[str]) -> tuple[str, ...]:
-    """Whole numbers by value, anything else by its text."""
-    if all(re.fullmatch("[0-9]{1,18}", label) for label in labels):
-        return tuple(sorted(labels, key=lambda label: (int(label), label)))
-    return tuple(sorted(labels))
-
-
-def _numbers(labels: list[str], found: _Found, like: AudioSpec | None, where: str) -> np.ndarray | None:
-    """Class numbers, ``int64`` (N,), or None."""
-    if not labels or (like is not None and not like.classes):
-        return None
-    classes = found.classes if like is None else like.classes
-    number = {label: i for i, label in enumerate(classes)}
-    unknown = next((label for label in labels if label not in number), None)
-    if unknown is not None:
-        raise DataError(f"{where}: the class {brief(unknown)} is not one of the run's. {near(unknown, classes)}")
-    return np.array([number[label] for label in labels], np.int64)
-
-
 def _some(samples: np.ndarray, ends: np.ndarray, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The samples and ends of some of the clips."""
     if len(kept) == len(ends):
@@ -253,7 +117,7 @@ class _Reader:
     """Reads the chosen files one after another into one pack, and counts what it did to them."""
 
     def __init__(
-        self, path: Path, found: _Found, options: AudioOptions, like: AudioSpec | None, progress: Progress | None
+        self, path: Path, found: Found, options: AudioOptions, like: AudioSpec | None, progress: Progress | None
     ) -> None:
         self.path, self.found, self.options, self.progress = path, found, options, progress
         self.bad: list[DataError] = []
