@@ -13,6 +13,7 @@ ROOMS: dict[str, str | type[Medium]] = {
     "image": "image.medium:ImageMedium",
     "points": "points.medium:PointsMedium",
     "audio": "audio.medium:AudioMedium",
+    "music": "music.medium:MusicMedium",
     "text": "text.medium:TextMedium",
 }
 """Module and class below ``castalia.media``, by the medium's name (or the class itself, of a guest). The first that

@@ -1,0 +1,175 @@
+"""Data sets of music: windows of grids, and windows of rows of tokens."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from castalia.core.data import Batch, Dataset
+from castalia.core.errors import DataError
+from castalia.core.rng import Rng
+from castalia.core.specs.music import DRUMS, FIRST, NOTHING, OFF, MusicSpec
+from castalia.media.music.encodings import encoding_of, events_of, head
+from castalia.media.music.grid import struck_at
+
+
+@dataclass(frozen=True)
+class Written:
+    """One piece in the form of a spec: a grid (T, V), or tokens (T,).
+
+    Attributes:
+        name: of its file.
+        values: ``int64``.
+        playing: the families of instruments that play in it.
+        label: class number, or -1.
+    """
+
+    name: str
+    values: np.ndarray
+    playing: frozenset[str]
+    label: int = -1
+
+
+@final
+class Grids(Dataset):
+    """Windows of ``length`` steps of pieces on a grid, beginning at every ``hop``-th bar.
+
+    A note that sounds on into a window is struck at its beginning. The last window of a piece ends in silence. Windows
+    in which nothing is struck are left out.
+
+    ``Batch.extra`` has ``bar``, the number of the bar in its piece with which a window begins, ``int64`` (B,).
+    """
+
+    def __init__(
+        self,
+        pieces: Sequence[Written],
+        spec: MusicSpec,
+        *,
+        name: str,
+        hop: int = 1,
+        transpose: int = 0,
+        notes: Sequence[str] = (),
+    ) -> None:
+        # Narrower than the base class says, and never set again.
+        self.spec: MusicSpec = spec  # pyright: ignore[reportIncompatibleVariableOverride]
+        self.name, self.transpose = name, transpose
+        windows, files, labels, bars = [], [], [], []
+        for piece in pieces:
+            for bar in range(0, max(1, -(-len(piece.values) // spec.bar)), hop):
+                start = bar * spec.bar
+                window = np.full((spec.length, len(spec.voices)), NOTHING, np.int16)
+                part = piece.values[start : start + spec.length]
+                if not len(part):
+                    continue
+                window[: len(part)] = part
+                window[0] = struck_at(piece.values, start, spec)
+                if len(part) < spec.length:
+                    sung = [v for v, kind in enumerate(spec.voices) if kind != DRUMS]
+                    window[len(part), sung] = OFF
+                if any((window[:, v] >= (1 if kind == DRUMS else FIRST)).any() for v, kind in enumerate(spec.voices)):
+                    windows.append(window)
+                    files.append(f"{piece.name}#{bar}")
+                    labels.append(piece.label)
+                    bars.append(bar)
+        if not windows:
+            raise DataError(f"{name}: no piece has a bar with a note in it.")
+        self.x = torch.from_numpy(np.stack(windows))
+        self.files, self.notes = tuple(files), tuple(notes)
+        self.bars = torch.tensor(bars)
+        self.labels: Tensor | None = torch.tensor(labels) if spec.classes else None
+        sung = [v for v, kind in enumerate(spec.voices) if kind != DRUMS]
+        struck = self.x[:, :, sung].clamp(min=FIRST - 1) - FIRST
+        self._top = struck.amax((1, 2)).long() if sung else torch.full((len(self.x),), -1)
+        self._low = torch.where(struck >= 0, struck, 1 << 10).amin((1, 2)).long() if sung else self._top
+        self._sung = torch.tensor([kind != DRUMS for kind in spec.voices])
+        digest = hashlib.blake2b(f"{spec} {transpose}".encode(), digest_size=16)
+        digest.update(self.x.numpy().data)
+        self.fingerprint = digest.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def batch(self, ids: np.ndarray, rng: Rng | None = None) -> Batch:
+        """The windows ``ids``; with ``rng`` moved at random by up to ``transpose`` half-tones, inside the range."""
+        index = torch.from_numpy(np.asarray(ids, np.int64))
+        x = self.x[index].long()
+        if rng is not None and self.transpose:
+            low = torch.maximum(-self._low[index], torch.tensor(-self.transpose)).clamp(max=0)
+            high = torch.minimum(self.spec.notes - 1 - self._top[index], torch.tensor(self.transpose)).clamp(min=0)
+            drawn = rng.uniform("transpose").cpu().double()
+            by = low + (drawn * (high - low + 1)).floor().long()
+            x = torch.where((x >= FIRST) & self._sung, x + by[:, None, None], x)
+        label = None if self.labels is None else self.labels[index]
+        return Batch(x, index, label, {"bar": self.bars[index]})
+
+
+@final
+class Events(Dataset):
+    """Windows of rows of tokens, each behind a head that says what plays and whether the piece begins.
+
+    With ``rng`` a window begins anywhere in its piece (at bars, where the encoding is a grid), and may be transposed.
+
+    ``Batch.extra`` has ``begun``, the steps of the piece before a window, and ``whole``, those of the whole piece, both
+    ``int64`` (B,).
+    """
+
+    def __init__(self, pieces: Sequence[Written], spec: MusicSpec, *, name: str, notes: Sequence[str] = ()) -> None:
+        # Narrower than the base class says, and never set again.
+        self.spec: MusicSpec = spec  # pyright: ignore[reportIncompatibleVariableOverride]
+        self.name, self.notes = name, tuple(notes)
+        encoding, end = encoding_of(spec), events_of(spec)
+        self._unit = encoding.unit
+        self._hop = max(spec.length // self._unit, 1) * self._unit
+        rows = [np.append(piece.values, end).astype(np.int32) for piece in pieces if len(piece.values)]
+        pieces = [piece for piece in pieces if len(piece.values)]
+        if not rows:
+            raise DataError(f"{name}: no piece has a note in it.")
+        self._rows, self._times = rows, [encoding.times(row.astype(np.int64)).astype(np.int32) for row in rows]
+        self._heads = [
+            [head(spec, begins, {i: i in piece.playing for i in spec.instruments}) for begins in (False, True)]
+            for piece in pieces
+        ]
+        self._windows = np.array(
+            [(p, at) for p, row in enumerate(rows) for at in range(0, len(row), self._hop)], np.int64
+        ).reshape(-1, 2)
+        self.files = tuple(f"{pieces[p].name}#{at}" for p, at in self._windows.tolist())
+        self.labels: Tensor | None = None
+        if spec.classes:
+            self.labels = torch.tensor([pieces[p].label for p in self._windows[:, 0].tolist()])
+        digest = hashlib.blake2b(str(spec).encode(), digest_size=16)
+        for row in rows:
+            digest.update(row.data)
+        self.fingerprint = digest.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    def batch(self, ids: np.ndarray, rng: Rng | None = None) -> Batch:
+        """The windows ``ids``, ``int64`` (B, head + length), padded with -1."""
+        ids = np.asarray(ids, np.int64)
+        shift = np.zeros(len(ids), np.int64)
+        if rng is not None:
+            steps = max(self._hop // self._unit, 1)
+            shift = rng.integers("shift", steps).cpu().numpy() * self._unit
+        rows, begun, whole = [], [], []
+        for (p, at), by in zip(self._windows[ids].tolist(), shift.tolist(), strict=True):
+            row, times = self._rows[p], self._times[p]
+            last = max(len(row) - self.spec.length, 0) // self._unit * self._unit
+            start = min(at + by, max(last, 0)) if rng is not None else at
+            rows.append(np.concatenate([self._heads[p][start == 0], row[start : start + self.spec.length]]))
+            begun.append(int(times[start]))
+            whole.append(int(times[-1]))
+        longest = max(map(len, rows), default=0)
+        x = np.full((len(ids), longest), -1, np.int64)
+        for out, row in zip(x, rows, strict=True):
+            out[: len(row)] = row
+        index = torch.from_numpy(ids)
+        label = None if self.labels is None else self.labels[index]
+        extra = {"begun": torch.tensor(begun, dtype=torch.int64), "whole": torch.tensor(whole, dtype=torch.int64)}
+        return Batch(torch.from_numpy(x), index, label, extra)
