@@ -332,6 +332,15 @@ CATALOGUE: dict[str, Entry] = {
             "Words take long training.",
         ),
         Entry(
+            "musicvae",
+            "MusicVAE",
+            "music.musicvae:MusicVAE",
+            media=("music",),
+            paper="Roberts, Engel, Raffel, Hawthorne & Eck 2018 (arXiv:1803.05428)",
+            capabilities=("Generator", "Density", "Latents", "Inference"),
+            good="Short melodies, drum patterns and trios with a space to walk in: morph one tune into another.",
+        ),
+        Entry(
             "rbm",
             "Restricted Boltzmann machine",
             "energy.rbm:RBM",

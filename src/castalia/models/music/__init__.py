@@ -1,0 +1,1 @@
+"""Music: ``musicvae.py`` with ``melodies.py``; ``musenet.py``; ``musegan.py``."""
