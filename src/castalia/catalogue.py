@@ -332,6 +332,15 @@ CATALOGUE: dict[str, Entry] = {
             "Words take long training.",
         ),
         Entry(
+            "musenet",
+            "MuseNet",
+            "music.musenet:MuseNet",
+            media=("music",),
+            paper="Payne 2019 (openai.com/index/musenet); sparse attention: Child et al. 2019 (arXiv:1904.10509)",
+            capabilities=("Generator", "Density", "Streaming"),
+            good="Music for several instruments in the manner of a composer, begun or continued from one's own MIDI.",
+        ),
+        Entry(
             "musicvae",
             "MusicVAE",
             "music.musicvae:MusicVAE",

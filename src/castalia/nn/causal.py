@@ -6,11 +6,15 @@ are padded on the right, and nothing sees the padding.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+Pattern = Callable[[Tensor, Tensor], Tensor]
+"""Places of tokens that look and of tokens before them or their own, to whether those are seen; see ``sparse.py``."""
 
 
 @dataclass
@@ -46,13 +50,16 @@ class CausalAttention(nn.Module):
         heads: how many; divides ``dim``.
         dropout: share of attention weights that is dropped in training.
         window: how many tokens one sees, itself among them; None for all before it.
+        pattern: which of them it sees; None for all.
     """
 
-    def __init__(self, dim: int, heads: int, dropout: float = 0.0, window: int | None = None) -> None:
+    def __init__(
+        self, dim: int, heads: int, dropout: float = 0.0, window: int | None = None, pattern: Pattern | None = None
+    ) -> None:
         super().__init__()
         if dim % heads:
             raise ValueError(f"{dim} dimensions cannot be cut into {heads} heads")
-        self.heads, self.dropout, self.window = heads, dropout, window
+        self.heads, self.dropout, self.window, self.pattern = heads, dropout, window, pattern
         self.qkv = nn.Linear(dim, 3 * dim)
         self.out = nn.Linear(dim, dim)
 
@@ -62,13 +69,20 @@ class CausalAttention(nn.Module):
         q, k, v = self.qkv(x).view(n, t, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
         drop = self.dropout if self.training else 0.0
         if cache is None:
-            y = attend_back(q, k, v, drop, self.window)
+            if self.pattern is None:
+                y = attend_back(q, k, v, drop, self.window)
+            else:
+                at = torch.arange(t, device=x.device)
+                mask = ~hidden(t, self.window, x.device) & self.pattern(at[:, None], at)
+                y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=drop)
         else:
             assert places is not None
             cache.put(k, v, places)
             seen = int(places.max()) + 1
             back = places[:, None, :, None] - torch.arange(seen, device=x.device)
             mask = back >= 0 if self.window is None else (back >= 0) & (back < self.window)
+            if self.pattern is not None:
+                mask = mask & self.pattern(places[:, None, :, None], torch.arange(seen, device=x.device))
             keys, values = cache.keys[:, :, :seen].to(q.dtype), cache.values[:, :, :seen].to(q.dtype)
             y = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
         return self.out(y.transpose(1, 2).reshape(n, t, dim))
@@ -107,14 +121,22 @@ class CausalBlock(nn.Module):
         dropout: share that is dropped of attention weights and of what is added to ``x``.
         window: as in :class:`CausalAttention`.
         eps: of the normalisations.
+        pattern: as in :class:`CausalAttention`.
     """
 
     def __init__(
-        self, dim: int, heads: int, hidden: int, dropout: float = 0.0, window: int | None = None, eps: float = 1e-5
+        self,
+        dim: int,
+        heads: int,
+        hidden: int,
+        dropout: float = 0.0,
+        window: int | None = None,
+        eps: float = 1e-5,
+        pattern: Pattern | None = None,
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps)
-        self.attention = CausalAttention(dim, heads, dropout, window)
+        self.attention = CausalAttention(dim, heads, dropout, window, pattern)
         self.norm2 = nn.LayerNorm(dim, eps)
         self.up = nn.Linear(dim, hidden)
         self.down = nn.Linear(hidden, dim)

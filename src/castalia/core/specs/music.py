@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from castalia.core.spec import Field, Spec, check_sizes
 
@@ -86,6 +87,33 @@ class MusicSpec(Spec):
     def sizes(self) -> tuple[int, ...]:
         """``voices``: how many values each voice has."""
         return tuple(HITS if name == DRUMS else FIRST + self.notes for name in self.voices)
+
+    @property
+    def end(self) -> int:
+        """``events``: the token that ends a piece; below it are those of the encoding.
+
+        Behind it are: the piece begins here; the row goes on in it; and for each instrument: it plays, it does not,
+        nobody says.
+        """
+        return self.size - 3 - 3 * len(self.instruments)
+
+    @property
+    def head(self) -> int:
+        """``events``: tokens of a row that say what it is: one for each instrument, one for where it begins."""
+        return 1 + len(self.instruments)
+
+    def moments(self, x: Tensor) -> Tensor:
+        """``events``: steps that have passed before each token of rows ``int64`` (n, T), counted from the first.
+
+        Of encodings that do not say it, all are 0.
+        """
+        if self.encoding == "cells":
+            at = torch.arange(x.shape[1], device=x.device) - self.head
+            return (at.clamp(min=0) // len(self.voices)).expand_as(x)
+        if self.encoding == "musenet":
+            waits = torch.where((x >= 0) & (x < 4 * self.steps), x + 1, 0)
+            return waits.cumsum(1) - waits
+        return torch.zeros_like(x)
 
     def fields(self) -> Mapping[str, Field]:
         if self.kind == "events":

@@ -50,6 +50,10 @@ class Encoding(ABC):
     def decode(self, tokens: np.ndarray) -> Score:
         """The score of tokens; every note ends, and what makes no sense is passed over."""
 
+    def notes(self, tokens: np.ndarray) -> np.ndarray:
+        """The note in each token that can be transposed by adding to it, counted from the lowest; else -1."""
+        return np.full(len(tokens), -1)
+
     @abstractmethod
     def times(self, tokens: np.ndarray) -> np.ndarray:
         """Steps that have passed before each token, ``int64`` (T,)."""
@@ -77,22 +81,12 @@ def head(spec: MusicSpec, begins: bool, playing: dict[str, bool] | None = None) 
         begins: whether the piece begins here.
         playing: whether an instrument plays, where anybody knows.
     """
-    end = events_of(spec)
+    end = spec.end
     flags = [SILENT if playing is not None else UNKNOWN] * len(spec.instruments)
     for i, name in enumerate(spec.instruments):
         if playing is not None and playing.get(name):
             flags[i] = PLAYS
     return np.array([*(end + 3 + 3 * i + flag for i, flag in enumerate(flags)), end + (1 if begins else 2)])
-
-
-def head_size(spec: MusicSpec) -> int:
-    """How many tokens stand before those that are predicted."""
-    return 1 + len(spec.instruments)
-
-
-def events_of(spec: MusicSpec) -> int:
-    """The first token that is not of the encoding: the end of a piece."""
-    return spec.size - 3 - 3 * len(spec.instruments)
 
 
 def size_for(spec: MusicSpec) -> int:
@@ -179,6 +173,13 @@ class MuseNetEncoding(Encoding):
             close(key)
         return Score.of(rows, s.steps, s.tempo)
 
+    def notes(self, tokens: np.ndarray) -> np.ndarray:
+        rest = tokens - self.longest
+        instrument = rest // (self.spec.notes * len(self.levels))
+        drums = self.spec.instruments.index("drums") if "drums" in self.spec.instruments else -1
+        sung = (rest >= 0) & (tokens < self.events) & (instrument != drums)
+        return np.where(sung, rest % self.spec.notes, -1)
+
     def times(self, tokens: np.ndarray) -> np.ndarray:
         waits = np.where((tokens >= 0) & (tokens < self.longest), tokens + 1, 0)
         return np.cumsum(waits) - waits
@@ -214,6 +215,9 @@ class Cells(Encoding):
         sounding = np.where(whole == 0, -1, whole - 1 + s.lowest)
         lines = [line_of(sounding[:, v], s) for v in range(len(s.voices))]
         return score_of(joined(lines), s)
+
+    def notes(self, tokens: np.ndarray) -> np.ndarray:
+        return np.where((tokens > 0) & (tokens < self.events), tokens - 1, -1)
 
     def times(self, tokens: np.ndarray) -> np.ndarray:
         return np.arange(len(tokens)) // len(self.spec.voices)

@@ -25,7 +25,6 @@ from castalia.media.base import Measure, Medium, Rate
 from castalia.media.image.medium import energy
 from castalia.media.image.write import replace_file
 from castalia.media.music.draw import music_image
-from castalia.media.music.encodings import head_size
 from castalia.media.music.measures import MEASURES
 from castalia.media.music.midi import LARGEST, midi_bytes, read_midi
 from castalia.media.music.read import MusicOptions, is_music, open_music, values_of
@@ -132,7 +131,7 @@ class MusicMedium(Medium):
         """
         if spec.kind == "voices":
             return {"nats_per_step": Rate("nats/step", math.e, torch.full((len(batch),), float(spec.length)).double())}
-        there = (batch.x[:, head_size(spec) :] >= 0).sum(1).double().cpu()
+        there = (batch.x[:, spec.head :] >= 0).sum(1).double().cpu()
         return {"nats_per_token": Rate("nats/token", math.e, there)}
 
     def distance(self, a: Batch, b: Batch, spec: MusicSpec) -> float:

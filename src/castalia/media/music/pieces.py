@@ -15,7 +15,7 @@ from castalia.core.data import Batch, Dataset
 from castalia.core.errors import DataError
 from castalia.core.rng import Rng
 from castalia.core.specs.music import DRUMS, FIRST, NOTHING, OFF, MusicSpec
-from castalia.media.music.encodings import encoding_of, events_of, head
+from castalia.media.music.encodings import encoding_of, head
 from castalia.media.music.grid import struck_at
 
 
@@ -119,17 +119,20 @@ class Events(Dataset):
     ``int64`` (B,).
     """
 
-    def __init__(self, pieces: Sequence[Written], spec: MusicSpec, *, name: str, notes: Sequence[str] = ()) -> None:
+    def __init__(
+        self, pieces: Sequence[Written], spec: MusicSpec, *, name: str, transpose: int = 0, notes: Sequence[str] = ()
+    ) -> None:
         # Narrower than the base class says, and never set again.
         self.spec: MusicSpec = spec  # pyright: ignore[reportIncompatibleVariableOverride]
-        self.name, self.notes = name, tuple(notes)
-        encoding, end = encoding_of(spec), events_of(spec)
+        self.name, self.notes, self.transpose = name, tuple(notes), transpose
+        encoding, end = encoding_of(spec), spec.end
         self._unit = encoding.unit
         self._hop = max(spec.length // self._unit, 1) * self._unit
         rows = [np.append(piece.values, end).astype(np.int32) for piece in pieces if len(piece.values)]
         pieces = [piece for piece in pieces if len(piece.values)]
         if not rows:
             raise DataError(f"{name}: no piece has a note in it.")
+        self._encoding = encoding
         self._rows, self._times = rows, [encoding.times(row.astype(np.int64)).astype(np.int32) for row in rows]
         self._heads = [
             [head(spec, begins, {i: i in piece.playing for i in spec.instruments}) for begins in (False, True)]
@@ -153,16 +156,20 @@ class Events(Dataset):
     def batch(self, ids: np.ndarray, rng: Rng | None = None) -> Batch:
         """The windows ``ids``, ``int64`` (B, head + length), padded with -1."""
         ids = np.asarray(ids, np.int64)
-        shift = np.zeros(len(ids), np.int64)
+        shift, by = np.zeros(len(ids), np.int64), np.zeros(len(ids))
         if rng is not None:
             steps = max(self._hop // self._unit, 1)
             shift = rng.integers("shift", steps).cpu().numpy() * self._unit
+            by = rng.uniform("transpose").cpu().double().numpy() if self.transpose else by
         rows, begun, whole = [], [], []
-        for (p, at), by in zip(self._windows[ids].tolist(), shift.tolist(), strict=True):
+        for (p, at), later, up in zip(self._windows[ids].tolist(), shift.tolist(), by.tolist(), strict=True):
             row, times = self._rows[p], self._times[p]
             last = max(len(row) - self.spec.length, 0) // self._unit * self._unit
-            start = min(at + by, max(last, 0)) if rng is not None else at
-            rows.append(np.concatenate([self._heads[p][start == 0], row[start : start + self.spec.length]]))
+            start = min(at + later, max(last, 0)) if rng is not None else at
+            tokens = row[start : start + self.spec.length]
+            if rng is not None and self.transpose:
+                tokens = self._moved(tokens, up)
+            rows.append(np.concatenate([self._heads[p][start == 0], tokens]))
             begun.append(int(times[start]))
             whole.append(int(times[-1]))
         longest = max(map(len, rows), default=0)
@@ -173,3 +180,13 @@ class Events(Dataset):
         label = None if self.labels is None else self.labels[index]
         extra = {"begun": torch.tensor(begun, dtype=torch.int64), "whole": torch.tensor(whole, dtype=torch.int64)}
         return Batch(torch.from_numpy(x), index, label, extra)
+
+    def _moved(self, tokens: np.ndarray, uniform: float) -> np.ndarray:
+        """The same, some half-tones up or down, as far as all its notes stay inside the range."""
+        notes = self._encoding.notes(tokens)
+        there = notes[notes >= 0]
+        if not len(there):
+            return tokens
+        low = max(-self.transpose, -int(there.min()))
+        high = min(self.transpose, self.spec.notes - 1 - int(there.max()))
+        return np.where(notes >= 0, tokens + low + int(uniform * (high - low + 1)), tokens)

@@ -48,7 +48,7 @@ class MusicOptions(Config):
             39) and drums. ``drums``. ``tracks``: each track of the file is a voice; pieces with another number of them
             are left out.
         tracks: how many, for ``tracks``.
-        transpose: ``voices``: in training an example is moved by up to so many half-tones.
+        transpose: in training an example is moved by up to so many half-tones (not with miditok's encodings).
         lowest: lowest note (MIDI number); what lies below is moved up by octaves.
         highest: highest note.
         encoding: ``events``: ``musenet``, ``cells`` (a grid of ``tracks`` voices, cell by cell), or miditok's ``remi``,
@@ -239,7 +239,7 @@ def written(
     if not kept:
         raise DataError(f"{where}: no piece can be used. " + " ".join(said[-len(left) :]))
     if spec.kind == "events":
-        return Events(kept, spec, name=name, notes=said)
+        return Events(kept, spec, name=name, transpose=options.transpose, notes=said)
     return Grids(kept, spec, name=name, hop=options.hop, transpose=options.transpose, notes=said)
 
 

@@ -56,6 +56,17 @@ class WritingOptions(Sampling):
             raise ValueError("repetition must be positive")
 
 
+class Tokens(Protocol):
+    """What writing has to know of a spec of rows of tokens: the end, how many there are, how long a row is."""
+
+    @property
+    def end(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def length(self) -> int: ...
+
+
 class Reader(Protocol):
     """What has been read so far of n texts, and what may come next."""
 
@@ -93,7 +104,7 @@ class Writing:
     reader: Reader
     rng: SampleRng
     options: WritingOptions
-    spec: TextSpec
+    spec: Tokens
     waiting: Tensor
     counts: Tensor
     prompt: Tensor | None
@@ -108,7 +119,7 @@ class Writing:
         return self.options.length or self.spec.length
 
 
-def begin(reader: Reader, spec: TextSpec, n: int, given: Given, rng: SampleRng, options: WritingOptions) -> Writing:
+def begin(reader: Reader, spec: Tokens, n: int, given: Given, rng: SampleRng, options: WritingOptions) -> Writing:
     """Texts before their first token. Without a prompt they begin as texts do: behind the end of another one.
 
     Raises:
@@ -171,6 +182,7 @@ def advance(state: Writing) -> tuple[Tensor, Writing]:
 
 def _stop(state: Writing, piece: Tensor) -> None:
     """Note which texts have come to the text at which they stop."""
+    assert isinstance(state.spec, TextSpec)
     stop, pieces = state.options.stop.encode("utf-8", "surrogatepass"), pieces_of(state.spec)
     for row, token in enumerate(piece.tolist()):
         if token >= 0:
