@@ -22,6 +22,7 @@ from castalia.core.data import Batch, Dataset
 from castalia.core.errors import RunError
 from castalia.core.rng import Rng
 from castalia.core.spec import Spec
+from castalia.core.specs.image import ImageSpec
 from castalia.runs import Run, open_run
 from castalia.training.loop import train
 
@@ -49,7 +50,7 @@ class Few(Dataset):
     def __init__(self, data: Dataset, n: int) -> None:
         self.spec, self.name, self.fingerprint = data.spec, "few", "few"
         found = data.batch(np.arange(n))
-        self.all = replace(found, x=torch.where(found.x > 127, 255, 0).to(torch.uint8)) if is_pictures(found) else found
+        self.all = replace(found, x=torch.where(found.x > 127, 255, 0).to(torch.uint8)) if isinstance(data.spec, ImageSpec) else found
         self.labels = found.label
 
     def __len__(self) -> int:
@@ -57,10 +58,6 @@ class Few(Dataset):
 
     def batch(self, ids: np.ndarray, rng: Rng | None = None) -> Batch:
         return self.all[torch.from_numpy(ids)]
-
-
-def is_pictures(batch: Batch) -> bool:
-    return batch.x.dtype == torch.uint8
 
 
 GENTLE = Schedule("step", warmup=0, end=0.02, milestones=(0.0,))

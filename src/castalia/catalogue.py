@@ -332,6 +332,15 @@ CATALOGUE: dict[str, Entry] = {
             "Words take long training.",
         ),
         Entry(
+            "musegan",
+            "MuseGAN",
+            "music.musegan:MuseGAN",
+            media=("music",),
+            paper="Dong, Hsiao, Yang & Yang 2018 (arXiv:1709.06298)",
+            capabilities=("Generator", "Latents", "Exportable"),
+            good="A few bars for a whole band at once: chords, style, melody and groove can be varied one by one.",
+        ),
+        Entry(
             "musenet",
             "MuseNet",
             "music.musenet:MuseNet",

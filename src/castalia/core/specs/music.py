@@ -21,10 +21,12 @@ HITS = 512
 
 @dataclass(frozen=True)
 class MusicSpec(Spec):
-    """Music in one of two forms.
+    """Music in one of three forms.
 
     ``voices``: ``int64`` (length, V), a grid of time by voices. Of a voice that sings one note at a time a value says
     what begins: 0 nothing new, 1 silence, 2 + p the note ``lowest`` + p. Of drums it says which of nine sounds are hit.
+    ``rolls``: ``uint8`` (V, length, notes), 1 where a note of a voice sounds, several at a time; whether a note is held
+    or struck again is not told.
     ``events``: ``int64`` (T,) tokens, T open, padded with -1. The first ``head`` tokens of a row say what it is and are
     not predicted; ``length`` follow at most.
 
@@ -45,7 +47,7 @@ class MusicSpec(Spec):
         classes: names of the labels, in label order; empty where there are none.
     """
 
-    kind: Literal["voices", "events"]
+    kind: Literal["voices", "rolls", "events"]
     length: int
     steps: int = 4
     bar: int = 16
@@ -80,7 +82,7 @@ class MusicSpec(Spec):
 
     @property
     def bars(self) -> int:
-        """``voices``: whole bars of one example."""
+        """``voices`` and ``rolls``: whole bars of one example."""
         return self.length // self.bar
 
     @property
@@ -118,4 +120,6 @@ class MusicSpec(Spec):
     def fields(self) -> Mapping[str, Field]:
         if self.kind == "events":
             return {"x": Field(torch.int64, (None,), padding=-1, low=0, high=self.size - 1)}
+        if self.kind == "rolls":
+            return {"x": Field(torch.uint8, (len(self.voices), self.length, self.notes), low=0, high=1)}
         return {"x": Field(torch.int64, (self.length, len(self.voices)), low=0, high=max(self.sizes) - 1)}

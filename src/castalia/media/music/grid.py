@@ -113,6 +113,33 @@ def score_of(grid: np.ndarray, spec: MusicSpec) -> Score:
     return Score(**{**score.__dict__, "meters": ((0, *meter_of(spec)),)})
 
 
+def roll_of(score: Score, spec: MusicSpec, steps: int, drum: bool = False) -> np.ndarray:
+    """Which notes of a score (a tick is a step) sound in each step, ``uint8`` (steps, notes).
+
+    Those outside of the range go to the octave next to it; of drums they are left out.
+    """
+    roll = np.zeros((steps, spec.notes), np.uint8)
+    pitch = score.pitch if drum else fold(score.pitch, spec.lowest, spec.highest)
+    inside = (pitch >= spec.lowest) & (pitch <= spec.highest)
+    for onset, length, note in zip(score.onset[inside], score.length[inside], pitch[inside], strict=True):
+        roll[onset : onset + (1 if drum else length), note - spec.lowest] = 1
+    return roll
+
+
+def score_of_rolls(rolls: np.ndarray, spec: MusicSpec) -> Score:
+    """The score of rolls (V, T, notes): what sounds in neighbouring steps is one note."""
+    rows: list[tuple[int, ...]] = []
+    for v, name in enumerate(spec.voices):
+        drum = name == DRUMS
+        edges = np.diff(np.pad(rolls[v].astype(np.int8), ((1, 1), (0, 0))), axis=0)
+        notes, begins = np.nonzero(edges.T == 1)
+        ends = np.nonzero(edges.T == -1)[1]
+        for note, begin, end in zip(notes.tolist(), begins.tolist(), ends.tolist(), strict=True):
+            rows.append((begin, end - begin, note + spec.lowest, 90, spec.programs[v], drum, v))
+    score = Score.of(rows, spec.steps, spec.tempo)
+    return Score(**{**score.__dict__, "meters": ((0, *meter_of(spec)),)})
+
+
 def meter_of(spec: MusicSpec) -> tuple[int, int]:
     """Numerator and denominator of a bar of so many steps."""
     for denominator in (4, 8, 16, 32):

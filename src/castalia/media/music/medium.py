@@ -121,7 +121,7 @@ class MusicMedium(Medium):
 
     def picture(self, batch: Batch, spec: MusicSpec, columns: int | None = None) -> Image:
         titles = [] if batch.label is None or not spec.classes else [spec.classes[i] for i in batch.label.tolist()]
-        bar = spec.bar if spec.kind == "voices" else None
+        bar = spec.bar if spec.kind != "events" else None
         return music_image(scores_of(batch, spec), bar, titles, columns)
 
     def rates(self, batch: Batch, spec: MusicSpec) -> Mapping[str, Rate]:
@@ -129,7 +129,7 @@ class MusicMedium(Medium):
 
         Of the encoding ``cells`` a token is one note of one voice, ended pieces aside.
         """
-        if spec.kind == "voices":
+        if spec.kind != "events":
             return {"nats_per_step": Rate("nats/step", math.e, torch.full((len(batch),), float(spec.length)).double())}
         there = (batch.x[:, spec.head :] >= 0).sum(1).double().cpu()
         return {"nats_per_token": Rate("nats/token", math.e, there)}

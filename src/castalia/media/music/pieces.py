@@ -110,6 +110,72 @@ class Grids(Dataset):
 
 
 @final
+class Rolls(Dataset):
+    """Windows of ``length`` steps of piano rolls, beginning at every ``hop``-th bar; empty ones are left out.
+
+    ``values`` of a piece are ``uint8`` (T, V, notes). The last window of a piece ends in silence.
+    """
+
+    def __init__(
+        self,
+        pieces: Sequence[Written],
+        spec: MusicSpec,
+        *,
+        name: str,
+        hop: int = 1,
+        transpose: int = 0,
+        notes: Sequence[str] = (),
+    ) -> None:
+        # Narrower than the base class says, and never set again.
+        self.spec: MusicSpec = spec  # pyright: ignore[reportIncompatibleVariableOverride]
+        self.name, self.transpose, self.notes = name, transpose, tuple(notes)
+        self._pieces = [piece.values for piece in pieces]
+        windows = [
+            (p, start)
+            for p, piece in enumerate(pieces)
+            for start in range(0, len(piece.values), hop * spec.bar)
+            if piece.values[start : start + spec.length].any()
+        ]
+        if not windows:
+            raise DataError(f"{name}: no piece has a bar with a note in it.")
+        self._windows = np.array(windows, np.int64)
+        self.files = tuple(f"{pieces[p].name}#{start // spec.bar}" for p, start in windows)
+        self.labels: Tensor | None = torch.tensor([pieces[p].label for p, _ in windows]) if spec.classes else None
+        self._sung = np.array([kind != DRUMS for kind in spec.voices])
+        digest = hashlib.blake2b(f"{spec} {transpose} {hop}".encode(), digest_size=16)
+        for values in self._pieces:
+            digest.update(np.packbits(values).data)
+        self.fingerprint = digest.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    def batch(self, ids: np.ndarray, rng: Rng | None = None) -> Batch:
+        """The windows ``ids``; with ``rng`` moved at random by up to ``transpose`` half-tones, inside the range."""
+        ids = np.asarray(ids, np.int64)
+        x = np.zeros((len(ids), self.spec.length, len(self.spec.voices), self.spec.notes), np.uint8)
+        by = [0.0] * len(ids)
+        if rng is not None and self.transpose:
+            by = rng.uniform("transpose").cpu().double().tolist()
+        for row, (p, start), uniform in zip(x, self._windows[ids].tolist(), by, strict=True):
+            part = self._pieces[p][start : start + self.spec.length]
+            row[: len(part)] = part
+            if rng is not None and self.transpose:
+                row[:, self._sung] = self._moved(row[:, self._sung], uniform)
+        index = torch.from_numpy(ids)
+        label = None if self.labels is None else self.labels[index]
+        return Batch(torch.from_numpy(np.ascontiguousarray(x.transpose(0, 2, 1, 3))), index, label)
+
+    def _moved(self, sung: np.ndarray, uniform: float) -> np.ndarray:
+        there = np.flatnonzero(sung.any((0, 1)))
+        if not len(there):
+            return sung
+        low = max(-self.transpose, -int(there[0]))
+        high = min(self.transpose, self.spec.notes - 1 - int(there[-1]))
+        return np.roll(sung, low + int(uniform * (high - low + 1)), axis=2)
+
+
+@final
 class Events(Dataset):
     """Windows of rows of tokens, each behind a head that says what plays and whether the piece begins.
 

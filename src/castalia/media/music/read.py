@@ -19,9 +19,9 @@ from castalia.core.specs.music import DRUMS, MusicSpec
 from castalia.media.arranged import arrange, class_numbers, holds, list_files
 from castalia.media.image.tree import read_bounded
 from castalia.media.music.encodings import NAMES, encoding_of, size_for
-from castalia.media.music.grid import drums_of, joined, voice_of
+from castalia.media.music.grid import drums_of, joined, roll_of, voice_of
 from castalia.media.music.midi import LARGEST, SUFFIXES, read_midi
-from castalia.media.music.pieces import Events, Grids, Written
+from castalia.media.music.pieces import Events, Grids, Rolls, Written
 from castalia.media.music.score import FAMILIES, Score
 from castalia.media.sets import Progress
 from castalia.media.splits import hashed_split
@@ -29,7 +29,11 @@ from castalia.media.splits import hashed_split
 FEW_FILES = 10
 """Fewer files than this are not split."""
 
-LINES = {"melody": (("melody", 0),), "trio": (("melody", 0), ("bass", 32), (DRUMS, 0))}
+LINES = {
+    "melody": (("melody", 0),),
+    "trio": (("melody", 0), ("bass", 32), (DRUMS, 0)),
+    "band": ((DRUMS, 0), ("piano", 0), ("guitar", 24), ("bass", 32), ("strings", 48)),
+}
 """Voices by name, with their programs."""
 
 
@@ -38,7 +42,8 @@ class MusicOptions(Config):
     """How music is read. Plain values, so that it survives a JSON round trip.
 
     Attributes:
-        kind: ``voices``, a grid of time by voices; or ``events``, a row of tokens.
+        kind: ``voices``, a grid of time by voices of one note each; ``rolls``, piano rolls of tracks of many; or
+            ``events``, a row of tokens.
         length: steps of the grid in one example, or tokens that a row predicts.
         steps: of the grid to a quarter note.
         bar: ``voices``: steps to a bar. Pieces with other bars are left out; 0 takes all, and cuts them as if they had
@@ -46,7 +51,8 @@ class MusicOptions(Config):
         hop: ``voices``: an example begins at every so many bars.
         voices: ``melody``: the highest notes of the track that lies highest. ``trio``: that, the bass (programs 32 to
             39) and drums. ``drums``. ``tracks``: each track of the file is a voice; pieces with another number of them
-            are left out.
+            are left out. ``band``: drums, piano, guitar, bass and strings, as of the Lakh piano rolls; anything else
+            counts as strings, and an instrument that is missing is silent.
         tracks: how many, for ``tracks``.
         transpose: in training an example is moved by up to so many half-tones (not with miditok's encodings).
         lowest: lowest note (MIDI number); what lies below is moved up by octaves.
@@ -59,12 +65,12 @@ class MusicOptions(Config):
         on_bad_file: ``error`` stops at the first file that cannot be read, ``skip`` leaves it out and says so.
     """
 
-    kind: Literal["voices", "events"] = "voices"
+    kind: Literal["voices", "rolls", "events"] = "voices"
     length: int = 32
     steps: int = 4
     bar: int = 16
     hop: int = 1
-    voices: Literal["melody", "trio", "drums", "tracks"] = "melody"
+    voices: Literal["melody", "trio", "drums", "tracks", "band"] = "melody"
     tracks: int = 4
     transpose: int = 0
     lowest: int = 21
@@ -197,7 +203,7 @@ def spec_for(pieces: Sequence[Piece], options: MusicOptions, classes: tuple[str,
         encoding=options.encoding if options.kind == "events" else "",
         size=1 if options.kind == "events" else 0,
     )
-    if options.kind == "voices":
+    if options.kind != "events":
         return spec
     if options.encoding == "musenet":
         families = Counter(name for piece in pieces for name in set(piece.score.family()))
@@ -232,7 +238,8 @@ def written(
         else:
             why = _refused(piece.score, spec, options.bar)
             if not why:
-                kept.append(Written(piece.name, grid_of(piece.score, spec), playing, piece.label))
+                form = grid_of if spec.kind == "voices" else rolls_of
+                kept.append(Written(piece.name, form(piece.score, spec), playing, piece.label))
         if why:
             left[why] += 1
     said = [*notes, *(f"Left out {n} of {len(pieces)} pieces: {why}." for why, n in sorted(left.items()))]
@@ -240,7 +247,8 @@ def written(
         raise DataError(f"{where}: no piece can be used. " + " ".join(said[-len(left) :]))
     if spec.kind == "events":
         return Events(kept, spec, name=name, transpose=options.transpose, notes=said)
-    return Grids(kept, spec, name=name, hop=options.hop, transpose=options.transpose, notes=said)
+    table = Grids if spec.kind == "voices" else Rolls
+    return table(kept, spec, name=name, hop=options.hop, transpose=options.transpose, notes=said)
 
 
 def _refused(score: Score, spec: MusicSpec, bar: int = 0) -> str:
@@ -248,6 +256,8 @@ def _refused(score: Score, spec: MusicSpec, bar: int = 0) -> str:
     ours = score.bar()
     if bar and (ours is None or ours * spec.steps != spec.bar * score.resolution):
         return f"not all their bars have {spec.bar} steps"
+    if "piano" in spec.voices:
+        return ""  # a band may lack anybody
     if spec.voices and spec.voices[0] not in ("melody", DRUMS) and len(set(score.track.tolist())) != len(spec.voices):
         return f"they do not have {len(spec.voices)} tracks"
     if DRUMS in spec.voices and not score.drum.any():
@@ -268,22 +278,46 @@ def grid_of(score: Score, spec: MusicSpec) -> np.ndarray:
     """A score as a grid ``int64`` (T, V) of whole bars."""
     score = score.on_grid(spec.steps)
     steps = max(1, -(-score.end // spec.bar)) * spec.bar
-    lines = []
+    parts = [score.some(_belongs(score, spec, v)) for v in range(len(spec.voices))]
+    return joined(
+        [
+            drums_of(part, steps) if name == DRUMS else voice_of(part, spec, steps)
+            for name, part in zip(spec.voices, parts, strict=True)
+        ]
+    )
+
+
+def rolls_of(score: Score, spec: MusicSpec) -> np.ndarray:
+    """A score as piano rolls ``uint8`` (T, V, notes) of whole bars."""
+    score = score.on_grid(spec.steps)
+    steps = max(1, -(-score.end // spec.bar)) * spec.bar
+    parts = [score.some(_belongs(score, spec, v)) for v in range(len(spec.voices))]
+    rolls = [roll_of(part, spec, steps, name == DRUMS) for name, part in zip(spec.voices, parts, strict=True)]
+    return np.stack(rolls, 1)
+
+
+def _belongs(score: Score, spec: MusicSpec, v: int) -> np.ndarray:
+    """Which notes of a score belong to a voice, bool (N,)."""
+    name, program, drum = spec.voices[v], score.program, score.drum
+    bass = ~drum & (program >= 32) & (program < 40)
+    if name == DRUMS:
+        return drum
+    if name == "bass":
+        return bass
+    if name == "piano":
+        return ~drum & (program < 16)
+    if name == "guitar":
+        return ~drum & (program >= 24) & (program < 32)
+    if name == "strings":
+        return ~drum & ~bass & (program >= 16) & ~((program >= 24) & (program < 32))
+    if name == "melody":
+        singing = _singing(score)
+        if not singing.any():
+            return singing
+        heights = {t: score.pitch[singing & (score.track == t)].mean() for t in set(score.track[singing].tolist())}
+        return singing & (score.track == max(heights, key=lambda t: (heights[t], -t)))
     tracks = sorted(set(score.track.tolist()))
-    for v, name in enumerate(spec.voices):
-        if name == DRUMS:
-            lines.append(drums_of(score.some(score.drum), steps))
-            continue
-        if name == "bass":
-            mine = ~score.drum & (score.program >= 32) & (score.program < 40)
-        elif name == "melody":
-            singing = _singing(score)
-            heights = {t: score.pitch[singing & (score.track == t)].mean() for t in set(score.track[singing].tolist())}
-            mine = singing & (score.track == max(heights, key=lambda t: (heights[t], -t)))
-        else:
-            mine = score.track == tracks[v] if v < len(tracks) else np.zeros(len(score), bool)
-        lines.append(voice_of(score.some(mine), spec, steps))
-    return joined(lines)
+    return score.track == tracks[v] if v < len(tracks) else np.zeros(len(score), bool)
 
 
 def values_of(score: Score, spec: MusicSpec) -> np.ndarray:
@@ -294,6 +328,11 @@ def values_of(score: Score, spec: MusicSpec) -> np.ndarray:
         playing = set(score.family())
         front = head(spec, True, {name: name in playing for name in spec.instruments})
         return np.concatenate([front, encoding_of(spec).encode(score)])
+    if spec.kind == "rolls":
+        rolls = rolls_of(score, spec)[: spec.length]
+        padded = np.zeros((spec.length, len(spec.voices), spec.notes), np.uint8)
+        padded[: len(rolls)] = rolls
+        return np.ascontiguousarray(padded.transpose(1, 0, 2))
     grid = grid_of(score, spec)[: spec.length]
     out = np.zeros((spec.length, len(spec.voices)), np.int64)
     out[: len(grid)] = grid
