@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -152,6 +154,31 @@ def test_many_values_are_thinned_out(source: Source, monkeypatch: pytest.MonkeyP
     thin = dissect(source, by_colour(), 150, "quantile")
     assert not torch.equal(whole.thresholds, thin.thresholds)
     torch.testing.assert_close(whole.thresholds, thin.thresholds, rtol=0, atol=0.05)
+
+
+class Stripes:
+    """Pictures of 48 pixels whose one unit is strong in every sixth column; in place of a source."""
+
+    units = SimpleNamespace(count=1, layer="stripes")
+
+    def pictures(self, rows: range) -> tuple[Tensor, Tensor]:
+        maps = SampleRng(0, rows).normal("maps", 1, 48, 48) * (1.2 + torch.cos(torch.arange(48) * math.pi / 3))
+        return torch.zeros(len(rows), 3, 48, 48), maps
+
+
+def test_thinning_out_meets_every_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The share of places above the threshold is the one asked for where the step would divide the width."""
+    source: Any = Stripes()
+    monkeypatch.setattr(dissection, "KEPT", 768)
+    found = dissect(source, by_colour(), 400, "quantile")
+    maps = source.pictures(range(400))[1]
+    assert TOP * maps.numel() / 768 == 6
+    assert (maps > found.thresholds[0, 0]).float().mean().item() == pytest.approx(TOP, rel=0.12)
+
+
+@pytest.mark.parametrize(("least", "pixels", "every"), [(0.1, 144, 1), (3.5, 48 * 48, 5), (55.3, 192 * 192, 59)])
+def test_steps_have_no_divisor_in_common_with_the_pixels(least: float, pixels: int, every: int) -> None:
+    assert dissection.stride(least, pixels) == every
 
 
 # planted units
