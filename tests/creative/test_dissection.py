@@ -264,6 +264,18 @@ def test_what_is_inserted_is_looked_for_where_it_is_inserted() -> None:
     assert len({tuple(p.flatten().nonzero().flatten().tolist()) for p in place}) > 6
 
 
+def test_where_a_concept_is_everywhere_there_is_least_of_it() -> None:
+    """No cell is without it: the one with least is taken, or by lot one that has hardly more."""
+    there = torch.linspace(0.3, 1, 36).view(6, 6).expand(40, 6, 6).clone()
+    there[:, 4, 5] = 0.2
+    place = causing.candidates(there, (6, 6), SampleRng(0, range(40)))[:, 0]
+    assert (place[:, 4, 5] == 1).all()
+    there[:, 2, 3] = 0.205
+    place = causing.candidates(there, (6, 6), SampleRng(0, range(40)))[:, 0]
+    assert place[:, 4, 5].sum() + place[:, 2, 3].sum() == 40
+    assert 10 < place[:, 4, 5].sum() < 30
+
+
 def test_what_is_not_there_has_no_cause(source: Source) -> None:
     nothing = Own(("nothing",), lambda x: 0 * x[:, :1])
     with pytest.raises(UsageError, match="'nothing'"):
