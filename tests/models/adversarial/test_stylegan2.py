@@ -210,6 +210,18 @@ def test_the_mean_of_path_lengths_is_followed() -> None:
     assert model.paths.mean.item() == pytest.approx(0.25 * length, rel=1e-5), "nothing new was seen"
 
 
+def test_all_micro_batches_have_a_part_in_the_mean_of_path_lengths() -> None:
+    model = small(path_decay=0.5, path_shrink=1)
+    lengths = []
+    for start, rows in ((0, 6), (6, 2)):
+        rng = BatchRng(0, total=8, start=start, rows=rows)
+        lengths.append(model.path_loss(batch(model.spec, rows), rng, Progress(0, 1))[1]["length"].item())
+    assert abs(lengths[0] - lengths[1]) > 0.01 * lengths[0]
+    model.paths.see(torch.tensor([math.nan, math.inf]))
+    model.follow_lengths(batch(model.spec), BatchRng(0, total=8), Progress(0, 1))
+    assert model.paths.mean.item() == pytest.approx(0.5 * (6 * lengths[0] + 2 * lengths[1]) / 8, rel=1e-5)
+
+
 def test_lazy_optimizers() -> None:
     model = small(lr=0.0025, r1_every=16, path_every=4)
     found = parts(model)

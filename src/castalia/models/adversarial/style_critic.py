@@ -43,7 +43,10 @@ class Fall(nn.Module):
 
 
 class Deviation(nn.Module):
-    """Minibatch deviation of neighbours: which pictures form a group does not depend on how many share the batch."""
+    """Minibatch deviation of neighbours: which pictures form a group does not depend on how many share the batch.
+
+    Nor does it depend on the number of processes and micro-batches, while the rows of each divide by the group.
+    """
 
     def __init__(self, group: int, channels: int) -> None:
         super().__init__()

@@ -287,16 +287,34 @@ class PathLengths(nn.Module):
 
     Attributes:
         mean: the running mean, a buffer.
-        seen: the mean of the last batch's rows here, a buffer; 0 where it has been taken in.
+        seen: the sum of the lengths that were seen here since the mean was moved, a buffer.
+        count: how many they are, a buffer; both begin anew in each step that looks, so that only one is kept in files,
+            as ever.
     """
 
     mean: Tensor
     seen: Tensor
+    count: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("seen", torch.zeros(()))
+        self.register_buffer("count", torch.zeros(()), persistent=False)
+
+    @torch.no_grad()
+    def see(self, lengths: Tensor) -> None:
+        """Take the lengths (B,) of one micro-batch in; those that are not finite are left out."""
+        finite = lengths.isfinite()
+        self.seen += torch.where(finite, lengths, 0.0).sum()
+        self.count += finite.sum()
+
+    @torch.no_grad()
+    def follow(self, weight: float) -> None:
+        """Move the running mean by a share of the way to the mean of what was seen, and forget that."""
+        self.mean += weight * (self.seen / self.count.clamp(min=1) - self.mean) * (self.count > 0)
+        self.seen.zero_()
+        self.count.zero_()
 
 
 def path_lengths(pictures: Tensor, styles: Tensor, direction: Tensor) -> Tensor:
