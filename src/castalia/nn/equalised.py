@@ -87,7 +87,8 @@ class MinibatchDeviation(nn.Module):
     """Puts beside the channels of (B, C, H, W) how much the pictures of a group differ: the mean of their deviations.
 
     A generator that makes one picture again and again is told apart by it. The batch is cut into groups of every
-    n-th picture; a batch that does not divide forms larger groups.
+    n-th picture; a batch that does not divide forms larger groups. Processes and micro-batches form groups of the rows
+    that they have: others than one process would form of all.
 
     Args:
         group: pictures in a group, at most.

@@ -11,7 +11,8 @@ Papers
 
 What differs, and why
     Pictures of any size that can be halved, grey to RGBA, and data without labels: then gains and biases come from the
-    latents alone, or, without hierarchical latents, are learned.
+    latents alone, or, without hierarchical latents, are learned. BigGAN-deep cannot be had without: each of its blocks
+    sees the whole vector.
     Parts of the latent vector differ in length by one where it does not divide.
     Normalisation is over the whole batch, also of several processes, as in the paper. Its running statistics are
     averaged together with the weights and used for sampling. What the paper does instead, statistics gathered anew over
