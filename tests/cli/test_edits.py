@@ -263,6 +263,7 @@ def test_dreams(
         "--of no.png": "There is no file no.png",
         f"--unit 0 --guide {tmp_path / 'large.png'}": "--guide is about all units",
         "--frames 2 --zoom 1": "zoom lies between",
+        "--zoom -0.1": "zoom lies between",
     }.items():
         assert main(["edit", "dream", runs["gan"], *words.split(), "--out", str(tmp_path / "no.png")]) == 2, words
         assert told in capsys.readouterr().err, words

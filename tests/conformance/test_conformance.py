@@ -390,6 +390,10 @@ def test_styled(name: str, trained: dict[str, runs.Run]) -> None:
         (gradient,) = torch.autograd.grad(model.render(w).sum(), w)
     assert gradient.isfinite().all()
     assert (gradient.abs().amax(2) > 0).all()  # every style has an effect
+    with torch.enable_grad():
+        noise = [torch.randn(1, 1, *size, requires_grad=True) for size in model.noise_sizes]
+        slopes = torch.autograd.grad(model.render(w, noise=noise).square().sum(), noise) if noise else ()
+    assert all((slope != 0).any() for slope in slopes)  # so has all noise
 
 
 @pytest.mark.parametrize("name", having(Perception))

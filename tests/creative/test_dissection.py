@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -154,6 +156,31 @@ def test_many_values_are_thinned_out(source: Source, monkeypatch: pytest.MonkeyP
     torch.testing.assert_close(whole.thresholds, thin.thresholds, rtol=0, atol=0.05)
 
 
+class Stripes:
+    """Pictures of 48 pixels whose one unit is strong in every sixth column; in place of a source."""
+
+    units = SimpleNamespace(count=1, layer="stripes")
+
+    def pictures(self, rows: range) -> tuple[Tensor, Tensor]:
+        maps = SampleRng(0, rows).normal("maps", 1, 48, 48) * (1.2 + torch.cos(torch.arange(48) * math.pi / 3))
+        return torch.zeros(len(rows), 3, 48, 48), maps
+
+
+def test_thinning_out_meets_every_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The share of places above the threshold is the one asked for where the step would divide the width."""
+    source: Any = Stripes()
+    monkeypatch.setattr(dissection, "KEPT", 768)
+    found = dissect(source, by_colour(), 400, "quantile")
+    maps = source.pictures(range(400))[1]
+    assert TOP * maps.numel() / 768 == 6
+    assert (maps > found.thresholds[0, 0]).float().mean().item() == pytest.approx(TOP, rel=0.12)
+
+
+@pytest.mark.parametrize(("least", "pixels", "every"), [(0.1, 144, 1), (3.5, 48 * 48, 5), (55.3, 192 * 192, 59)])
+def test_steps_have_no_divisor_in_common_with_the_pixels(least: float, pixels: int, every: int) -> None:
+    assert dissection.stride(least, pixels) == every
+
+
 # planted units
 
 
@@ -235,6 +262,18 @@ def test_what_is_inserted_is_looked_for_where_it_is_inserted() -> None:
     assert (place.sum((1, 2, 3)) == 4).all()
     assert (place[:, 0] * there).sum() == 0
     assert len({tuple(p.flatten().nonzero().flatten().tolist()) for p in place}) > 6
+
+
+def test_where_a_concept_is_everywhere_there_is_least_of_it() -> None:
+    """No cell is without it: the one with least is taken, or by lot one that has hardly more."""
+    there = torch.linspace(0.3, 1, 36).view(6, 6).expand(40, 6, 6).clone()
+    there[:, 4, 5] = 0.2
+    place = causing.candidates(there, (6, 6), SampleRng(0, range(40)))[:, 0]
+    assert (place[:, 4, 5] == 1).all()
+    there[:, 2, 3] = 0.205
+    place = causing.candidates(there, (6, 6), SampleRng(0, range(40)))[:, 0]
+    assert place[:, 4, 5].sum() + place[:, 2, 3].sum() == 40
+    assert 10 < place[:, 4, 5].sum() < 30
 
 
 def test_what_is_not_there_has_no_cause(source: Source) -> None:

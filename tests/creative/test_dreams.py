@@ -217,6 +217,17 @@ def test_alpha_stays_as_it_is() -> None:
     assert not torch.equal(dreamed[:, :3], x[:, :3])
 
 
+@pytest.mark.parametrize("weight", [0.0, 50.0])
+def test_steps_of_colours_are_as_long_beside_alpha(weight: float) -> None:
+    """Whether the objective sees alpha or not."""
+    x = torch.cat([picture(), torch.full((1, 1, *SIZE), 128.0)], 1)
+    slope = torch.randn(1, 4, *SIZE, generator=torch.Generator().manual_seed(0))
+    slope[:, 3] *= weight
+    change = dreams.ascend(lambda x: (x * slope).sum(), x, 1.5, (2, 3)) - x
+    assert change[:, :3].abs().mean().item() == pytest.approx(1.5, rel=1e-3)
+    assert not change[:, 3].any()
+
+
 # what is dreamed of
 
 

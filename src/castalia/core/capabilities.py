@@ -6,7 +6,7 @@ One conformance suite holds a model to what it declares.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, final
 
@@ -83,17 +83,19 @@ class Styled(Latents):
     Attributes:
         style_layers: how many styles a picture has.
         style_dims: length of each.
+        noise_sizes: height and width of the noise maps that are added on the way; empty where there are none.
     """
 
     style_layers: int
     style_dims: int
+    noise_sizes: Sequence[tuple[int, int]]
 
     @abstractmethod
     def styles(self, z: Tensor, given: Given | None = None) -> Tensor:
         """Styles ``float32`` (B, style_layers, style_dims) of latents (B, latent_dims); given as in :meth:`decode`."""
 
     @abstractmethod
-    def render(self, styles: Tensor, *, rng: SampleRng | None = None) -> Tensor:
+    def render(self, styles: Tensor, *, rng: SampleRng | None = None, noise: Sequence[Tensor] | None = None) -> Tensor:
         """Pictures ``float32`` (B, C, H, W) in natural units, 0 to 255, neither rounded nor cut off.
 
         ``decode(z)`` is its rounded, cut off result for ``styles(z)``. Gradients flow through it.
@@ -101,6 +103,7 @@ class Styled(Latents):
         Args:
             styles: (B, style_layers, style_dims).
             rng: as in :meth:`decode`.
+            noise: the noise itself, ``float32`` (B or 1, 1, h, w) for each of :attr:`noise_sizes`, in place of ``rng``.
         """
 
 

@@ -31,6 +31,12 @@ from castalia.creative.concepts import Segmenter
 from castalia.creative.dissection import Dissection, Source, chunks
 from castalia.creative.units import Change, rendered
 
+ABSENT = 0.05
+"""A cell with at most so much of a concept is without it."""
+
+ALIKE = 0.01
+"""Where every cell has some, those with at most so much more than the least count as equals."""
+
 
 @dataclass(frozen=True)
 class Causes:
@@ -166,7 +172,8 @@ def candidates(there: Tensor, size: tuple[int, int], rng: SampleRng) -> Tensor:
     """
     cells = F.interpolate(there[:, None].float(), size, mode="area").flatten(1)
     # what is absent is absent: a trace of it less does not make one place better than another
-    lot = (cells > 0.05).float() + 0.5 * rng.uniform("candidate", cells.shape[1])
+    most = (cells.amin(1, keepdim=True) + ALIKE).clamp(min=ABSENT)
+    lot = (cells > most).float() + 0.5 * rng.uniform("candidate", cells.shape[1])
     chosen = F.one_hot(lot.argmin(1), cells.shape[1]).float().view(-1, 1, *size)
     return F.interpolate(chosen, there.shape[1:], mode="nearest")
 

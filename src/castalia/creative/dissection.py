@@ -16,6 +16,7 @@ What differs, and why
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -227,7 +228,7 @@ def dissect(
     extra = 0 if rule == "quantile" else (n + 1) // 2
     total = n + extra
     pixels = math.prod(source.pictures(range(1))[0].shape[2:])
-    every = math.ceil(max(levels) * total * pixels / KEPT)
+    every = stride(max(levels) * total * pixels / KEPT, pixels)
     counted = sum(math.ceil(len(rows) * pixels / every) for rows in chunks(total))
     quantiles, peaks = TopQuantiles(units.count, counted, max(levels)), []
     for rows in chunks(total):
@@ -260,6 +261,15 @@ def dissect(
     told = f"the highest {TOP:.1%} of values" if rule == "quantile" else "the largest information quality ratio"
     shares, values = measured.there / measured.pixels, measured.values()
     return Dissection(units.layer, segmenter.names, iou, thresholds, shares, values, kept, told, n, tuple(found))
+
+
+def stride(least: float, pixels: int) -> int:
+    """The smallest step of at least ``least`` that shares no divisor with the pixels of a picture.
+
+    Values of pictures one behind the other are thinned out by it: with a common divisor it would meet the same columns
+    or rows of every picture, and never the others.
+    """
+    return next(every for every in itertools.count(max(1, math.ceil(least))) if math.gcd(every, pixels) == 1)
 
 
 class _Counts:

@@ -161,8 +161,6 @@ def dream(
         for i in range(settings.iterations):
             here = rng.at("octave", number, "step", i)
             now = ascend(objective, now, settings.step, _move(here, settings.jitter, size))
-            if now.shape[1] == 4:
-                now = torch.cat([now[:, :3], base[:, 3:]], 1)
             if show is not None:
                 show(now)
         told.append(Octave(size, before, _value(objective, now)))
@@ -173,6 +171,8 @@ def dream(
 def ascend(objective: Objective, x: Tensor, step: float, move: tuple[int, int] = (0, 0)) -> Tensor:
     """One step of a picture (1, C, H, W) up an objective: by ``step`` in the mean over its values, cut to 0 to 255.
 
+    Of four channels the last, alpha, stays as it is: the mean is over the colours.
+
     Args:
         objective: what is to rise.
         x: the picture.
@@ -182,7 +182,9 @@ def ascend(objective: Objective, x: Tensor, step: float, move: tuple[int, int] =
     with torch.enable_grad():
         moved = x.detach().roll(move, (2, 3)).requires_grad_(True)
         (gradient,) = torch.autograd.grad(objective(moved), moved)
-    size = gradient.abs().mean()
+    if x.shape[1] == 4:
+        gradient = torch.cat([gradient[:, :3], torch.zeros_like(gradient[:, 3:])], 1)
+    size = gradient[:, :3].abs().mean()
     if size == 0:  # nothing to climb: a flat place stays as it is
         return x.detach()
     stepped = moved.detach() + step / size * gradient

@@ -50,16 +50,24 @@ class EqualConv2d(nn.Module):
         bias: whether there is one, beginning at 0.
         gain: of the weights, beside He's 1 / sqrt(inputs * kernel ** 2).
         padding: zeros on every side; None for those that keep the size of a picture with an odd kernel.
+        stride: step from place to place.
     """
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: int, bias: bool = True, gain: float = 1.0, padding: int | None = None
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        bias: bool = True,
+        gain: float = 1.0,
+        padding: int | None = None,
+        stride: int = 1,
     ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
         self.scale = gain / math.sqrt(inputs * kernel**2)
-        self.padding = kernel // 2 if padding is None else padding
+        self.padding, self.stride = kernel // 2 if padding is None else padding, stride
 
     def scaled(self, dtype: torch.dtype) -> Tensor:
         """The weights as they are used."""
@@ -67,7 +75,7 @@ class EqualConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         bias = None if self.bias is None else self.bias.to(x.dtype)
-        return F.conv2d(x, self.scaled(x.dtype), bias, padding=self.padding)
+        return F.conv2d(x, self.scaled(x.dtype), bias, stride=self.stride, padding=self.padding)
 
 
 def pixel_norm(x: Tensor, eps: float = 1e-8) -> Tensor:
@@ -79,7 +87,8 @@ class MinibatchDeviation(nn.Module):
     """Puts beside the channels of (B, C, H, W) how much the pictures of a group differ: the mean of their deviations.
 
     A generator that makes one picture again and again is told apart by it. The batch is cut into groups of every
-    n-th picture; a batch that does not divide forms larger groups.
+    n-th picture; a batch that does not divide forms larger groups. Processes and micro-batches form groups of the rows
+    that they have: others than one process would form of all.
 
     Args:
         group: pictures in a group, at most.

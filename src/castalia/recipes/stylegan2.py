@@ -19,9 +19,6 @@ STEADY = Schedule("constant", warmup=0)
 BGC: tuple[Kind, ...] = ("blit", "geometry", "colour")
 """The changes of the paper (Karras et al. 2020b, section 3.1)."""
 
-UPRIGHT: tuple[Kind, ...] = ("geometry", "colour")
-"""Without flips and quarter turns: for letters and digits."""
-
 
 def stylegan2_digits() -> Recipe:
     """Scikit-learn's 8x8 digits by class: the demo."""
@@ -145,7 +142,11 @@ def stylegan2_emoji_plain() -> Recipe:
 
 
 def stylegan2_cifar() -> Recipe:
-    """CIFAR-10 by class with ADA, as Karras et al. 2020b: 100 million pictures; for an accelerator."""
+    """Pictures of CIFAR-10 by class with ADA: 100 million; for an accelerator.
+
+    Networks and rates are those of ``cifar`` in Karras et al. 2020b. The data are not its 50,000 pictures, and averages
+    have one half-life from the beginning, where the paper's grows at first: results are not comparable.
+    """
     return Recipe(
         model="stylegan2",
         config=StyleGAN2Config(

@@ -230,3 +230,68 @@ def test_geometry_moves_pictures_and_leaves_others_bit_for_bit() -> None:
     same = (y == x).flatten(1).all(1)
     # scale, one or two turns, stretch, shift: four chances
     assert abs(same.float().mean().item() - 0.9**4) < 4 * math.sqrt(0.66 * 0.34 / 200)
+
+
+class Fixed:
+    """A source of numbers of which some are given."""
+
+    def __init__(self, rng: BatchRng, **given: dict[str, float]) -> None:
+        self.rng, self.given = rng, given
+
+    def _all(self, value: float, *shape: int) -> torch.Tensor:
+        return torch.full((self.rng.rows, *shape), value)
+
+    def uniform(self, name: str, *shape: int) -> torch.Tensor:
+        found = self.given.get("uniform", {}).get(name)
+        return self.rng.uniform(name, *shape) if found is None else self._all(found, *shape)
+
+    def normal(self, name: str, *shape: int) -> torch.Tensor:
+        found = self.given.get("normal", {}).get(name)
+        return self.rng.normal(name, *shape) if found is None else self._all(found, *shape)
+
+
+def test_order_and_strength_of_geometric_changes() -> None:
+    """What happens to a point, step by step: scale, turn, stretch, turn, shift; the matrix is not made from others."""
+    x, rng = pictures(40, 1, 16, 24), BatchRng(3, total=40)
+    scale, stretch = torch.exp2(0.2 * rng.normal("scale")), torch.exp2(0.2 * rng.normal("stretch"))
+    angles = [(2 * rng.uniform(name) - 1) * math.pi for name in ("before", "after")]
+    shift = 0.125 * 24 * rng.normal("right"), 0.125 * 16 * rng.normal("down")
+
+    def moved_point(a: float, b: float) -> torch.Tensor:
+        right, down = a * scale, b * scale
+        for number, angle in enumerate(angles):
+            right, down = right * angle.cos() - down * angle.sin(), right * angle.sin() + down * angle.cos()
+            if number == 0:
+                right, down = right * stretch, down / stretch
+        return torch.stack([right + shift[0], down + shift[1], torch.ones(40)], 1)
+
+    ends = torch.stack([moved_point(*at) for at in ((1.0, 0.0), (0.0, 1.0), (0.0, 0.0))], 2)
+    starts = torch.tensor([[1.0, 0, 0], [0, 1, 0], [1, 1, 1]])
+    there = ends.double() @ torch.linalg.inv(starts.double())
+    expected = resampled(x, torch.linalg.inv(there).float())
+    torch.testing.assert_close(geometry(x, ALWAYS, rng), expected, atol=2e-3, rtol=0)
+
+
+def test_one_turn_or_both_happen_as_often_as_said() -> None:
+    """With nothing to scale, stretch and shift, a share p of the pictures is changed."""
+    x, still = pictures(2000, 1, 4, 4), {"scale": 0.0, "stretch": 0.0, "down": 0.0, "right": 0.0}
+    y = geometry(x, torch.tensor(0.3), Fixed(BatchRng(0, total=2000), normal=still))  # type: ignore[arg-type]
+    share = (y != x).flatten(1).any(1).float().mean().item()
+    assert abs(share - 0.3) < 4 * math.sqrt(0.3 * 0.7 / 2000)
+
+
+def test_strength_of_noise() -> None:
+    """The deviation of each picture is a half-normal number of scale 0.1."""
+    x = torch.zeros(1500, 1, 16, 16)
+    deviation = changed(x, ("noise",), ALWAYS, BatchRng(0, total=1500)).square().mean((1, 2, 3)).sqrt()
+    assert deviation.square().mean().sqrt().item() == pytest.approx(0.1, rel=0.08)
+    assert deviation.mean().item() == pytest.approx(0.1 * math.sqrt(2 / math.pi), rel=0.08)
+
+
+@pytest.mark.parametrize(("band", "kept"), [(0, 4 / math.sqrt((10 * 16 + 3) / 13)), (3, 1 / math.sqrt((12 + 16) / 13))])
+def test_amplifying_a_band_keeps_the_power_of_the_whole(band: int, kept: float) -> None:
+    """Four times one band; of a constant picture, which is all in the lowest, see the gain, across and down."""
+    whether = {f"whether band {other}": 0.0 if other == band else 1.0 for other in range(4)}
+    rng = Fixed(BatchRng(0, total=2), uniform=whether, normal={f"band {band}": 2.0})
+    y = bands(torch.full((2, 3, 8, 8), 0.5), torch.tensor(0.5), rng)  # type: ignore[arg-type]
+    torch.testing.assert_close(y, torch.full_like(y, 0.5 * kept**2), atol=1e-5, rtol=0)

@@ -123,6 +123,17 @@ def test_what_does_not_fit_is_refused() -> None:
             BigGANConfig(**wrong)
     with pytest.raises(ValueError):
         StandingOptions(standing=-1)
+    with pytest.raises(ValueError, match="whole latent vector"):
+        BigGANConfig(deep=True, hierarchical=False)
+
+
+@pytest.mark.parametrize(("deep", "most"), [(False, 3), (True, 2)])
+def test_no_more_blocks_are_flat_than_there_are(deep: bool, most: int) -> None:
+    """At 16 pixels a critic without widths of its own has 3 blocks, or with ``deep`` a convolution and 2."""
+    spec = ImageSpec(1, 16, 16, ("a", "b"))
+    assert biggan(spec, deep=deep, channels=2, critic_widths=(), flat=most).critic.shape.halvings == (1 if deep else 0)
+    with pytest.raises(UsageError, match=f"at most {most}"):
+        biggan(spec, deep=deep, channels=2, critic_widths=(), flat=most + 1)
 
 
 # latents and classes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +23,7 @@ from castalia.models.adversarial.losses import input_gradient, r1
 from castalia.models.adversarial.modulated import modulated_conv
 from castalia.models.adversarial.style_critic import Deviation
 from castalia.models.adversarial.styled import path_lengths
+from castalia.models.adversarial.stylegan import StyleGAN
 from castalia.models.adversarial.stylegan2 import StyleGAN2, StyleGAN2Config
 from castalia.models.adversarial.styles import Mapping, StyleOptions, crossed, truncated
 from castalia.training.loop import train
@@ -134,6 +136,20 @@ def test_any_channels_and_sides(channels: int, height: int, width: int, network:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.critic.parameters())
 
 
+def test_classes_are_projected_onto_features_and_divided_by_the_root_of_their_number() -> None:
+    spec = ImageSpec(3, 16, 16, ("a", "b", "c"))
+    critic = small(spec, conditional=True, group=0).critic
+    x, label = numbers(3, 3, 16, 16), torch.tensor([0, 2, 1])
+    features = critic(x)
+    assert features.shape == (3, 8)
+    assert critic.mapping is not None
+    by_hand = [
+        sum(f * c for f, c in zip(*rows, strict=True)) / 8**0.5
+        for rows in zip(features.tolist(), critic.mapping(None, label).tolist(), strict=True)
+    ]
+    torch.testing.assert_close(critic(x, label), torch.tensor(by_hand)[:, None], atol=1e-5, rtol=1e-5)
+
+
 def test_sides_that_cannot_be_halved_are_refused() -> None:
     with pytest.raises(UsageError, match="halved"):
         small(ImageSpec(3, 37, 41))
@@ -168,6 +184,63 @@ def test_lazy_slope_loss_is_as_strong_as_what_it_leaves_out() -> None:
     _, gradient = input_gradient(model.critic, model.inside(b.x))
     assert logs["penalty"].item() == pytest.approx(r1(gradient).item(), rel=1e-5)
     assert loss.item() == pytest.approx(48 * logs["penalty"].item(), rel=1e-5)
+
+
+def test_slope_penalty_through_augmentation_against_finite_differences() -> None:
+    """R1 is on the slope at the pictures as they are, of the critic that sees them changed."""
+    model = small(ImageSpec(1, 8, 8), group=0, r1=3.0, ada=("blit", "geometry", "colour"), ada_start=0.8)
+    b, rng = batch(model.spec, 3), BatchRng(1, total=3)
+    x = model.inside(b.x)
+
+    squares, critic = torch.zeros(3), deepcopy(model.critic).double()
+    with torch.no_grad():
+        seen = model.ada(x, rng.at("real")).double()
+        for place in range(64):
+            one = torch.zeros(1, 64)
+            one[:, place] = 1
+            step = 1e-6 * (model.ada(x + one.view(1, 1, 8, 8), rng.at("real")) - seen)  # all changes are affine
+            squares += ((critic(seen + step) - critic(seen - step)).flatten() / 2e-6).square()
+    _, logs = model.slope_loss(b, rng, Progress(0, 1))
+    assert logs["penalty"].item() == pytest.approx(0.5 * squares.mean().item(), rel=0.01)
+    plain = small(ImageSpec(1, 8, 8), group=0, r1=3.0, ada=())
+    plain.load_state_dict(model.state_dict())
+    assert plain.slope_loss(b, rng, Progress(0, 1))[1]["penalty"].item() != pytest.approx(
+        logs["penalty"].item(), rel=0.05
+    )
+    every = small(ImageSpec(1, 8, 8), group=0, r1=3.0, r1_every=1, ada=("blit", "geometry", "colour"), ada_start=0.8)
+    every.load_state_dict(model.state_dict())
+    assert every.critic_loss(b, rng, Progress(0, 1))[1]["r1"].item() == pytest.approx(logs["penalty"].item(), rel=1e-4)
+
+
+class Marked(nn.Module):
+    """In place of the augmentation: what has been through it is far above all else."""
+
+    kinds, target = ("colour",), 0.6
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("signs", torch.zeros(()))
+
+    def forward(self, x: Tensor, rng: object) -> Tensor:
+        return x + 1000
+
+
+@pytest.mark.parametrize("system", [StyleGAN2, StyleGAN])
+@pytest.mark.parametrize("r1_every", [1, 4])
+def test_the_critic_sees_no_picture_that_is_not_augmented(system: type[Any], r1_every: int) -> None:
+    config = {name: value for name, value in SMALL.items() if not name.startswith("ada")}
+    model = build(system, system.Config(**config, r1=1.0, r1_every=r1_every), ImageSpec(3, 16, 16))
+    model.ada, seen = Marked(), []  # type: ignore[attr-defined]
+    whole = model.critic.forward  # type: ignore[attr-defined]
+    model.critic.forward = lambda x, label=None: (seen.append(x.detach()), whole(x, label))[1]  # type: ignore[attr-defined]
+    b, rng, counts = batch(ImageSpec(3, 16, 16)), BatchRng(0, total=8), []
+    losses = ["critic_loss", "generator_loss", "listen", *(["slope_loss"] if r1_every > 1 else [])]
+    for name in losses:
+        before = len(seen)
+        getattr(model, name)(b, rng, Progress(0, 1))
+        counts.append(len(seen) - before)
+    assert counts == [2, 1, 1, *([1] if r1_every > 1 else [])]
+    assert all((x > 900).all() for x in seen)
 
 
 def test_path_lengths_against_finite_differences() -> None:
@@ -208,6 +281,18 @@ def test_the_mean_of_path_lengths_is_followed() -> None:
     assert model.paths.mean.item() == pytest.approx(0.25 * length, rel=1e-5)
     model.follow_lengths(b, rng, Progress(1, 2))
     assert model.paths.mean.item() == pytest.approx(0.25 * length, rel=1e-5), "nothing new was seen"
+
+
+def test_all_micro_batches_have_a_part_in_the_mean_of_path_lengths() -> None:
+    model = small(path_decay=0.5, path_shrink=1)
+    lengths = []
+    for start, rows in ((0, 6), (6, 2)):
+        rng = BatchRng(0, total=8, start=start, rows=rows)
+        lengths.append(model.path_loss(batch(model.spec, rows), rng, Progress(0, 1))[1]["length"].item())
+    assert abs(lengths[0] - lengths[1]) > 0.01 * lengths[0]
+    model.paths.see(torch.tensor([math.nan, math.inf]))
+    model.follow_lengths(batch(model.spec), BatchRng(0, total=8), Progress(0, 1))
+    assert model.paths.mean.item() == pytest.approx(0.5 * (6 * lengths[0] + 2 * lengths[1]) / 8, rel=1e-5)
 
 
 def test_lazy_optimizers() -> None:

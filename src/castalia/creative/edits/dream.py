@@ -51,6 +51,8 @@ def run(work: Work, options: Options) -> Film | One:
         settings = dreams.Settings(options.octaves, options.scale, options.iterations, options.step, options.jitter)
     except ValueError as error:
         raise UsageError(f"{error}.") from error
+    if not 0 <= options.zoom < 1:
+        raise UsageError("--zoom lies between 0 and 1.")
     if options.unit is not None and options.guide is not None:
         raise UsageError("--guide is about all units of a layer; give it or --unit.")
     sight = work.sight(options.network)

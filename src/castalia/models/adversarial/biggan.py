@@ -11,7 +11,8 @@ Papers
 
 What differs, and why
     Pictures of any size that can be halved, grey to RGBA, and data without labels: then gains and biases come from the
-    latents alone, or, without hierarchical latents, are learned.
+    latents alone, or, without hierarchical latents, are learned. BigGAN-deep cannot be had without: each of its blocks
+    sees the whole vector.
     Parts of the latent vector differ in length by one where it does not divide.
     Normalisation is over the whole batch, also of several processes, as in the paper. Its running statistics are
     averaged together with the weights and used for sampling. What the paper does instead, statistics gathered anew over
@@ -100,9 +101,11 @@ class BigGANConfig(Config):
         widths: of the generator, from the smallest maps on, each twice the one before; empty: by the picture's size.
         critic_widths: of the critic, from the picture on, one for each block (deep: first the convolution before them);
             empty: by the picture's size.
-        flat: how many of ``critic_widths``, the last, do not halve; 0: two at 32 pixels, one else.
+        flat: how many of ``critic_widths``, the last, do not halve (deep: of the blocks, one fewer, as the convolution
+            before them does not); 0: two at 32 pixels, one else.
         latent_dims: length of the latent vector.
-        hierarchical: each block sees a part of the latent vector (deep: all of it).
+        hierarchical: each block sees a part of the latent vector; False: only the first layer sees it. With ``deep``
+            each block sees all of it, always.
         conditional: learn the labels.
         shared_dims: length of the class's embedding, which all layers share; 0: each has a table of its own.
         attention: on maps whose smaller side is at most this, the largest that both networks have between their blocks;
@@ -138,6 +141,8 @@ class BigGANConfig(Config):
             raise ValueError("critic_channels, flat, shared_dims, attention and orthogonal must not be negative")
         if self.critic_widths and self.flat >= len(self.critic_widths) + (not self.deep):
             raise ValueError("flat is at most the number of critic_widths")
+        if self.deep and not self.hierarchical:
+            raise ValueError("with deep every block sees the whole latent vector: hierarchical cannot be switched off")
 
 
 def shape_of(config: BigGANConfig, spec: ImageSpec, classes: int) -> Shape:
@@ -165,6 +170,11 @@ def shape_of(config: BigGANConfig, spec: ImageSpec, classes: int) -> Shape:
         raise UsageError(
             f"The critic would halve pictures of {spec.height}x{spec.width} {halvings} times, which they can be "
             f"{doublings} times; give the configuration fewer critic_widths, or more of them flat."
+        )
+    if halvings < c.deep:
+        raise UsageError(
+            f"For pictures of {spec.height}x{spec.width} the critic has {len(own)} widths, and config.flat is "
+            f"at most {len(own) - c.deep}."
         )
     fitting = [i for i in range(1, doublings) if min(sizes[i]) <= c.attention and i >= len(sizes) - 1 - halvings]
     parts: tuple[int, ...] = ()

@@ -112,13 +112,8 @@ class ProGANConfig(Config):
             raise ValueError("latent_dims and most must be positive, channels at least 2, critic_channels not negative")
         if self.penalty < 0 or self.slope <= 0 or min(self.drift, self.r1, self.label_weight, self.group) < 0:
             raise ValueError("slope must be positive; penalty, drift, r1, label_weight and group must not be negative")
-        if (
-            self.critic_channels < 0
-            or self.critic_steps < 1
-            or self.r1_every < 1
-            or min(self.batch_sizes, default=1) < 1
-        ):
-            raise ValueError("critic_steps, r1_every and batch_sizes must be positive, critic_channels not negative")
+        if min(self.critic_steps, self.r1_every, *self.batch_sizes) < 1:
+            raise ValueError("critic_steps, r1_every and batch_sizes must be positive")
         if not 0 < self.fade < 1 or self.last <= 0:
             raise ValueError("fade lies between 0 and 1, last must be positive")
         if self.r1 and self.game == "wasserstein":

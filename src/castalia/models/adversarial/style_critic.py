@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from castalia.models.adversarial.styles import Mapping, Sizes, bend
@@ -27,7 +26,7 @@ class Fall(nn.Module):
     def __init__(self, inputs: int, outputs: int, residual: bool, taps: Sequence[float]) -> None:
         super().__init__()
         self.first = EqualConv2d(inputs, inputs, 3)
-        self.second = EqualConv2d(inputs, outputs, 3, padding=0)
+        self.second = EqualConv2d(inputs, outputs, 3, padding=0, stride=2)
         self.shortcut = EqualConv2d(inputs, outputs, 1, bias=False) if residual else None
         self.register_buffer("taps", filter_taps(taps), persistent=False)
 
@@ -37,16 +36,17 @@ class Fall(nn.Module):
         n = len(self.taps)
         around = (n + 1) // 2, n // 2
         y = blur(y, self.taps, padding=(*around, *around))
-        y = torch.nn.functional.conv2d(y, self.second.scaled(y.dtype), stride=2)
-        assert self.second.bias is not None
-        y = bend(y + self.second.bias.to(y.dtype)[:, None, None])
+        y = bend(self.second(y))
         if self.shortcut is not None:
             y = (y + self.shortcut(shrink(x, self.taps))) * math.sqrt(0.5)
         return y
 
 
 class Deviation(nn.Module):
-    """Minibatch deviation of neighbours: which pictures form a group does not depend on how many share the batch."""
+    """Minibatch deviation of neighbours: which pictures form a group does not depend on how many share the batch.
+
+    Nor does it depend on the number of processes and micro-batches, while the rows of each divide by the group.
+    """
 
     def __init__(self, group: int, channels: int) -> None:
         super().__init__()

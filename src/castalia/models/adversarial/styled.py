@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping as Names
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
@@ -125,6 +126,7 @@ class StyleContest(Contest[C, ImageSpec], Styled, Perception):
         ada: the augmentation.
         style_layers: how many styles a picture has.
         style_dims: length of each.
+        noise_sizes: height and width of each layer's noise.
     """
 
     SampleOptions: ClassVar[type[Sampling]] = StyleOptions
@@ -135,6 +137,7 @@ class StyleContest(Contest[C, ImageSpec], Styled, Perception):
         """Set everything but what :meth:`prepare` has set."""
         self.generator, self.critic = generator, critic  # pyright: ignore[reportIncompatibleVariableOverride]
         self.style_layers, self.style_dims = generator.layers, config.style_dims
+        self.noise_sizes = generator.noise_sizes
         self.ada = Ada(config.ada, config.ada_start, config.ada_target or None, config.ada_examples)
 
     # playing
@@ -260,8 +263,9 @@ class StyleContest(Contest[C, ImageSpec], Styled, Perception):
         label = given["label"] if "label" in given else self.labels.usual(len(z))
         return self.generator.styles(z.to(self.device), label).float().clone()
 
-    def render(self, styles: Tensor, *, rng: SampleRng | None = None) -> Tensor:
-        return (self.generator.synthesis(styles, self.noise(rng)).float() + 1) * 127.5
+    def render(self, styles: Tensor, *, rng: SampleRng | None = None, noise: Sequence[Tensor] | None = None) -> Tensor:
+        noise = self.noise(rng) if noise is None else noise
+        return (self.generator.synthesis(styles, noise).float() + 1) * 127.5
 
     def perceive(self) -> Names[str, nn.Module]:
         return {"critic": Seen(self.critic)}
@@ -283,16 +287,34 @@ class PathLengths(nn.Module):
 
     Attributes:
         mean: the running mean, a buffer.
-        seen: the mean of the last batch's rows here, a buffer; 0 where it has been taken in.
+        seen: the sum of the lengths that were seen here since the mean was moved, a buffer.
+        count: how many they are, a buffer; both begin anew in each step that looks, so that only one is kept in files,
+            as ever.
     """
 
     mean: Tensor
     seen: Tensor
+    count: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("seen", torch.zeros(()))
+        self.register_buffer("count", torch.zeros(()), persistent=False)
+
+    @torch.no_grad()
+    def see(self, lengths: Tensor) -> None:
+        """Take the lengths (B,) of one micro-batch in; those that are not finite are left out."""
+        finite = lengths.isfinite()
+        self.seen += torch.where(finite, lengths, 0.0).sum()
+        self.count += finite.sum()
+
+    @torch.no_grad()
+    def follow(self, weight: float) -> None:
+        """Move the running mean by a share of the way to the mean of what was seen, and forget that."""
+        self.mean += weight * (self.seen / self.count.clamp(min=1) - self.mean) * (self.count > 0)
+        self.seen.zero_()
+        self.count.zero_()
 
 
 def path_lengths(pictures: Tensor, styles: Tensor, direction: Tensor) -> Tensor:

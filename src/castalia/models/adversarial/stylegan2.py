@@ -109,6 +109,8 @@ class StyleGAN2(StyleContest[StyleGAN2Config]):
         """The penalty on path lengths (eq. 4), as strong as the steps that it leaves out need; in ``float32``."""
         c = self.config
         label = self.labels.of(batch)
+        # every n-th row that is here: several processes, or micro-batches, see the rows that one would see of the whole
+        # where the rows of each divide by n, and others where they do not
         step = min(c.path_shrink, len(batch))
         with torch.autocast(self.device.type, enabled=False):
             styles = self.make_styles(rng, label)[::step]
@@ -116,15 +118,12 @@ class StyleGAN2(StyleContest[StyleGAN2Config]):
             pictures = self.generator.synthesis(styles, noise).float()
             lengths = path_lengths(pictures, styles, rng.normal("path", *self.spec.shape)[::step])
             penalty = (lengths - self.paths.mean).square().mean()
-        with torch.no_grad():
-            self.paths.seen.copy_(lengths.mean())
+        self.paths.see(lengths)
         # pictures times nothing: biases have no part in the lengths, and still belong to what this loss moves
         loss = c.path * c.path_every * penalty + 0 * pictures.mean()
         return loss, {"length": lengths.detach().mean(), "penalty": penalty.detach()}
 
     def follow_lengths(self, batch: Batch, rng: Rng, progress: Progress) -> Logs:
         """Move the running mean of path lengths towards the last ones."""
-        paths = self.paths
-        paths.mean += rng.share * self.config.path_decay * (paths.seen - paths.mean) * (paths.seen > 0)
-        paths.seen.zero_()
+        self.paths.follow(rng.share * self.config.path_decay)
         return {}
