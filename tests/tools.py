@@ -50,7 +50,11 @@ class Few(Dataset):
     def __init__(self, data: Dataset, n: int) -> None:
         self.spec, self.name, self.fingerprint = data.spec, "few", "few"
         found = data.batch(np.arange(n))
-        self.all = replace(found, x=torch.where(found.x > 127, 255, 0).to(torch.uint8)) if isinstance(data.spec, ImageSpec) else found
+        self.all = (
+            replace(found, x=torch.where(found.x > 127, 255, 0).to(torch.uint8))
+            if isinstance(data.spec, ImageSpec)
+            else found
+        )
         self.labels = found.label
 
     def __len__(self) -> int:

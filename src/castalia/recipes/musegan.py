@@ -34,15 +34,19 @@ def tunes() -> Recipe:
 
 
 def tiny() -> Recipe:
-    """One track of one bar, a small network: for tests."""
+    """A melody of one bar, a small network: for tests."""
     base = tunes()
-    options = MusicOptions(kind="rolls", voices="trio", length=16, lowest=36, highest=71)
+    options = MusicOptions(kind="rolls", voices="melody", length=16, lowest=48, highest=71)
     return replace(
         base,
         config=MuseGANConfig(latents=4, width=16, temporal=8, critic_steps=1),
         data=Data("tunes", medium="music", options=options),
         training=replace(
-            base.training, batch_size=16, optimizer=Optimizer("adam", betas=(0.5, 0.9), eps=1e-3), ema_half_life=100
+            base.training,
+            batch_size=16,
+            lr=2e-3,
+            optimizer=Optimizer("adam", betas=(0.5, 0.9), eps=1e-5),
+            ema_half_life=100,
         ),
     )
 

@@ -214,6 +214,9 @@ class BarGenerator(nn.Module):
             now = after
         self.body = nn.Sequential(*layers)
         self.last = nn.ConvTranspose2d(now, tracks, (1, OCTAVE), (1, OCTAVE))
+        for module in self.modules():
+            if isinstance(module, nn.ConvTranspose2d):  # each place has one tap: torch's bounds would fade with depth
+                nn.init.normal_(module.weight, 0, math.sqrt(2 / module.in_channels))
 
     def forward(self, x: Tensor) -> Tensor:
         h = F.relu(self.norm(self.dense(x)))[:, :, None, None]
