@@ -332,6 +332,15 @@ CATALOGUE: dict[str, Entry] = {
             "Words take long training.",
         ),
         Entry(
+            "diffwave",
+            "DiffWave",
+            "sound.diffwave:DiffWave",
+            media=("audio",),
+            paper="Kong, Ping, Huang, Zhao & Catanzaro 2021 (arXiv:2009.09761)",
+            capabilities=("Generator", "Exportable"),
+            good="Sound all at once out of noise, by class; and a vocoder, which turns mel spectrograms into sound.",
+        ),
+        Entry(
             "musegan",
             "MuseGAN",
             "music.musegan:MuseGAN",

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from castalia.core.errors import UsageError
+from castalia.nn.mel import mel_filters
 
 BANDS = 64
 RANGE = 70.0
@@ -33,19 +34,6 @@ _STOPS = np.array(
     np.float64,
 )
 _FINE = 4
-
-
-def mel(frequency: np.ndarray) -> np.ndarray:
-    """Hertz to mel (O'Shaughnessy 1987)."""
-    return 2595 * np.log10(1 + frequency / 700)
-
-
-def mel_filters(rate: int, size: int, bands: int = BANDS) -> np.ndarray:
-    """Triangles evenly spaced in mel, ``float64`` (bands, size // 2 + 1), each with its peak at 1."""
-    bins = mel(np.fft.rfftfreq(size, 1 / rate))
-    edges = np.linspace(0, mel(np.array(rate / 2)), bands + 2)
-    width = edges[1] - edges[0]
-    return np.clip(1 - np.abs(bins[None] - edges[1:-1, None]) / width, 0, 1)
 
 
 def spectrogram(x: np.ndarray, rate: int, columns: int, bands: int = BANDS) -> np.ndarray:
