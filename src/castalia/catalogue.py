@@ -332,6 +332,15 @@ CATALOGUE: dict[str, Entry] = {
             "Words take long training.",
         ),
         Entry(
+            "samplernn",
+            "SampleRNN",
+            "sound.samplernn:SampleRNN",
+            media=("audio",),
+            paper="Mehri et al. 2017 (arXiv:1612.07837)",
+            capabilities=("Generator", "Density", "Streaming"),
+            good="Sound sample by sample with a longer memory than WaveNet's; cheap to train, many streams at once.",
+        ),
+        Entry(
             "diffwave",
             "DiffWave",
             "sound.diffwave:DiffWave",
