@@ -37,9 +37,9 @@ def tiny() -> Recipe:
     base = vowels()
     return replace(
         base,
-        config=SampleRNNConfig(frames=(16, 4), dim=24, embedding=12, truncation=64),
+        config=SampleRNNConfig(frames=(8,), dim=48, embedding=16, truncation=64),
         data=Data("vowels", medium="audio", options=AudioOptions(length=128)),
-        training=replace(base.training, lr=1e-2, ema_half_life=100),
+        training=replace(base.training, lr=2e-2, ema_half_life=100),
     )
 
 

@@ -48,7 +48,9 @@ def _linear(inputs: int, outputs: int, normed: bool) -> nn.Linear:
     layer = nn.Linear(inputs, outputs)
     nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
     nn.init.zeros_(layer.bias)
-    return weight_norm(layer) if normed else layer
+    if normed:
+        weight_norm(layer)
+    return layer
 
 
 class Network(nn.Module):
