@@ -332,6 +332,15 @@ CATALOGUE: dict[str, Entry] = {
             "Words take long training.",
         ),
         Entry(
+            "jukebox",
+            "Jukebox",
+            "sound.jukebox:Jukebox",
+            media=("audio",),
+            paper="Dhariwal, Jun, Payne, Kim, Radford & Sutskever 2020 (arXiv:2005.00341)",
+            capabilities=("Generator",),
+            good="Long sound as codes at several rates: voices and words, begun or continued from one's own recording.",
+        ),
+        Entry(
             "samplernn",
             "SampleRNN",
             "sound.samplernn:SampleRNN",

@@ -108,11 +108,11 @@ def arrange(items: list[Item], how: str, where: str, split: str | None) -> Found
         labels = [_first(item.name, start) for item, start in zip(items, below, strict=True)]
         labels = labels if all(labels) else []
     elif how != "none":
-        labels = [_by_pattern(item.name, how, where) for item in items]
+        labels = [by_pattern(item.name, how, where) for item in items]
     notes = []
     if not own and any(head.lower() in ("train", "test") for head in heads):
         notes.append(f"Folders {', '.join(sorted(set(heads))[:6])} are not taken as splits: not all of them are.")
-    whole = Found(items, labels, _in_order(set(labels)), notes, None)
+    whole = Found(items, labels, in_order(set(labels)), notes, None)
     if not own:
         return whole
     rows: dict[str, list[int]] = {}
@@ -140,7 +140,12 @@ def _wrapper(names: list[str]) -> str:
         base = f"{base}{head}/"
 
 
-def _by_pattern(name: str, pattern: str, where: str) -> str:
+def by_pattern(name: str, pattern: str, where: str) -> str:
+    """What stands for ``{label}`` in a file's name without folders and ending.
+
+    Raises:
+        DataError: the name does not fit.
+    """
     parts = [re.escape(part).replace(r"\*", ".*?") for part in pattern.split("{label}")]
     found = re.fullmatch(f"{parts[0]}(?P<label>.+?){parts[1]}", posixpath.splitext(posixpath.basename(name))[0])
     if found is None:
@@ -151,7 +156,7 @@ def _by_pattern(name: str, pattern: str, where: str) -> str:
     return found["label"]
 
 
-def _in_order(labels: set[str]) -> tuple[str, ...]:
+def in_order(labels: set[str]) -> tuple[str, ...]:
     """Whole numbers by value, anything else by its text."""
     if all(re.fullmatch("[0-9]{1,18}", label) for label in labels):
         return tuple(sorted(labels, key=lambda label: (int(label), label)))

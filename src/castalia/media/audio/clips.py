@@ -17,6 +17,8 @@ from castalia.core.data import Batch, Dataset
 from castalia.core.errors import DataError
 from castalia.core.rng import Rng
 from castalia.core.specs.audio import AudioSpec
+from castalia.core.specs.text import TextSpec
+from castalia.media.captions import CAPTION, caption_bytes
 
 MEMORY_LIMIT = 1 << 30
 """Bytes of samples above which they are kept in a temporary file."""
@@ -77,6 +79,8 @@ class AudioClips(Dataset):
         samples: ``int16`` (M, channels), all clips one behind the other.
         ends: ``int64`` (N,), where each clip ends.
         labels: ``int64`` (N,) class numbers, or None.
+        speakers: ``int64`` (N,), who is heard, or None.
+        texts: what is said in each clip, or empty.
     """
 
     def __init__(
@@ -89,16 +93,25 @@ class AudioClips(Dataset):
         labels: np.ndarray | None = None,
         files: Sequence[str] = (),
         notes: Sequence[str] = (),
+        speakers: np.ndarray | None = None,
+        texts: Sequence[str] = (),
     ) -> None:
         if samples.dtype != np.int16 or samples.ndim != 2 or samples.shape[1] != spec.channels:
             raise ValueError(f"samples must be int16 (M, {spec.channels}), not {samples.dtype} {samples.shape}")
         starts = np.concatenate([[0], ends[:-1]])
         if not len(ends) or ends[-1] != len(samples) or (ends <= starts).any():
             raise ValueError("the ends of the clips must rise to the number of samples")
-        for what, column in (("labels", labels), ("files", files or None)):
+        for what, column in (
+            ("labels", labels),
+            ("files", files or None),
+            ("speakers", speakers),
+            ("texts", texts or None),
+        ):
             if column is not None and len(column) != len(ends):
                 raise ValueError(f"{len(ends)} clips but {len(column)} {what}")
         self.samples, self.ends, self._starts = samples, ends.astype(np.int64), starts.astype(np.int64)
+        self.speakers: Tensor | None = None if speakers is None else torch.from_numpy(speakers.astype(np.int64))
+        self.texts = tuple(texts)
         self.labels: Tensor | None = None if labels is None else torch.from_numpy(labels.astype(np.int64))
         # Narrower than the base class says, and never set again.
         self.spec: AudioSpec = spec  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -107,6 +120,9 @@ class AudioClips(Dataset):
         digest.update(np.ascontiguousarray(samples).data)
         if self.labels is not None:
             digest.update(self.labels.numpy().data)
+        for column in (self.speakers, self.texts):
+            if column is not None and len(column):
+                digest.update(repr(column if isinstance(column, tuple) else column.tolist()).encode())
         self.fingerprint = digest.hexdigest()
 
     def __len__(self) -> int:
@@ -137,7 +153,13 @@ class AudioClips(Dataset):
             row[:, :length] = torch.from_numpy(piece.T.astype(np.float32) / FULL_SCALE)
         index = torch.from_numpy(ids)
         label = None if self.labels is None else self.labels.index_select(0, index)
-        return Batch(x, index, label, {"length": torch.from_numpy(lengths), "start": torch.from_numpy(starts)})
+        extra = {"length": torch.from_numpy(lengths), "start": torch.from_numpy(starts)}
+        columns = dict(self.spec.columns)
+        if "speaker" in columns and self.speakers is not None:
+            extra["speaker"] = self.speakers.index_select(0, index)
+        if isinstance(said := columns.get(CAPTION), TextSpec):
+            extra[CAPTION] = caption_bytes(self.texts, ids.tolist(), said.length)
+        return Batch(x, index, label, extra)
 
 
 def lengths_of(batch: Batch) -> Tensor:

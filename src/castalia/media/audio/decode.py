@@ -41,6 +41,9 @@ class AudioOptions(Config):
             0 drops nothing.
         labels: ``folders``: the folder of a file is its class; ``none``; or a pattern for file names without suffix, in
             which ``{label}`` is the class and ``*`` is anything: ``{label}_*``.
+        speakers: a pattern like that of ``labels`` for who is heard, who become a column ``speaker``; empty: nobody.
+        words: at most so many bytes of what is said, as a column ``caption``: the text of ``NAME.txt`` beside a file,
+            or the name of its class (of the set ``free-spoken-digits`` its word). 0: none.
         max_seconds: longer files are refused.
         on_bad_file: ``error`` stops at the first file that cannot be read, ``skip`` leaves it out and says so.
     """
@@ -51,6 +54,8 @@ class AudioOptions(Config):
     cut: float = 10.0
     trim: float = 0.0
     labels: str = "folders"
+    speakers: str = ""
+    words: int = 0
     max_seconds: float = 7200.0
     on_bad_file: Literal["error", "skip"] = "error"
 
@@ -69,6 +74,10 @@ class AudioOptions(Config):
             raise UsageError(
                 f"labels is folders, none, or a pattern with {{label}} in it like '{{label}}_*', not {self.labels!r}."
             )
+        if self.speakers and self.speakers.count("{label}") != 1:
+            raise UsageError(f"speakers is a pattern with {{label}} in it like '*_{{label}}_*', not {self.speakers!r}.")
+        if not 0 <= self.words <= 1 << 16:
+            raise UsageError("words is a number of bytes from 0 up.")
         if self.on_bad_file not in ("error", "skip"):
             raise UsageError(f"on_bad_file is error or skip, not {self.on_bad_file!r}.")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import posixpath
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
@@ -12,11 +14,13 @@ import torch
 from torch import Tensor
 
 from castalia.core.errors import DataError, UsageError
-from castalia.core.spec import Spec
+from castalia.core.files import read_bounded as bounded
+from castalia.core.spec import LabelSpec, Spec
 from castalia.core.specs.audio import AudioSpec
-from castalia.media.arranged import Found, arrange, class_numbers, holds, list_files
+from castalia.media.arranged import Found, arrange, by_pattern, class_numbers, holds, in_order, list_files
 from castalia.media.audio.clips import FULL_SCALE, AudioClips, Pack
 from castalia.media.audio.decode import SUFFIXES, AudioOptions, Head, decode_audio, inspect_audio, trim_ends
+from castalia.media.captions import CAPTION, caption_columns
 from castalia.media.image.array import Progress
 from castalia.media.image.tree import Item, file_opener, read_bounded
 from castalia.media.splits import hashed_split
@@ -78,14 +82,24 @@ def open_audio(
         notes += more
     classes = () if labels is None else like.classes if like is not None else found.classes
     length = options.samples(reader.rate) if like is None else like.length
+    speakers = _speakers(reader.names, options, like, str(path))
+    texts = _texts(reader, path) if options.words or _words(like) else []
+    columns: tuple[tuple[str, Spec], ...] = ()
+    if like is not None:
+        columns = like.columns
+    else:
+        columns = () if speakers is None else (("speaker", LabelSpec(speakers[1])),)
+        columns += caption_columns(options.words)
     samples, ends = _some(reader.pack.array().reshape(-1, reader.channels), np.cumsum(reader.lengths), kept)
     return AudioClips(
         samples,
         ends,
-        AudioSpec(reader.rate, reader.channels, length, classes),
+        AudioSpec(reader.rate, reader.channels, length, classes, columns=columns),
         name=name or path.name,
         labels=None if labels is None else labels[kept],
         files=[names[i] for i in kept],
+        speakers=None if speakers is None else speakers[0][kept],
+        texts=[texts[i] for i in kept] if texts else (),
         notes=[*notes, *found.notes, *reader.notes()],
     )
 
@@ -102,6 +116,36 @@ def read_clip(path: Path, spec: AudioSpec) -> Tensor:
     with file_opener(path)() as file:
         samples = decode_audio(file, str(path), spec.rate, spec.channels, options.max_seconds)
     return torch.from_numpy(samples.T.astype(np.float32) / FULL_SCALE)
+
+
+def _speakers(
+    names: Sequence[str], options: AudioOptions, like: AudioSpec | None, where: str
+) -> tuple[np.ndarray, tuple[str, ...]] | None:
+    """Numbers of who is heard in each clip, and their names; None where nobody is told."""
+    if not options.speakers:
+        return None
+    heard = [by_pattern(name.partition("#")[0], options.speakers, where) for name in names]
+    wanted = dict(like.columns).get("speaker") if like is not None else None
+    classes = wanted.classes if isinstance(wanted, LabelSpec) else in_order(set(heard))
+    numbers = class_numbers(heard, classes, where)
+    return None if numbers is None else (numbers, classes)
+
+
+def _words(like: AudioSpec | None) -> bool:
+    return like is not None and CAPTION in dict(like.columns)
+
+
+def _texts(reader: _Reader, path: Path) -> list[str]:
+    """What is said in each clip: the text beside its file, else the name of its class."""
+    texts = []
+    for i, name in enumerate(reader.names):
+        beside = path / posixpath.splitext(name.partition("#")[0])[0] if path.is_dir() else None
+        found = beside.with_suffix(".txt") if beside is not None else None
+        if found is not None and found.is_file():
+            texts.append(bounded(found, 1 << 20).decode("utf-8", "replace").strip())
+        else:
+            texts.append(reader.labels[i] if reader.labels else "")
+    return texts
 
 
 def _some(samples: np.ndarray, ends: np.ndarray, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -19,6 +20,8 @@ DIGITS = "free-spoken-digits"
 TINY = "vowels"
 BY_WORD, BY_SPEAKER = "{label}_*", "*_{label}_*"
 """Patterns for the names of the spoken digits, ``digit_speaker_take``."""
+
+WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 VOWELS: Mapping[str, tuple[tuple[float, float], ...]] = {
     "a": ((750, 90), (1250, 110), (2500, 160)),
@@ -55,7 +58,10 @@ def open_set(name: str, options: AudioOptions, split: str, like: Spec | None, pr
     path = find(name, entry, entry.files["all"][0], progress)
     if options.labels == "folders":
         options = replace(options, labels=BY_WORD)
-    return open_audio(path, options, split=split, like=like, name=name, progress=progress)
+    found = open_audio(path, options, split=split, like=like, name=name, progress=progress)
+    if found.texts:  # its files are named by figures
+        found.texts = tuple(WORDS[int(posixpath.basename(name)[0])] for name in found.files)
+    return found
 
 
 def vowels(split: str = "train", length: int = 512, clips: int | None = None) -> AudioClips:
