@@ -61,7 +61,7 @@ def bands(
         first_cutoff: cutoff of the first.
         first_stop: end of the first's stopband.
         last_stop: end of the last's stopband, relative to its cutoff.
-        margin: samples around the picture's part of the maps, on each side, but for the last ``critical``.
+        margin: samples around the picture's part of the maps, on each side; the last layer has none.
         channels: of a layer: so many divided by twice its cutoff.
         most: at most so many.
     """
@@ -75,7 +75,7 @@ def bands(
         # the small share keeps powers of two what they are
         halvings = max(0, math.floor(math.log2(side / (2 * stop)) + 1e-9))
         rate = side / 2**halvings
-        around = 0 if layer >= layers - critical else 2 * margin
+        around = 0 if layer >= layers - 1 else 2 * margin
         size = tuple(math.ceil(n / 2**halvings) + around for n in (height, width))
         found.append(
             Band(
