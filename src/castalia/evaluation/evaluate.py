@@ -25,7 +25,7 @@ from castalia.core.specs.image import ImageSpec
 from castalia.estimators.metric import Metric, counted, subset
 from castalia.estimators.progress import Show
 from castalia.evaluation import baselines as trivial
-from castalia.evaluation import likelihood, measures, pictures
+from castalia.evaluation import equivariance, likelihood, measures, pictures
 from castalia.evaluation.drawn import Measured
 from castalia.evaluation.features import FeatureSpace
 from castalia.evaluation.measures import measured_by
@@ -71,7 +71,8 @@ def evaluate(
     ``kl``, ``active_units``, ``mse`` and ``psnr``; every model gives ``sampling_speed``, a ``Density``
     ``likelihood_speed``; ``baselines`` adds
     ``baseline_pixels_...`` and ``baseline_mixture_...``; ``drawn`` adds all of
-    :func:`castalia.evaluation.measures.measure`, which compares samples with the whole of ``data``.
+    :func:`castalia.evaluation.measures.measure`, which compares samples with the whole of ``data``, and of models whose
+    input can be moved :func:`castalia.evaluation.equivariance.measure`.
 
     Args:
         run: whose averaged weights are measured.
@@ -136,6 +137,8 @@ def evaluate(
     )
     if keep is not None:
         keep(measured)
+    if isinstance(model, equivariance.Movable):
+        out |= equivariance.measure(model, drawn, seed=seed, show=progress)
     return out | measured.metrics
 
 
