@@ -15,6 +15,9 @@ from castalia.estimators.progress import Show, Ticker
 
 NAMES: dict[str, How] = {"eq_t": "integer", "eq_t_frac": "fractional", "eq_r": "rotation"}
 
+MOST = 500
+"""Pictures that an evaluation moves at most."""
+
 ROWS = 8
 """Pictures made at once."""
 

@@ -138,7 +138,7 @@ def evaluate(
     if keep is not None:
         keep(measured)
     if isinstance(model, equivariance.Movable):
-        out |= equivariance.measure(model, drawn, seed=seed, show=progress)
+        out |= equivariance.measure(model, min(drawn, equivariance.MOST), seed=seed, show=progress)
     return out | measured.metrics
 
 

@@ -28,7 +28,7 @@ def stylegan3_digits() -> Recipe:
             margin=4,
             conditional=True,
             r1=0.05,
-            magnitude=5_000.0,
+            magnitude=1_000.0,
             average=138.0,
         ),
         data=Data("digits"),
