@@ -178,6 +178,16 @@ CATALOGUE: dict[str, Entry] = {
             "pictures too. Long to train.",
         ),
         Entry(
+            "stylegan3",
+            "StyleGAN3 (T and R)",
+            "adversarial.stylegan3:StyleGAN3",
+            media=("image",),
+            paper="Karras et al. 2021 (arXiv:2106.12423)",
+            capabilities=("Generator", "Latents", "Styled", "Perception", "Exportable"),
+            good="Pictures whose details move with what they are on: for films between pictures. Slower to train than "
+            "stylegan2.",
+        ),
+        Entry(
             "ddpm",
             "Denoising diffusion (DDPM, DDIM)",
             "diffusion.ddpm:DDPM",

@@ -18,7 +18,7 @@ WORDS = {"floor": "real data", "ceiling": "trivial model"}
 """How the bounds of a measure are called: what real examples get, and what a model that knows nothing gets."""
 
 HIGHER = ("precision", "recall", "density", "coverage", "modes", "mode_quality", "condition_accuracy", "psnr",
-          "sampling_speed", "likelihood_speed", "variety")  # fmt: skip
+          "sampling_speed", "likelihood_speed", "variety", "eq_t", "eq_r")  # fmt: skip
 LOWER = ("frechet", "fid", "kernel", "energy", "sliced", "mode_kl", "nll", "bits_per_", "nats_per_", "mse")
 
 ALIKE = 0.3

@@ -53,6 +53,9 @@ WORDS = {
     "mode_quality": "near a mode",
     "memorisation_features": "memorisation (features)",
     "condition_accuracy": "of the class asked for",
+    "eq_t": "EQ-T, whole pixels",
+    "eq_t_frac": "EQ-T, any distance",
+    "eq_r": "EQ-R",
 }
 """Names of metrics for people; others are shown as they are, with spaces."""
 

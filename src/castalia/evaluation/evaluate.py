@@ -26,7 +26,7 @@ from castalia.core.specs.music import MusicSpec
 from castalia.estimators.metric import Metric, counted, subset
 from castalia.estimators.progress import Show
 from castalia.evaluation import baselines as trivial
-from castalia.evaluation import likelihood, measures, notes, pictures
+from castalia.evaluation import equivariance, likelihood, measures, notes, pictures
 from castalia.evaluation.drawn import Measured
 from castalia.evaluation.features import FeatureSpace
 from castalia.evaluation.measures import measured_by
@@ -73,7 +73,8 @@ def evaluate(
     ``sampling_speed``, a ``Density``
     ``likelihood_speed``; ``baselines`` adds
     ``baseline_pixels_...`` and ``baseline_mixture_...``; ``drawn`` adds all of
-    :func:`castalia.evaluation.measures.measure`, which compares samples with the whole of ``data``.
+    :func:`castalia.evaluation.measures.measure`, which compares samples with the whole of ``data``, and of models whose
+    input can be moved :func:`castalia.evaluation.equivariance.measure`.
 
     Args:
         run: whose averaged weights are measured.
@@ -140,6 +141,8 @@ def evaluate(
     )
     if keep is not None:
         keep(measured)
+    if isinstance(model, equivariance.Movable):
+        out |= equivariance.measure(model, min(drawn, equivariance.MOST), seed=seed, show=progress)
     return out | measured.metrics
 
 

@@ -21,7 +21,7 @@ from castalia.core.sampling import Sampling
 from castalia.core.spec import LabelSpec, Spec
 from castalia.estimators.metric import Metric, generator
 from castalia.estimators.progress import Show
-from castalia.evaluation import drawn
+from castalia.evaluation import drawn, equivariance
 from castalia.evaluation.drawn import AT_ONCE, LEAST, Measured, measure_samples
 from castalia.evaluation.features import FeatureSpace
 from castalia.media.base import Measure, Medium, Work
@@ -46,8 +46,10 @@ def measured_by(spec: Spec, name: str) -> bool:
     """Whether a metric is one of samples of this medium."""
     for bound in BOUNDS:
         name = name.removesuffix(bound)
-    return drawn.is_of_samples(name) or any(
-        "samples" in measure.needs and _belongs(name, measure) for measure in medium_of(spec).measures
+    return (
+        drawn.is_of_samples(name)
+        or name in equivariance.NAMES
+        or any("samples" in measure.needs and _belongs(name, measure) for measure in medium_of(spec).measures)
     )
 
 

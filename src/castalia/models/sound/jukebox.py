@@ -17,6 +17,7 @@ What differs, and why
     Codes begin anew beside much used ones and not at a vector of the batch, which in several processes would be another
     one in each (``quantiser.py``).
     Factorised attention is a mask: exact, and no faster than dense attention.
+    A prompt comes back as it is, and fades into what its codes sound like at its end.
     The paper aligns words with windows; here every window is told all of them, up to ``letters`` bytes.
 
 Expected: see ``recipes/jukebox.py`` and the system's page.
@@ -354,7 +355,16 @@ class Jukebox(Generator[JukeboxConfig, AudioSpec]):
             above = self._write(i, first, size // hop, known, above, asked, rng.at("level", i), options, watch)
         assert above is not None
         sound = self.levels[0].sound(above)[..., :asked].clamp(-1, 1)
+        if prompt.shape[-1] and not options.upsample:
+            sound = self._led_in(prompt, sound)
         return Batch.of(sound, label)
+
+    def _led_in(self, prompt: Tensor, sound: Tensor) -> Tensor:
+        """The prompt itself in place of what its codes sound like, faded over in the last code of the top level."""
+        size = prompt.shape[-1]
+        share = ((size - torch.arange(size, device=sound.device)) / self.config.hops[-1]).clamp(0, 1)
+        begun = share * prompt + (1 - share) * sound[..., :size]
+        return torch.cat([begun, sound[..., size:]], -1)
 
     def _write(
         self,

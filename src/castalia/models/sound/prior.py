@@ -118,6 +118,8 @@ class Prior(nn.Module):
                 nn.init.normal_(module.weight, 0, 0.02)
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
+        for table in (self.speaker, self.label):  # far enough apart to be heard from the first step on
+            nn.init.normal_(table.weight, 0, 0.3)
         nn.init.normal_(self.places, 0, 0.02)
         for layer in stack:
             for linear in (layer.attention.out, layer.down):
