@@ -79,6 +79,19 @@ def test_an_equation_that_cannot_be_followed_gives_nothing_finite() -> None:
     assert not back.isfinite().any()
 
 
+def test_an_equation_that_cannot_be_followed_back_has_gradients_that_are_refused() -> None:
+    """The way there ends, the adjoint's way back does not."""
+    layer, x = made().train(), examples().requires_grad_()
+    layer.how["adjoint_options"] = {"max_num_steps": 1}
+    y, log_det = layer(x)
+    loss = y.square().mean() - log_det.mean()
+    assert loss.isfinite()
+    loss.backward()
+    for p in (x, *layer.parameters()):
+        assert p.grad is not None
+        assert p.grad.isnan().all()
+
+
 def test_probes_are_unbiased() -> None:
     torch.manual_seed(0)
     net = Velocity(2, (4,), pictures=True).double()
