@@ -125,12 +125,40 @@ def test_the_greedy_machines_become_the_whole() -> None:
         first.weight[4:] = first.weight[:4]
         second.weight[:, 3:] = second.weight[:, :3]
         second.hidden[3:] = second.hidden[:3]
+        first.visible[4:] = first.visible[:4]
     model._join(BatchRng(0, total=1))
     m = model.machine
     v, h2 = states(4).float(), states(3).float()[3].expand(16, -1)
     inputs = m.up(torch.cat([v, h2], 1))
     expected = v @ first.weight[:4] + h2 @ second.weight[:, :3].T + 0.5 * (first.hidden + second.visible)
     torch.testing.assert_close(inputs, expected, atol=1e-5, rtol=1e-5)
+    h1 = states(4).float()
+    below, above = m.down(h1).split([4, 3], 1)
+    torch.testing.assert_close(below, first.down(h1)[:, :4])
+    torch.testing.assert_close(above, second.up(h1)[:, :3])
+
+
+@pytest.mark.parametrize("widths", [(4, 3), (3, 3, 2), (2, 2, 2, 2)])
+@torch.no_grad()
+def test_biases_follow_those_weights_that_there_are(widths: tuple[int, ...]) -> None:
+    """Centred: b + W lambda moves by the difference of the means, which the offsets tell; c + mu W likewise."""
+    model = dbm(widths=widths, decay=0.0, rate=0.1)
+    x = (states(4)[:8] * 255).to(torch.uint8).view(8, 1, 2, 2)
+    model.initialise(Table(x, SPEC), BatchRng(0, total=1), {})
+    m, batch, rng = model.machine, Batch(x, torch.arange(8)), BatchRng(0, total=8)
+    m.offset_v.copy_(torch.linspace(0.2, 0.9, m.units.size))
+    m.offset_h.copy_(torch.linspace(0.9, 0.1, m.size))
+    before = {name: t.clone() for name, t in m.state_dict().items()}
+    even = model.infer(model.coding.encode(batch.x, rng))[0]
+    odd = m.hidden_mean(even)
+    m.step(even, rng, model.rates(Progress(0, 10), 2), model.between)
+    mu, lam = before["offset_v"], before["offset_h"]
+    v_mean, h_mean = ((new - old) / 0.01 + old for new, old in ((m.offset_v, mu), (m.offset_h, lam)))
+    dw = m.weight - before["weight"]
+    dv, dh = (m.visible - before["visible"]) + dw @ lam, (m.hidden - before["hidden"]) + mu @ dw
+    assert (dw[model.between == 0] == 0).all()
+    torch.testing.assert_close(dv, 0.1 * (even.mean(0) - v_mean), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(dh, 0.1 * (odd.mean(0) - h_mean), atol=1e-5, rtol=1e-4)
 
 
 def test_training_climbs_the_likelihood() -> None:
