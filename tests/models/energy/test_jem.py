@@ -16,6 +16,7 @@ from castalia.core.rng import BatchRng, SampleRng
 from castalia.core.specs.image import ImageSpec
 from castalia.models.energy.ebm import EBMOptions
 from castalia.models.energy.jem import JEM, JEMConfig
+from castalia.models.energy.langevin import langevin
 from tests.tools import Table
 
 SPEC = ImageSpec(1, 8, 8, ("a", "b", "c"))
@@ -109,6 +110,24 @@ def test_the_size_of_the_paper() -> None:
         channels = wide
     assert sum(p.numel() for p in model.network.parameters()) == total + 640 * 10 + 10
     assert total + 6410 == pytest.approx(36.5e6, rel=0.01)  # as published for WRN-28-10
+
+
+def test_the_walk_of_the_paper_in_our_units() -> None:
+    """A step of 1 with noise of 0.01 on pictures in [-1, 1] (algorithm 1; the authors' settings)."""
+    config = recipes.recipe("jem-cifar-paper").config
+    assert isinstance(config, JEMConfig)
+
+    def energy(x: torch.Tensor) -> torch.Tensor:
+        return x.pow(3).flatten(1).sum(1)
+
+    x = torch.rand(4, 1, 8, 8) - 0.5
+    how: dict[str, Any] = {"steps": 1, "clip": config.clip}
+    theirs = langevin(energy, x, BatchRng(0, total=4), step=1.0, noise=0.01, **how)
+    ours = langevin(
+        lambda u: energy(2 * u - 1), (x + 1) / 2, BatchRng(0, total=4), step=config.step, noise=config.noise, **how
+    )
+    torch.testing.assert_close(2 * ours - 1, theirs, atol=1e-5, rtol=1e-5)
+    assert config.steps == 20
 
 
 @pytest.mark.parametrize("wrong", [{"depth": 27}, {"widen": 0}, {"generative": -1.0}, {"noise_in": -0.1}])
