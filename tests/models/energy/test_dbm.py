@@ -205,6 +205,30 @@ def test_the_size_of_the_paper() -> None:
     assert own.mnist_paper().config.pretrain > 0  # type: ignore[attr-defined]
 
 
+@torch.no_grad()
+def test_the_greedy_machines_see_the_data_and_hand_on_their_offsets() -> None:
+    def after(x: Tensor) -> DBM:
+        model = dbm(pretrain=0.5, rate=0.5)
+        model.initialise(Table(x, SPEC), BatchRng(0, total=1), {})
+        for stage in model.stages()[:2]:
+            if stage.enter:
+                stage.enter(BatchRng(1, total=1))
+            stage.objectives[0].step(Batch(x, torch.arange(8)), BatchRng(0, total=8), Progress(0, 3))  # type: ignore[union-attr]
+        return model
+
+    x = (states(4)[:8] * 255).to(torch.uint8).view(8, 1, 2, 2)
+    one, two = after(x), after(255 - x)
+    first, second = one._greedy(0), one._greedy(1)
+    assert not torch.equal(first.weight, two._greedy(0).weight)
+    one.second(Batch(x, torch.arange(8)), BatchRng(2, total=8), Progress(0, 3))
+    same = after(x)
+    same.second(Batch(255 - x, torch.arange(8)), BatchRng(2, total=8), Progress(0, 3))
+    assert not torch.equal(second.weight, same._greedy(1).weight)
+    one._join(BatchRng(0, total=1))
+    assert torch.equal(one.machine.offset_h, first.offset_h)
+    assert torch.equal(one.machine.offset_v[4:], second.offset_h[:3])
+
+
 @pytest.mark.parametrize(
     "wrong", [{"widths": (3,)}, {"widths": (3, 3, 3), "pretrain": 1.0}, {"rate": 0.0}, {"runs": 1}, {"momentum": 1.0}]
 )

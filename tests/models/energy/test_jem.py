@@ -81,7 +81,9 @@ def test_classes_can_be_asked_for_and_told() -> None:
     model = jem().eval()
     p = model.classify(batch())
     assert p.shape == (16, 3)
-    torch.testing.assert_close(p.sum(1), torch.ones(16))
+    x = model.inward(batch().x, None)
+    each = torch.stack([model.energy(x, torch.full((16,), y)) for y in range(3)], 1)
+    torch.testing.assert_close(p, torch.softmax(-each, 1))
     rng, options = SampleRng(0, range(4)), EBMOptions(steps=30)
     drawn = [model.sample(4, {"label": torch.full((4,), y)}, rng=rng, options=options).x for y in (0, 2)]
     assert not torch.equal(*drawn)
@@ -128,6 +130,24 @@ def test_the_walk_of_the_paper_in_our_units() -> None:
     )
     torch.testing.assert_close(2 * ours - 1, theirs, atol=1e-5, rtol=1e-5)
     assert config.steps == 20
+
+
+@torch.no_grad()
+def test_energies_are_kept_small_by_their_squares_and_data_get_noise() -> None:
+    given, rng, progress = batch(), BatchRng(0, total=16), Progress(0, 10)
+    losses = []
+    for alpha in (0.0, 0.3):
+        model = jem(alpha=alpha, generative=0.7, by_class=False)
+        losses.append(model.contrast(given, rng, progress))
+    model = jem()
+    real = model.energy(model.inward(given.x, rng), None)
+    made = model.energy(model.inward(model.replay.x[model.replay.mine(rng, progress)], rng.at("made")), None)
+    square = real.square().mean() + made.square().mean()
+    torch.testing.assert_close(losses[1][0] - losses[0][0], 0.7 * 0.3 * square, atol=1e-5, rtol=1e-4)
+    noisy = jem(noise_in=0.3, by_class=False).contrast(given, rng, progress)[1]
+    moved = model.inward(given.x, rng) + 0.3 * rng.normal("noise in", 1, 8, 8)
+    torch.testing.assert_close(noisy["real"], model.energy(moved, None).mean())
+    assert float(noisy["made"]) == pytest.approx(float(losses[0][1]["made"]), rel=1e-5)
 
 
 @pytest.mark.parametrize("wrong", [{"depth": 27}, {"widen": 0}, {"generative": -1.0}, {"noise_in": -0.1}])

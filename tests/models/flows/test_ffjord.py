@@ -13,7 +13,7 @@ from castalia.core.model import Progress, build
 from castalia.core.rng import BatchRng, SampleRng
 from castalia.core.specs.image import ImageSpec
 from castalia.media.points.toys import toy
-from castalia.models.flows.continuous import Continuous, Velocity, _trace
+from castalia.models.flows.continuous import Continuous, TimedLayer, Velocity, _trace
 from castalia.models.flows.ffjord import FFJORD, FFJORDConfig
 from castalia.recipes import ffjord as recipes
 from tests.models.flows.test_layers import log_det, stir
@@ -157,6 +157,37 @@ def test_the_size_of_the_paper() -> None:
         return 1 + sum(9 * a * b + b + 3 * b for a, b in pairwise(sizes))
 
     assert sum(p.numel() for p in model.parameters()) == 2 * equation(1) + 2 * equation(2)
+
+
+@torch.no_grad()
+def test_several_dequantisations_are_averaged() -> None:
+    model = build(FFJORD, FFJORDConfig(widths=(8,), levels=1, steps=2), ImageSpec(1, 8, 8)).eval()
+    assert isinstance(model, FFJORD)
+    stir(model, width=0.2)
+    x = torch.randint(0, 256, (5, 1, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    rng = SampleRng(0, range(5))
+    each = [model.log_likelihood(Batch.of(x), rng=r).nats for r in (rng, rng.at("draw", 1), rng.at("draw", 2))]
+    assert not torch.equal(each[0], each[1])
+    found = model.log_likelihood(Batch.of(x), rng=rng, samples=3).nats
+    torch.testing.assert_close(found, torch.logsumexp(torch.stack(each), 0) - math.log(3), atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+def test_the_field_is_followed_for_its_length_and_knows_the_time() -> None:
+    """x(T) with T the square of the root, against small steps by hand; a gate and a bias of the time in every layer."""
+    layer, x = made(), examples()
+    layer.root_of_end.fill_(1.3)
+    y = x
+    for k in range(2_000):  # midpoints
+        t, dt = torch.tensor(1.69 * (k + 0.5) / 2_000, dtype=x.dtype), 1.69 / 2_000
+        half = y + 0.5 * dt * layer.velocity(y, t - 0.5 * dt)
+        y = y + dt * layer.velocity(half, t)
+    torch.testing.assert_close(layer(x)[0], y, atol=1e-5, rtol=0)
+    timed = layer.velocity.layers[0]
+    assert isinstance(timed, TimedLayer)
+    gate = torch.sigmoid(0.7 * timed.gate.weight[:, 0] + timed.gate.bias)
+    expected = timed.layer(x) * gate + 0.7 * timed.bias.weight[:, 0]
+    torch.testing.assert_close(timed(x, torch.tensor(0.7, dtype=x.dtype)), expected)
 
 
 @pytest.mark.parametrize("wrong", [{"widths": ()}, {"rtol": 0.0}, {"blocks": 0}, {"steps": -1}, {"levels": 0}])

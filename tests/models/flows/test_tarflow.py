@@ -9,7 +9,7 @@ import torch
 
 from castalia.core.data import Batch
 from castalia.core.errors import UsageError
-from castalia.core.model import build
+from castalia.core.model import Progress, build
 from castalia.core.rng import BatchRng, SampleRng
 from castalia.core.specs.image import ImageSpec
 from castalia.models.flows.tarflow import TarFlow, TarFlowConfig, TarFlowOptions
@@ -127,6 +127,34 @@ def test_pictures_that_cannot_be_cut_are_refused() -> None:
         build(TarFlow, TarFlowConfig(patch=3, dim=8, head=4), SPEC)
     with pytest.raises(UsageError, match="patches of 8"):
         build(TarFlow, TarFlowConfig(patch=8, dim=8, head=4), SPEC)
+
+
+def test_directions_take_turns() -> None:
+    assert [flow.backwards for flow in made(blocks=4).reading] == [False, True, False, True]
+
+
+@torch.no_grad()
+def test_the_loss_is_the_density_of_what_was_made_noisy() -> None:
+    """The bound without its last term, which no weight changes: log P(x | y) / q(y | x)."""
+    model = made(noise=0.1)
+    x = torch.randint(0, 256, (6, 1, 8, 8), generator=torch.Generator().manual_seed(2)).to(torch.uint8)
+    rng = SampleRng(3, range(6))
+    loss, logs = model.loss(Batch.of(x), rng, Progress(0, 1))
+    bound = model.log_likelihood(Batch.of(x), rng=rng).nats
+    torch.testing.assert_close(loss.double(), (model._noisy(x, rng)[2] - bound).mean(), atol=1e-3, rtol=1e-5)
+    assert float(logs["bits_per_dim"]) == pytest.approx(float(loss) / (64 * math.log(2)), rel=1e-5)
+
+
+def test_samples_are_denoised_if_asked() -> None:
+    """What is drawn without it, and then denoised, is what is drawn with it."""
+    model, rng = made(width=0.3, noise=0.5), SampleRng(0, range(6))
+    noisy = model.sample(6, rng=rng, options=TarFlowOptions(denoise=False)).x
+    clean = model.sample(6, rng=rng).x
+    assert not torch.equal(noisy, clean)
+    with torch.no_grad():
+        y = model.layers.inverse(rng.normal("latent", 64)).view(6, 1, 8, 8)
+    assert torch.equal(model.units.outward(y), noisy)
+    assert torch.equal(model.units.outward(model.denoised(y, None)), clean)
 
 
 @pytest.mark.parametrize("wrong", [{"head": 7}, {"noise": -1.0}, {"scale": "logit"}, {"bits": 5}, {"label_drop": 0.0}])
