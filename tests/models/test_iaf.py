@@ -105,7 +105,9 @@ def test_orders_take_turns() -> None:
     """A latent is moved by those before it, in the next step by those behind it."""
     model = made()
     for number, step in enumerate(model.flow):
-        slopes = torch.autograd.functional.jacobian(lambda z: step(z, torch.ones(1, 4))[0], torch.randn(1, 3))
+        slopes = torch.autograd.functional.jacobian(
+            lambda z, step=step: step(z, torch.ones(1, 4))[0], torch.randn(1, 3)
+        )
         for part in slopes[:, 0].split(3):  # type: ignore[index]  # means, then gates
             seen = part if number % 2 == 0 else part.flip(0, 1)
             assert (seen.triu() == 0).all()

@@ -113,6 +113,11 @@ def test_guidance() -> None:
     torch.testing.assert_close(second[2], flow.tokens(z)[:, 1] * log_std.exp() + mean)
 
 
+def test_guidance_without_labels_is_refused() -> None:
+    with pytest.raises(UsageError, match="conditional"):
+        made().sample(1, rng=SampleRng(0, [0]), options=TarFlowOptions(guidance=1.0))
+
+
 def test_the_size_of_the_paper() -> None:
     """2-768-8-8 at 64 pixels: eight transformers of eight blocks of 768."""
     with torch.device("meta"):
