@@ -122,6 +122,27 @@ def test_density_of_points_integrates_to_one_and_is_exact() -> None:
     assert total == pytest.approx(1.0, abs=1e-3)
 
 
+@torch.no_grad()
+def test_density_of_pictures_at_several_scales() -> None:
+    """Two scales of two equations, trace exact, against the Jacobian by differences; and probes on average."""
+    model = build(FFJORD, FFJORDConfig(widths=(6,), levels=2, blocks=2, rtol=1e-9, atol=1e-9), ImageSpec(1, 4, 4))
+    assert isinstance(model, FFJORD)
+    stir(model.double(), width=0.2)
+    model.eval()
+    y = torch.randn(2, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    z, found = model.layers(y)
+    assert (model.layers.inverse(z) - y).abs().max() < 1e-6
+    moves = 1e-5 * torch.eye(16, dtype=torch.float64).view(16, 1, 4, 4)
+    for one, at, log_p in zip(y, z, found, strict=True):
+        slopes = (model.layers(one + moves)[0] - model.layers(one - moves)[0]) / 2e-5
+        normal = -0.5 * (at.square() + math.log(2 * math.pi)).sum()
+        assert float(log_p) == pytest.approx(float(normal + torch.linalg.slogdet(slopes)[1]), abs=1e-5)
+    several = SampleRng(0, range(200))
+    with model.probing(several):
+        rough = model.layers(y[:1].expand(200, -1, -1, -1))[1]
+    assert float(rough.mean()) == pytest.approx(float(found[0]), abs=4 * float(rough.std()) / 200**0.5 + 1e-6)
+
+
 def test_likelihoods_of_pictures_are_estimates_and_say_so() -> None:
     spec = ImageSpec(1, 8, 8)
     model = build(FFJORD, FFJORDConfig(widths=(8,), levels=2, rtol=1e-3, atol=1e-3), spec).eval()
