@@ -134,6 +134,29 @@ def test_the_price_of_each_latent_is_about_the_vaes_where_there_is_no_flow() -> 
     assert float(found.sum()) == pytest.approx(float(exact.sum()), rel=0.2)
 
 
+@torch.no_grad()
+def test_where_steps_begin_and_what_is_encoded() -> None:
+    model = build(IAF, replace(SMALL, keep=0.5), SPEC)
+    assert isinstance(model, IAF)
+    rng, x = SampleRng(0, range(5)), pictures()
+    target = model.pixels.target(x, rng)
+    mean, std = model.posterior(target)
+    gate = (1 / (1 + math.exp(-0.5))) ** 3
+    noise = rng.normal("latent", 3)
+    torch.testing.assert_close(model.encode(Batch.of(x), rng=rng), gate * (mean + std * noise))
+    mean, _ = model.posterior(model.pixels.target(x, None))
+    torch.testing.assert_close(model.encode(Batch.of(x)), gate * mean)
+
+
+@torch.no_grad()
+def test_the_plain_start_takes_one_sample() -> None:
+    batch, rng = Batch.of(pictures()), BatchRng(0, total=5)
+    start = made(replace(SMALL, bound="importance", samples=7, plain_first=0.5))
+    plain = made(SMALL).loss(batch, rng, Progress(1, 10))[0]
+    torch.testing.assert_close(start.loss(batch, rng, Progress(1, 10))[0], plain)
+    assert not torch.equal(start.loss(batch, rng, Progress(6, 10))[0], plain)
+
+
 @pytest.mark.parametrize("wrong", [{"steps": -1}, {"flow_widths": ()}, {"context": 0}, {"latent_dims": 0}])
 def test_wrong_configurations_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError):

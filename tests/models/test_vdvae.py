@@ -164,6 +164,15 @@ def test_no_temperature_is_the_likeliest_path() -> None:
     assert not torch.equal(model.sample(3, rng=SampleRng(0, range(3))).x, cold[0])
 
 
+@torch.no_grad()
+def test_decoded_pictures_are_drawn_if_asked_and_exported_as_they_are() -> None:
+    model = made()
+    model.base.add_(1.0)
+    z = torch.randn(3, model.latent_dims)
+    assert set(model.decode(z, rng=SampleRng(0, range(3))).x.unique().tolist()) == {0, 255}
+    torch.testing.assert_close(model.export_calls()["decoder"][0](z), model.outputs(z))
+
+
 @pytest.mark.parametrize(
     "wrong", [{"factors": (2,)}, {"width": 0}, {"bottleneck": 0.0}, {"warmup": 2.0}, {"factors": (1, 2, 2, 2)}]
 )

@@ -239,6 +239,29 @@ def test_codes_outside_of_the_mask_are_held(monkeypatch: pytest.MonkeyPatch) -> 
     assert torch.equal(fine, other.repeat_interleave(2, 0).repeat_interleave(2, 1))
 
 
+@torch.no_grad()
+def test_drawing_as_asked() -> None:
+    model, rng = made(), SampleRng(0, range(6))
+    likeliest = model.sample(6, rng=rng, options=VQVAEOptions(temperature=0.0)).x
+    for options in (VQVAEOptions(top_k=1), VQVAEOptions(top_p=1e-6)):
+        assert torch.equal(model.sample(6, rng=rng, options=options).x, likeliest)
+    assert not torch.equal(model.sample(6, rng=rng).x, likeliest)
+    binary = model.sample(6, rng=rng, options=VQVAEOptions(pixels="sample")).x
+    assert set(binary.unique().tolist()) == {0, 255}
+    assert [stage.share for stage in model.stages()] == pytest.approx([0.5, 0.5 * 0.4, 0.5 * 0.6])
+
+
+@torch.no_grad()
+def test_both_priors_are_told_the_class() -> None:
+    model = made(replace(SMALL, conditional=True))
+    batch = [Batch(pictures(), torch.arange(5), torch.full((5,), y)) for y in (0, 1)]
+    for prior, cells in ((model.top_prior, 4), (model.prior, 16)):
+        codes = torch.zeros(1, cells, dtype=torch.int64)
+        assert not torch.equal(*(prior(codes, torch.tensor([y])) for y in (0, 1)))
+    nats = [model.log_likelihood(b, rng=SampleRng(0, range(5))).nats for b in batch]
+    assert not torch.equal(*nats)
+
+
 @pytest.mark.parametrize("wrong", [{"codebook": "gradient"}, {"top_share": 0.0}, {"codes": 1}])
 def test_wrong_configurations_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError):

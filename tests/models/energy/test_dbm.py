@@ -229,6 +229,41 @@ def test_the_greedy_machines_see_the_data_and_hand_on_their_offsets() -> None:
     assert torch.equal(one.machine.offset_v[4:], second.offset_h[:3])
 
 
+@torch.no_grad()
+def test_chains_are_turned_on_during_the_first_half(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, seen = dbm(), []
+    gibbs = model.machine.gibbs
+
+    def watched(v: Tensor, rng: Any, *, at: float, temperature: float) -> Any:
+        seen.append(at)
+        return gibbs(v, rng, at=at, temperature=temperature)
+
+    monkeypatch.setattr(model.machine, "gibbs", watched)
+    model.sample(2, rng=SampleRng(0, range(2)), options=DBMOptions(steps=8))
+    assert seen == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0]
+    assert [model.rates(Progress(s, 10), 1).rate for s in (0, 5)] == [0.02, 0.01]
+
+
+@torch.no_grad()
+def test_what_is_drawn_goes_on_from_the_chains_of_the_training() -> None:
+    model, drawn = dbm(), []
+    options = DBMOptions(steps=1, start="chains", temperature=0.0)
+    for state in (0.0, 1.0):
+        model.machine.chain.fill_(state)
+        drawn.append(model.sample(3, rng=SampleRng(0, range(3)), options=options).x)
+        v = (model.machine.down(model.machine.chain[:3]) > 0).float()
+        expected = model.machine.units.mean(model.machine.down((model.machine.up(v) > 0).float()))
+        assert torch.equal(drawn[-1], model.coding.decode(expected[:, :4]))
+    assert not torch.equal(*drawn)
+
+
+def test_features_are_the_means_of_all_hidden_units() -> None:
+    model = dbm(widths=(3, 5, 2))
+    x = (states(4) * 255).to(torch.uint8).view(16, 1, 2, 2)
+    even, odd = model.infer(states(4).float())
+    assert torch.equal(model.features(Batch.of(x)), torch.cat([odd, even[:, 4:]], 1))
+
+
 @pytest.mark.parametrize(
     "wrong", [{"widths": (3,)}, {"widths": (3, 3, 3), "pretrain": 1.0}, {"rate": 0.0}, {"runs": 1}, {"momentum": 1.0}]
 )

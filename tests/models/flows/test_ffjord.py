@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 
@@ -209,6 +210,20 @@ def test_the_field_is_followed_for_its_length_and_knows_the_time() -> None:
     gate = torch.sigmoid(0.7 * timed.gate.weight[:, 0] + timed.gate.bias)
     expected = timed.layer(x) * gate + 0.7 * timed.bias.weight[:, 0]
     torch.testing.assert_close(timed(x, torch.tensor(0.7, dtype=x.dtype)), expected)
+
+
+@torch.no_grad()
+def test_the_loss_is_the_negative_density() -> None:
+    data = toy("two-moons", "train")
+    model = build(FFJORD, FFJORDConfig(widths=(16,), steps=8), data.spec).eval()
+    assert isinstance(model, FFJORD)
+    model.initialise(data, BatchRng(0, total=1), {})
+    stir(model, width=0.2)
+    batch = data.batch(np.arange(20))
+    loss, logs = model.loss(batch, BatchRng(0, total=20), Progress(0, 1))
+    nats = model.log_likelihood(batch, rng=SampleRng(0, range(20))).nats
+    assert float(loss) == pytest.approx(-float(nats.mean()), abs=1e-4)
+    assert float(logs["evaluations"]) == 4 * 8
 
 
 @pytest.mark.parametrize("wrong", [{"widths": ()}, {"rtol": 0.0}, {"blocks": 0}, {"steps": -1}, {"levels": 0}])

@@ -162,6 +162,18 @@ def test_samples_are_denoised_if_asked() -> None:
     assert torch.equal(model.units.outward(model.denoised(y, None)), clean)
 
 
+@torch.no_grad()
+def test_latents_of_noisy_pictures_and_pictures_without_noise() -> None:
+    model, rng = made(noise=0.3), SampleRng(0, range(4))
+    x = torch.randint(0, 256, (4, 1, 8, 8), generator=torch.Generator().manual_seed(2)).to(torch.uint8)
+    z = model.encode(Batch.of(x), rng=rng)
+    assert torch.equal(z, model.layers(model._noisy(x, rng)[0], None)[0])
+    y = model.layers.inverse(z).view(4, 1, 8, 8)
+    assert torch.equal(model.decode(z).x, model.units.outward(model.denoised(y, None)))
+    cold = model.sample(4, rng=rng, options=TarFlowOptions(temperature=0.0)).x
+    assert torch.equal(cold, model.decode(torch.zeros(4, 64)).x)
+
+
 @pytest.mark.parametrize("wrong", [{"head": 7}, {"noise": -1.0}, {"scale": "logit"}, {"bits": 5}, {"label_drop": 0.0}])
 def test_wrong_configurations_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError):
