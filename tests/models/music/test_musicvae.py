@@ -164,13 +164,13 @@ def test_it_learns_a_few_tunes_by_heart(decoder: str) -> None:
     data = tunes("test", MusicOptions(length=16, lowest=45, highest=88))
     made = build(
         MusicVAE,
-        MusicVAEConfig(decoder, 16, (48,), (64,), (48,), beta=0.0),  # type: ignore[arg-type]
+        MusicVAEConfig(decoder, 8, (48,), (64,), (48,), beta=0.0),  # type: ignore[arg-type]
         data.spec,
     )
     assert isinstance(made, MusicVAE)
     batch = data.batch(np.arange(12))
-    optimizer = torch.optim.Adam(made.parameters(), 0.02)
-    for step in range(400):
+    optimizer = torch.optim.Adam(made.parameters(), 0.01)
+    for step in range(600):
         loss, _ = made.loss(batch, BatchRng(step, total=12), NOW)
         optimizer.zero_grad()
         loss.backward()
