@@ -11,6 +11,7 @@ from castalia.core.data import Batch
 from castalia.estimators.metric import Metric
 from castalia.media.audio import hearing
 from castalia.media.audio.clips import lengths_of
+from castalia.media.audio.likeness import class_heard, logmel_frechet
 from castalia.media.base import Measure, Work
 from castalia.media.measures import beside
 
@@ -51,4 +52,6 @@ MEASURES = (
     Measure("loudness", ("samples", "held-out"), loudness),
     Measure("silence", ("samples", "held-out"), silence),
     Measure("pitch", ("samples", "held-out"), pitch),
+    Measure("logmel_frechet", ("samples", "train", "held-out"), logmel_frechet),
+    Measure("class_heard", ("samples", "train", "held-out"), class_heard),
 )
