@@ -51,22 +51,30 @@ class CausalAttention(nn.Module):
         dropout: share of attention weights that is dropped in training.
         window: how many tokens one sees, itself among them; None for all before it.
         pattern: which of them it sees; None for all.
+        inner: dimensions of queries, keys and values of all heads together; None for ``dim``.
     """
 
     def __init__(
-        self, dim: int, heads: int, dropout: float = 0.0, window: int | None = None, pattern: Pattern | None = None
+        self,
+        dim: int,
+        heads: int,
+        dropout: float = 0.0,
+        window: int | None = None,
+        pattern: Pattern | None = None,
+        inner: int | None = None,
     ) -> None:
         super().__init__()
-        if dim % heads:
-            raise ValueError(f"{dim} dimensions cannot be cut into {heads} heads")
+        inner = dim if inner is None else inner
+        if inner % heads:
+            raise ValueError(f"{inner} dimensions cannot be cut into {heads} heads")
         self.heads, self.dropout, self.window, self.pattern = heads, dropout, window, pattern
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.out = nn.Linear(dim, dim)
+        self.qkv = nn.Linear(dim, 3 * inner)
+        self.out = nn.Linear(inner, dim)
 
     def forward(self, x: Tensor, cache: Cache | None = None, places: Tensor | None = None) -> Tensor:
         """Tokens (n, t, dim) in and out; with a cache they follow what it holds, at ``places`` ``int64`` (n, t)."""
-        n, t, dim = x.shape
-        q, k, v = self.qkv(x).view(n, t, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
+        n, t, _ = x.shape
+        q, k, v = self.qkv(x).view(n, t, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
         drop = self.dropout if self.training else 0.0
         if cache is None:
             if self.pattern is None:
@@ -85,7 +93,7 @@ class CausalAttention(nn.Module):
                 mask = mask & self.pattern(places[:, None, :, None], torch.arange(seen, device=x.device))
             keys, values = cache.keys[:, :, :seen].to(q.dtype), cache.values[:, :, :seen].to(q.dtype)
             y = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
-        return self.out(y.transpose(1, 2).reshape(n, t, dim))
+        return self.out(y.transpose(1, 2).reshape(n, t, -1))
 
 
 def attend_back(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, window: int | None = None) -> Tensor:
@@ -122,6 +130,7 @@ class CausalBlock(nn.Module):
         window: as in :class:`CausalAttention`.
         eps: of the normalisations.
         pattern: as in :class:`CausalAttention`.
+        inner: as in :class:`CausalAttention`.
     """
 
     def __init__(
@@ -133,10 +142,11 @@ class CausalBlock(nn.Module):
         window: int | None = None,
         eps: float = 1e-5,
         pattern: Pattern | None = None,
+        inner: int | None = None,
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps)
-        self.attention = CausalAttention(dim, heads, dropout, window, pattern)
+        self.attention = CausalAttention(dim, heads, dropout, window, pattern, inner)
         self.norm2 = nn.LayerNorm(dim, eps)
         self.up = nn.Linear(dim, hidden)
         self.down = nn.Linear(hidden, dim)

@@ -132,14 +132,14 @@ def audio() -> Recipe:
 
 
 def paper() -> Recipe:
-    """The paper's: 44.1 kHz mono, hops of 8, 32 and 128, 2,048 codes; priors of 1.1 and 5 billion parameters.
+    """The paper's: 44.1 kHz mono, hops of 8, 32 and 128, 2,048 codes; priors of 0.9 and 5 billion parameters.
 
     The paper trains autoencoders, upsamplers and the top prior apart, on hundreds of accelerators for weeks; batch and
     steps here are ours.
     """
     return Recipe(
         model="jukebox",
-        config=JukeboxConfig(letters=512),
+        config=JukeboxConfig(multipliers=(2, 1, 1), letters=512, prior_attention=0.25, prior_hidden=1.0),
         data=Data(
             "recordings",
             medium="audio",

@@ -62,6 +62,7 @@ class JukeboxConfig(Config):
         width: channels of the autoencoders.
         depth: residual blocks after each halving.
         growth: of their dilations.
+        multipliers: width and depth of each level are so many times as large; () is once. The paper's are (2, 1, 1).
         codes: size of each codebook.
         dims: of a code.
         decay: of the codebooks' averages.
@@ -76,6 +77,8 @@ class JukeboxConfig(Config):
         prior_layers: blocks of each.
         prior_heads: of attention.
         prior_dropout: share that they drop.
+        prior_attention: dimensions of queries, keys and values, as a share of prior_dim; the paper's is 0.25.
+        prior_hidden: width of the blocks' perceptrons, as a multiple of prior_dim; the paper's is 1.
         letters: bytes of words that are told, where the data have captions; the top level alone is told.
         letter_loss: weight of the words' own prediction.
         drop: share of examples whose voice, label and words are left out.
@@ -87,6 +90,7 @@ class JukeboxConfig(Config):
     width: int = 32
     depth: int = 4
     growth: int = 3
+    multipliers: tuple[int, ...] = ()
     codes: int = 2048
     dims: int = 64
     decay: float = 0.99
@@ -101,6 +105,8 @@ class JukeboxConfig(Config):
     prior_layers: tuple[int, ...] = (72, 72, 72)
     prior_heads: int = 8
     prior_dropout: float = 0.0
+    prior_attention: float = 1.0
+    prior_hidden: float = 4.0
     letters: int = 0
     letter_loss: float = 0.4
     drop: float = 0.1
@@ -113,10 +119,14 @@ class JukeboxConfig(Config):
             raise ValueError("downs are positive and rise from level to level")
         if any(len(v) != levels for v in (self.context, self.row, self.prior_dim, self.prior_layers)):
             raise ValueError(f"context, row, prior_dim and prior_layers have one value for each of {levels} levels")
+        if self.multipliers and (len(self.multipliers) != levels or min(self.multipliers) < 1):
+            raise ValueError(f"multipliers has one positive number for each of {levels} levels, or none")
         if min(self.width, self.dims, *self.context, *self.prior_dim, *self.prior_layers) < 1 or self.codes < 2:
             raise ValueError("sizes must be positive, codes at least 2")
-        if self.prior_heads < 1 or any(d % self.prior_heads for d in self.prior_dim):
-            raise ValueError("prior_heads must divide every prior_dim")
+        if not 0 < self.prior_attention <= 4 or not 0 < self.prior_hidden <= 16 or self.prior_heads < 1:
+            raise ValueError("prior_attention lies in (0, 4], prior_hidden in (0, 16], prior_heads is positive")
+        if any(round(d * self.prior_attention) % self.prior_heads for d in self.prior_dim):
+            raise ValueError("prior_heads must divide every prior_dim, or the share of it that attention has")
         for below, above in zip(self.downs, self.downs[1:], strict=False):
             if self.context[self.downs.index(below)] % (1 << (above - below)):
                 raise ValueError("a context is a whole number of codes of the level above")
@@ -184,7 +194,8 @@ class Jukebox(Generator[JukeboxConfig, AudioSpec]):
         self.labels = Labels(self.classes, c.drop)
         self.crop = -(-spec.length // c.hops[-1]) * c.hops[-1]
         self.levels = [
-            Level(spec.channels, d, c.width, c.depth, c.growth, c.codes, c.dims, c.decay, c.restart) for d in c.downs
+            Level(spec.channels, d, m * c.width, m * c.depth, c.growth, c.codes, c.dims, c.decay, c.restart)
+            for d, m in zip(c.downs, c.multipliers or (1,) * len(c.downs), strict=True)
         ]
         self.codec = nn.ModuleList(self.levels)
         self.priors = nn.ModuleList(self._prior(i) for i in range(len(c.downs)))
@@ -207,6 +218,8 @@ class Jukebox(Generator[JukeboxConfig, AudioSpec]):
             c.prior_layers[i],
             c.prior_heads,
             c.prior_dropout,
+            round(c.prior_dim[i] * c.prior_attention),
+            max(1, round(c.prior_dim[i] * c.prior_hidden)),
         )
 
     def context(self, i: int) -> int:
@@ -412,9 +425,10 @@ class Jukebox(Generator[JukeboxConfig, AudioSpec]):
     ) -> Tensor:
         """Codes (n, end) of one window, of which some are there already."""
         prior, n = self.prior(i), len(begun)
+        width = prior.inner // prior.heads
         kind = prior.places.dtype
         room = prior.front + prior.context
-        caches = [Cache.empty(n, prior.heads, room, prior.dim // prior.heads, kind, self.device) for _ in prior.blocks]
+        caches = [Cache.empty(n, prior.heads, room, width, kind, self.device) for _ in prior.blocks]
         uniform = rng.uniform("codes", prior.context)
         codes, done = begun, 0
         while codes.shape[1] < end:

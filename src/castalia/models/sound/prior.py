@@ -82,6 +82,8 @@ class Prior(nn.Module):
         layers: blocks.
         heads: of attention.
         dropout: share that is dropped.
+        inner: dimensions of queries, keys and values of all heads together.
+        hidden: width of the blocks' perceptrons.
     """
 
     def __init__(
@@ -97,10 +99,12 @@ class Prior(nn.Module):
         layers: int,
         heads: int,
         dropout: float,
+        inner: int,
+        hidden: int,
     ) -> None:
         super().__init__()
         self.codes, self.context, self.letters, self.ratio = codes, context, letters, ratio
-        self.dim, self.heads, self.dropout = dim, heads, dropout
+        self.dim, self.heads, self.dropout, self.inner = dim, heads, dropout, inner
         self.front = 1 + letters
         self.tokens = nn.Embedding(codes + LETTERS, dim)
         self.places = nn.Parameter(torch.zeros(self.front + context, dim))
@@ -109,7 +113,7 @@ class Prior(nn.Module):
         self.above = Conditioner(codes, dim, ratio, 3) if ratio else None
         turns: Sequence[Pattern] = (block(row), column(row), previous(row)) if row else ()
         patterns = [behind(turns[i % 3], self.front) if turns else None for i in range(layers)]
-        stack = [CausalBlock(dim, heads, 4 * dim, dropout, pattern=pattern) for pattern in patterns]
+        stack = [CausalBlock(dim, heads, hidden, dropout, pattern=pattern, inner=inner) for pattern in patterns]
         self.blocks = nn.ModuleList(stack)
         self.norm = nn.LayerNorm(dim)
         self.head = nn.Linear(dim, codes + LETTERS, bias=False)
