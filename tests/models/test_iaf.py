@@ -13,7 +13,7 @@ from castalia.core.model import Progress, build
 from castalia.core.rng import BatchRng, SampleRng
 from castalia.core.specs.image import ImageSpec
 from castalia.models.autoencoders.iaf import IAF, IAFConfig
-from castalia.models.autoencoders.vae import VAE, VAEConfig
+from castalia.models.autoencoders.vae import VAE, VAEConfig, gaussian_kl
 from castalia.recipes import iaf as recipes
 from tests.models.flows.test_layers import log_det, stir
 
@@ -99,6 +99,62 @@ def test_the_size_of_the_paper() -> None:
         model = IAF(recipes.mnist_paper().config, ImageSpec(1, 28, 28))  # type: ignore[arg-type]
     step = 32 * 1920 + 1920 + 1920**2 + 1920 + 1920 * 64 + 64 + 1920 * (1920 + 64)
     assert sum(p.numel() for p in model.flow.parameters()) == 8 * step
+
+
+def test_orders_take_turns() -> None:
+    """A latent is moved by those before it, in the next step by those behind it."""
+    model = made()
+    for number, step in enumerate(model.flow):
+        slopes = torch.autograd.functional.jacobian(
+            lambda z, step=step: step(z, torch.ones(1, 4))[0], torch.randn(1, 3)
+        )
+        for part in slopes[:, 0].split(3):  # type: ignore[index]  # means, then gates
+            seen = part if number % 2 == 0 else part.flip(0, 1)
+            assert (seen.triu() == 0).all()
+            assert all(float(seen[i, j]) != 0 for i, j in ((1, 0), (2, 0), (2, 1)))
+
+
+@torch.no_grad()
+def test_some_of_the_price_is_free_and_it_rises() -> None:
+    batch, rng = Batch.of(pictures()), BatchRng(0, total=5)
+    model = made(replace(SMALL, free_bits=1e3))
+    loss, logs = model.loss(batch, rng, Progress(0, 10))
+    assert float(loss) == pytest.approx(float(logs["reconstruction"]) + 3e3, rel=1e-5)
+    model = made(replace(SMALL, warmup=0.5, beta=2.0))
+    for step, price in ((0, 0.0), (25, 1.0), (80, 2.0)):
+        loss, logs = model.loss(batch, rng, Progress(step, 100))
+        assert float(loss) == pytest.approx(float(logs["reconstruction"] + price * logs["kl"]), rel=1e-5)
+
+
+def test_the_price_of_each_latent_is_about_the_vaes_where_there_is_no_flow() -> None:
+    model = made(replace(SMALL, steps=0))
+    found = model.posterior_kl(Batch.of(pictures()))
+    exact = gaussian_kl(*model.posterior(model.pixels.target(pictures(), None))).detach()
+    assert found.shape == (5, 3)
+    assert float(found.sum()) == pytest.approx(float(exact.sum()), rel=0.2)
+
+
+@torch.no_grad()
+def test_where_steps_begin_and_what_is_encoded() -> None:
+    model = build(IAF, replace(SMALL, keep=0.5), SPEC)
+    assert isinstance(model, IAF)
+    rng, x = SampleRng(0, range(5)), pictures()
+    target = model.pixels.target(x, rng)
+    mean, std = model.posterior(target)
+    gate = (1 / (1 + math.exp(-0.5))) ** 3
+    noise = rng.normal("latent", 3)
+    torch.testing.assert_close(model.encode(Batch.of(x), rng=rng), gate * (mean + std * noise))
+    mean, _ = model.posterior(model.pixels.target(x, None))
+    torch.testing.assert_close(model.encode(Batch.of(x)), gate * mean)
+
+
+@torch.no_grad()
+def test_the_plain_start_takes_one_sample() -> None:
+    batch, rng = Batch.of(pictures()), BatchRng(0, total=5)
+    start = made(replace(SMALL, bound="importance", samples=7, plain_first=0.5))
+    plain = made(SMALL).loss(batch, rng, Progress(1, 10))[0]
+    torch.testing.assert_close(start.loss(batch, rng, Progress(1, 10))[0], plain)
+    assert not torch.equal(start.loss(batch, rng, Progress(6, 10))[0], plain)
 
 
 @pytest.mark.parametrize("wrong", [{"steps": -1}, {"flow_widths": ()}, {"context": 0}, {"latent_dims": 0}])

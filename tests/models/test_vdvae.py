@@ -13,6 +13,7 @@ from castalia import recipes
 from castalia.core.data import Batch
 from castalia.core.model import Progress, build
 from castalia.core.rng import BatchRng, SampleRng
+from castalia.core.sampling import Sampling
 from castalia.core.specs.image import ImageSpec
 from castalia.models.autoencoders.vdvae import VDVAE, VDVAEConfig
 from tests.models.flows.test_layers import stir
@@ -130,6 +131,46 @@ def test_bits_per_dimension_are_those_of_the_loss() -> None:
     with torch.no_grad():
         loss, logs = model.loss(Batch.of(pictures()), BatchRng(0, total=5), Progress(1, 1))
     assert float(logs["bits_per_dim"]) == pytest.approx(float(loss) / (64 * math.log(2)), rel=1e-5)
+
+
+@torch.no_grad()
+def test_draws_are_averaged() -> None:
+    model, batch, rng = made(), Batch.of(pictures()), SampleRng(0, range(5))
+    target, each = model.pixels.target(batch.x, rng), []
+    for k in range(3):
+        outputs, steps = model.infer(target, model._noise(rng.at("draw", k)))
+        log_ratio = sum(step.log_ratio().double() for step in steps)
+        each.append(model.pixels.log_prob(outputs[None], target)[0].double() + log_ratio)
+    found = model.log_likelihood(batch, rng=rng, samples=3).nats
+    torch.testing.assert_close(found, torch.logsumexp(torch.stack(each), 0) - math.log(3))
+
+
+@torch.no_grad()
+def test_every_posterior_sees_the_picture_and_the_prior_does_not() -> None:
+    model, noise = made(), [0.0] * 4
+    x = pictures(2)
+    steps = model.infer(model.pixels.target(x, None), noise)[1]  # type: ignore[arg-type]
+    for step in steps:
+        assert step.posterior is not None
+        assert all(not torch.equal(part[0], part[1]) for part in step.posterior)
+    assert torch.equal(steps[0].mean[0], steps[0].mean[1])
+
+
+def test_no_temperature_is_the_likeliest_path() -> None:
+    model = made(width=0.3)
+    cold = [model.sample(3, rng=SampleRng(seed, range(3)), options=Sampling(temperature=0.0)).x for seed in (0, 1)]
+    assert torch.equal(*cold)
+    assert torch.equal(cold[0], model.decode(torch.zeros(3, model.latent_dims)).x)
+    assert not torch.equal(model.sample(3, rng=SampleRng(0, range(3))).x, cold[0])
+
+
+@torch.no_grad()
+def test_decoded_pictures_are_drawn_if_asked_and_exported_as_they_are() -> None:
+    model = made()
+    model.base.add_(1.0)
+    z = torch.randn(3, model.latent_dims)
+    assert set(model.decode(z, rng=SampleRng(0, range(3))).x.unique().tolist()) == {0, 255}
+    torch.testing.assert_close(model.export_calls()["decoder"][0](z), model.outputs(z))
 
 
 @pytest.mark.parametrize(

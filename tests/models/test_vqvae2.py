@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -174,6 +175,91 @@ def test_the_size_of_the_paper() -> None:
     found = sum(p.numel() for part in parts for p in part.parameters())
     assert found == encoder + top + up + conv(d, d, 4) + conv(c + d, d, 1) + decoder
     assert (model.rows, model.top_rows) == (64, 32)
+
+
+def test_the_commitment_is_that_of_both_grids() -> None:
+    """Squared distances to the codes, summed over cells, with gradients for the networks and none for the codes."""
+    model, batch = made(replace(SMALL, commitment=0.7)), Batch.of(pictures())
+    coarse, top, fine, bottom = model._vectors(batch.x, None)
+    expected = sum(
+        (z - book.vectors(index)).square().sum() / 5
+        for z, book, index in ((coarse, model.top, top), (fine, model.bottom, bottom))
+    )
+    loss, logs = model.loss(batch, BatchRng(0, total=5), Progress(0, 1))
+    torch.testing.assert_close(logs["commitment"], expected)
+    torch.testing.assert_close(loss, logs["reconstruction"] + 0.7 * logs["commitment"])
+    for part in (model.top_encoder, model.join):
+        (slope,) = torch.autograd.grad(logs["commitment"], [next(part.parameters())], retain_graph=True)
+        assert slope.abs().max() > 0
+    moved = torch.autograd.grad(loss, [model.top.sums, model.bottom.sums], allow_unused=True)
+    assert all(slope is None or not slope.any() for slope in moved)
+
+
+@torch.no_grad()
+def test_both_codebooks_follow_what_chose_them() -> None:
+    model, batch, rng = made(), Batch.of(pictures(40)), BatchRng(0, total=40)
+    _, top, _, bottom = vectors = model._vectors(batch.x, rng)
+    before = [book.codebook.clone() for book in (model.top, model.bottom)]
+    with torch.enable_grad():
+        model.loss(batch, rng, Progress(0, 1))
+    model.follow(batch, rng, Progress(0, 1))
+    for book, old, z, index in zip((model.top, model.bottom), before, vectors[::2], (top, bottom), strict=True):
+        for code in index.unique():
+            mean = z[index == code].mean(0)
+            assert (book.codebook[code] - mean).norm() < (old[code] - mean).norm()
+
+
+@torch.no_grad()
+def test_the_priors_learn_the_codes_of_the_pictures() -> None:
+    """Their losses are what the bound takes from their grids, for rows as the stages give them."""
+    model, x = made(), pictures()
+    rows = model.encoded(Table(x, SPEC)).batch(np.arange(5))
+    top, bottom = model.codes(Batch.of(x))
+    one, _ = model.top_loss(rows, BatchRng(0, total=5), Progress(0, 1))
+    two, _ = model.bottom_loss(rows, BatchRng(0, total=5), Progress(0, 1))
+    nats = model.top_prior.log_prob(top.flatten(1), None).mean() / 4
+    torch.testing.assert_close(one.double(), -nats, atol=1e-5, rtol=1e-5)
+    nats = model.prior.log_prob(bottom.flatten(1), None, model.beside(top)).mean() / 16
+    torch.testing.assert_close(two.double(), -nats, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_codes_outside_of_the_mask_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x, seen = made(), pictures(), []
+    top, bottom = model.codes(Batch.of(x))
+    shown = model.pictures
+    monkeypatch.setattr(model, "pictures", lambda *grids, rng=None: seen.append(grids) or shown(*grids, rng=rng))
+    mask = torch.zeros(1, 1, 8, 8, dtype=torch.bool)
+    mask[..., :4, 4:] = True
+    for seed in range(8):
+        model.refine(Batch.of(x), mask=mask, rng=SampleRng(seed, range(5)))
+    other = torch.stack([(a != top).any(0) for a, _ in seen]).any(0)
+    assert other.tolist() == [[False, True], [False, False]]
+    fine = torch.stack([(b != bottom).any(0) for _, b in seen]).any(0)
+    assert torch.equal(fine, other.repeat_interleave(2, 0).repeat_interleave(2, 1))
+
+
+@torch.no_grad()
+def test_drawing_as_asked() -> None:
+    model, rng = made(), SampleRng(0, range(6))
+    likeliest = model.sample(6, rng=rng, options=VQVAEOptions(temperature=0.0)).x
+    for options in (VQVAEOptions(top_k=1), VQVAEOptions(top_p=1e-6)):
+        assert torch.equal(model.sample(6, rng=rng, options=options).x, likeliest)
+    assert not torch.equal(model.sample(6, rng=rng).x, likeliest)
+    binary = model.sample(6, rng=rng, options=VQVAEOptions(pixels="sample")).x
+    assert set(binary.unique().tolist()) == {0, 255}
+    assert [stage.share for stage in model.stages()] == pytest.approx([0.5, 0.5 * 0.4, 0.5 * 0.6])
+
+
+@torch.no_grad()
+def test_both_priors_are_told_the_class() -> None:
+    model = made(replace(SMALL, conditional=True))
+    batch = [Batch(pictures(), torch.arange(5), torch.full((5,), y)) for y in (0, 1)]
+    for prior, cells in ((model.top_prior, 4), (model.prior, 16)):
+        codes = torch.zeros(1, cells, dtype=torch.int64)
+        assert not torch.equal(*(prior(codes, torch.tensor([y])) for y in (0, 1)))
+    nats = [model.log_likelihood(b, rng=SampleRng(0, range(5))).nats for b in batch]
+    assert not torch.equal(*nats)
 
 
 @pytest.mark.parametrize("wrong", [{"codebook": "gradient"}, {"top_share": 0.0}, {"codes": 1}])

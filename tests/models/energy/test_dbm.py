@@ -125,12 +125,40 @@ def test_the_greedy_machines_become_the_whole() -> None:
         first.weight[4:] = first.weight[:4]
         second.weight[:, 3:] = second.weight[:, :3]
         second.hidden[3:] = second.hidden[:3]
+        first.visible[4:] = first.visible[:4]
     model._join(BatchRng(0, total=1))
     m = model.machine
     v, h2 = states(4).float(), states(3).float()[3].expand(16, -1)
     inputs = m.up(torch.cat([v, h2], 1))
     expected = v @ first.weight[:4] + h2 @ second.weight[:, :3].T + 0.5 * (first.hidden + second.visible)
     torch.testing.assert_close(inputs, expected, atol=1e-5, rtol=1e-5)
+    h1 = states(4).float()
+    below, above = m.down(h1).split([4, 3], 1)
+    torch.testing.assert_close(below, first.down(h1)[:, :4])
+    torch.testing.assert_close(above, second.up(h1)[:, :3])
+
+
+@pytest.mark.parametrize("widths", [(4, 3), (3, 3, 2), (2, 2, 2, 2)])
+@torch.no_grad()
+def test_biases_follow_those_weights_that_there_are(widths: tuple[int, ...]) -> None:
+    """Centred: b + W lambda moves by the difference of the means, which the offsets tell; c + mu W likewise."""
+    model = dbm(widths=widths, decay=0.0, rate=0.1)
+    x = (states(4)[:8] * 255).to(torch.uint8).view(8, 1, 2, 2)
+    model.initialise(Table(x, SPEC), BatchRng(0, total=1), {})
+    m, batch, rng = model.machine, Batch(x, torch.arange(8)), BatchRng(0, total=8)
+    m.offset_v.copy_(torch.linspace(0.2, 0.9, m.units.size))
+    m.offset_h.copy_(torch.linspace(0.9, 0.1, m.size))
+    before = {name: t.clone() for name, t in m.state_dict().items()}
+    even = model.infer(model.coding.encode(batch.x, rng))[0]
+    odd = m.hidden_mean(even)
+    m.step(even, rng, model.rates(Progress(0, 10), 2), model.between)
+    mu, lam = before["offset_v"], before["offset_h"]
+    v_mean, h_mean = ((new - old) / 0.01 + old for new, old in ((m.offset_v, mu), (m.offset_h, lam)))
+    dw = m.weight - before["weight"]
+    dv, dh = (m.visible - before["visible"]) + dw @ lam, (m.hidden - before["hidden"]) + mu @ dw
+    assert (dw[model.between == 0] == 0).all()
+    torch.testing.assert_close(dv, 0.1 * (even.mean(0) - v_mean), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(dh, 0.1 * (odd.mean(0) - h_mean), atol=1e-5, rtol=1e-4)
 
 
 def test_training_climbs_the_likelihood() -> None:
@@ -175,6 +203,65 @@ def test_the_size_of_the_paper() -> None:
         model = DBM(recipe.config, ImageSpec(1, 28, 28))  # type: ignore[arg-type]
     assert sum(p.numel() for p in model.machine.parameters()) == (784 + 1000) * 500 + 784 + 500 + 1000
     assert own.mnist_paper().config.pretrain > 0  # type: ignore[attr-defined]
+
+
+@torch.no_grad()
+def test_the_greedy_machines_see_the_data_and_hand_on_their_offsets() -> None:
+    def after(x: Tensor) -> DBM:
+        model = dbm(pretrain=0.5, rate=0.5)
+        model.initialise(Table(x, SPEC), BatchRng(0, total=1), {})
+        for stage in model.stages()[:2]:
+            if stage.enter:
+                stage.enter(BatchRng(1, total=1))
+            stage.objectives[0].step(Batch(x, torch.arange(8)), BatchRng(0, total=8), Progress(0, 3))  # type: ignore[union-attr]
+        return model
+
+    x = (states(4)[:8] * 255).to(torch.uint8).view(8, 1, 2, 2)
+    one, two = after(x), after(255 - x)
+    first, second = one._greedy(0), one._greedy(1)
+    assert not torch.equal(first.weight, two._greedy(0).weight)
+    one.second(Batch(x, torch.arange(8)), BatchRng(2, total=8), Progress(0, 3))
+    same = after(x)
+    same.second(Batch(255 - x, torch.arange(8)), BatchRng(2, total=8), Progress(0, 3))
+    assert not torch.equal(second.weight, same._greedy(1).weight)
+    one._join(BatchRng(0, total=1))
+    assert torch.equal(one.machine.offset_h, first.offset_h)
+    assert torch.equal(one.machine.offset_v[4:], second.offset_h[:3])
+
+
+@torch.no_grad()
+def test_chains_are_turned_on_during_the_first_half(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, seen = dbm(), []
+    gibbs = model.machine.gibbs
+
+    def watched(v: Tensor, rng: Any, *, at: float, temperature: float) -> Any:
+        seen.append(at)
+        return gibbs(v, rng, at=at, temperature=temperature)
+
+    monkeypatch.setattr(model.machine, "gibbs", watched)
+    model.sample(2, rng=SampleRng(0, range(2)), options=DBMOptions(steps=8))
+    assert seen == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0]
+    assert [model.rates(Progress(s, 10), 1).rate for s in (0, 5)] == [0.02, 0.01]
+
+
+@torch.no_grad()
+def test_what_is_drawn_goes_on_from_the_chains_of_the_training() -> None:
+    model, drawn = dbm(), []
+    options = DBMOptions(steps=1, start="chains", temperature=0.0)
+    for state in (0.0, 1.0):
+        model.machine.chain.fill_(state)
+        drawn.append(model.sample(3, rng=SampleRng(0, range(3)), options=options).x)
+        v = (model.machine.down(model.machine.chain[:3]) > 0).float()
+        expected = model.machine.units.mean(model.machine.down((model.machine.up(v) > 0).float()))
+        assert torch.equal(drawn[-1], model.coding.decode(expected[:, :4]))
+    assert not torch.equal(*drawn)
+
+
+def test_features_are_the_means_of_all_hidden_units() -> None:
+    model = dbm(widths=(3, 5, 2))
+    x = (states(4) * 255).to(torch.uint8).view(16, 1, 2, 2)
+    even, odd = model.infer(states(4).float())
+    assert torch.equal(model.features(Batch.of(x)), torch.cat([odd, even[:, 4:]], 1))
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from castalia.core.rng import BatchRng, SampleRng
 from castalia.core.specs.image import ImageSpec
 from castalia.models.energy.ebm import EBMOptions
 from castalia.models.energy.jem import JEM, JEMConfig
+from castalia.models.energy.langevin import langevin
 from tests.tools import Table
 
 SPEC = ImageSpec(1, 8, 8, ("a", "b", "c"))
@@ -80,7 +81,9 @@ def test_classes_can_be_asked_for_and_told() -> None:
     model = jem().eval()
     p = model.classify(batch())
     assert p.shape == (16, 3)
-    torch.testing.assert_close(p.sum(1), torch.ones(16))
+    x = model.inward(batch().x, None)
+    each = torch.stack([model.energy(x, torch.full((16,), y)) for y in range(3)], 1)
+    torch.testing.assert_close(p, torch.softmax(-each, 1))
     rng, options = SampleRng(0, range(4)), EBMOptions(steps=30)
     drawn = [model.sample(4, {"label": torch.full((4,), y)}, rng=rng, options=options).x for y in (0, 2)]
     assert not torch.equal(*drawn)
@@ -109,6 +112,42 @@ def test_the_size_of_the_paper() -> None:
         channels = wide
     assert sum(p.numel() for p in model.network.parameters()) == total + 640 * 10 + 10
     assert total + 6410 == pytest.approx(36.5e6, rel=0.01)  # as published for WRN-28-10
+
+
+def test_the_walk_of_the_paper_in_our_units() -> None:
+    """A step of 1 with noise of 0.01 on pictures in [-1, 1] (algorithm 1; the authors' settings)."""
+    config = recipes.recipe("jem-cifar-paper").config
+    assert isinstance(config, JEMConfig)
+
+    def energy(x: torch.Tensor) -> torch.Tensor:
+        return x.pow(3).flatten(1).sum(1)
+
+    x = torch.rand(4, 1, 8, 8) - 0.5
+    how: dict[str, Any] = {"steps": 1, "clip": config.clip}
+    theirs = langevin(energy, x, BatchRng(0, total=4), step=1.0, noise=0.01, **how)
+    ours = langevin(
+        lambda u: energy(2 * u - 1), (x + 1) / 2, BatchRng(0, total=4), step=config.step, noise=config.noise, **how
+    )
+    torch.testing.assert_close(2 * ours - 1, theirs, atol=1e-5, rtol=1e-5)
+    assert config.steps == 20
+
+
+@torch.no_grad()
+def test_energies_are_kept_small_by_their_squares_and_data_get_noise() -> None:
+    given, rng, progress = batch(), BatchRng(0, total=16), Progress(0, 10)
+    losses = []
+    for alpha in (0.0, 0.3):
+        model = jem(alpha=alpha, generative=0.7, by_class=False)
+        losses.append(model.contrast(given, rng, progress))
+    model = jem()
+    real = model.energy(model.inward(given.x, rng), None)
+    made = model.energy(model.inward(model.replay.x[model.replay.mine(rng, progress)], rng.at("made")), None)
+    square = real.square().mean() + made.square().mean()
+    torch.testing.assert_close(losses[1][0] - losses[0][0], 0.7 * 0.3 * square, atol=1e-5, rtol=1e-4)
+    noisy = jem(noise_in=0.3, by_class=False).contrast(given, rng, progress)[1]
+    moved = model.inward(given.x, rng) + 0.3 * rng.normal("noise in", 1, 8, 8)
+    torch.testing.assert_close(noisy["real"], model.energy(moved, None).mean())
+    assert float(noisy["made"]) == pytest.approx(float(losses[0][1]["made"]), rel=1e-5)
 
 
 @pytest.mark.parametrize("wrong", [{"depth": 27}, {"widen": 0}, {"generative": -1.0}, {"noise_in": -0.1}])

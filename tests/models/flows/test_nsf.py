@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 import torch
 
 from castalia.core.errors import UsageError
 from castalia.core.model import build
 from castalia.core.specs.image import ImageSpec
+from castalia.core.specs.points import PointsSpec
 from castalia.models.flows.nsf import NSF, NSFConfig
 from castalia.models.flows.splines import Spline
 from castalia.recipes import nsf as recipes
+from tests.models.flows.test_layers import stir
 
 
 def test_zero_outputs_are_the_identity() -> None:
@@ -60,6 +64,17 @@ def test_the_size_of_the_paper() -> None:
     last = sum(p.numel() for name, p in model.named_parameters() if name.endswith("last.weight"))
     assert total == 13_563_990
     assert total - last * 8 // 9 == pytest.approx(11_800_000, rel=0.07)
+
+
+@pytest.mark.parametrize("kind", ["coupling", "autoregressive"])
+def test_dropout_is_that_of_the_networks_in_training(kind: Literal["coupling", "autoregressive"]) -> None:
+    model = build(NSF, NSFConfig(kind=kind, steps=2, width=16, dropout=0.5), PointsSpec(3))
+    assert isinstance(model, NSF)
+    stir(model)
+    x = torch.randn(64, 3)
+    once, again = model.train().layers(x)[1], model.layers(x)[1]
+    assert not torch.equal(once, again)
+    assert torch.equal(model.eval().layers(x)[1], model.layers(x)[1])
 
 
 @pytest.mark.parametrize("wrong", [{"bins": 0}, {"bins": 1000}, {"bound": 0.0}, {"steps": 0}, {"dropout": 1.0}])

@@ -9,7 +9,7 @@ import torch
 
 from castalia.core.data import Batch
 from castalia.core.errors import UsageError
-from castalia.core.model import build
+from castalia.core.model import Progress, build
 from castalia.core.rng import BatchRng, SampleRng
 from castalia.core.specs.image import ImageSpec
 from castalia.models.flows.tarflow import TarFlow, TarFlowConfig, TarFlowOptions
@@ -113,6 +113,11 @@ def test_guidance() -> None:
     torch.testing.assert_close(second[2], flow.tokens(z)[:, 1] * log_std.exp() + mean)
 
 
+def test_guidance_without_labels_is_refused() -> None:
+    with pytest.raises(UsageError, match="conditional"):
+        made().sample(1, rng=SampleRng(0, [0]), options=TarFlowOptions(guidance=1.0))
+
+
 def test_the_size_of_the_paper() -> None:
     """2-768-8-8 at 64 pixels: eight transformers of eight blocks of 768."""
     with torch.device("meta"):
@@ -127,6 +132,46 @@ def test_pictures_that_cannot_be_cut_are_refused() -> None:
         build(TarFlow, TarFlowConfig(patch=3, dim=8, head=4), SPEC)
     with pytest.raises(UsageError, match="patches of 8"):
         build(TarFlow, TarFlowConfig(patch=8, dim=8, head=4), SPEC)
+
+
+def test_directions_take_turns() -> None:
+    assert [flow.backwards for flow in made(blocks=4).reading] == [False, True, False, True]
+
+
+@torch.no_grad()
+def test_the_loss_is_the_density_of_what_was_made_noisy() -> None:
+    """The bound without its last term, which no weight changes: log P(x | y) / q(y | x)."""
+    model = made(noise=0.1)
+    x = torch.randint(0, 256, (6, 1, 8, 8), generator=torch.Generator().manual_seed(2)).to(torch.uint8)
+    rng = SampleRng(3, range(6))
+    loss, logs = model.loss(Batch.of(x), rng, Progress(0, 1))
+    bound = model.log_likelihood(Batch.of(x), rng=rng).nats
+    torch.testing.assert_close(loss.double(), (model._noisy(x, rng)[2] - bound).mean(), atol=1e-3, rtol=1e-5)
+    assert float(logs["bits_per_dim"]) == pytest.approx(float(loss) / (64 * math.log(2)), rel=1e-5)
+
+
+def test_samples_are_denoised_if_asked() -> None:
+    """What is drawn without it, and then denoised, is what is drawn with it."""
+    model, rng = made(width=0.3, noise=0.5), SampleRng(0, range(6))
+    noisy = model.sample(6, rng=rng, options=TarFlowOptions(denoise=False)).x
+    clean = model.sample(6, rng=rng).x
+    assert not torch.equal(noisy, clean)
+    with torch.no_grad():
+        y = model.layers.inverse(rng.normal("latent", 64)).view(6, 1, 8, 8)
+    assert torch.equal(model.units.outward(y), noisy)
+    assert torch.equal(model.units.outward(model.denoised(y, None)), clean)
+
+
+@torch.no_grad()
+def test_latents_of_noisy_pictures_and_pictures_without_noise() -> None:
+    model, rng = made(noise=0.3), SampleRng(0, range(4))
+    x = torch.randint(0, 256, (4, 1, 8, 8), generator=torch.Generator().manual_seed(2)).to(torch.uint8)
+    z = model.encode(Batch.of(x), rng=rng)
+    assert torch.equal(z, model.layers(model._noisy(x, rng)[0], None)[0])
+    y = model.layers.inverse(z).view(4, 1, 8, 8)
+    assert torch.equal(model.decode(z).x, model.units.outward(model.denoised(y, None)))
+    cold = model.sample(4, rng=rng, options=TarFlowOptions(temperature=0.0)).x
+    assert torch.equal(cold, model.decode(torch.zeros(4, 64)).x)
 
 
 @pytest.mark.parametrize("wrong", [{"head": 7}, {"noise": -1.0}, {"scale": "logit"}, {"bits": 5}, {"label_drop": 0.0}])

@@ -104,7 +104,7 @@ def score_of(grid: np.ndarray, spec: MusicSpec) -> Score:
                 rows += [(int(step), 1, KIT[i][0], 100, 0, 1, v) for i in range(len(KIT)) if bits >> i & 1]
             continue
         events = np.flatnonzero((column != NOTHING) & (column < spec.sizes[v]))
-        ends = np.append(events[1:], len(column))
+        ends = np.append(events[1:], len(column))[: len(events)]
         for at, end in zip(events.tolist(), ends.tolist(), strict=True):
             if column[at] >= FIRST:
                 note = int(column[at]) - FIRST + spec.lowest

@@ -179,9 +179,7 @@ class DBM(Generator[DBMConfig, ImageSpec], Density, Refinement):
     def diverge(self, batch: Batch, rng: Rng, progress: Progress) -> Logs:
         """A step of the whole machine: mean fields of the data, persistent chains of the model."""
         even, _ = self.infer(self.coding.encode(batch.x, rng))
-        logs = self.machine.step(even, rng, self.rates(progress, self.config.steps))[1]
-        self.machine.weight.mul_(self.between)
-        return logs
+        return self.machine.step(even, rng, self.rates(progress, self.config.steps), self.between)[1]
 
     def first(self, batch: Batch, rng: Rng, progress: Progress) -> Logs:
         """A step of the first greedy machine, which has the pixels twice."""
@@ -214,7 +212,7 @@ class DBM(Generator[DBMConfig, ImageSpec], Density, Refinement):
         machine.weight[:pixels].copy_(first.weight[:pixels])
         machine.weight[pixels:].copy_(second.weight[:, :top].T)
         machine.hidden.copy_(0.5 * (first.hidden + second.visible))
-        machine.visible[pixels:].copy_(second.hidden[:top])
+        machine.visible.copy_(torch.cat([first.visible[:pixels], second.hidden[:top]]))
         machine.offset_h.copy_(first.offset_h)
         machine.offset_v[pixels:].copy_(second.offset_h[:top])
         machine.rest()

@@ -151,8 +151,8 @@ class Machine(nn.Module):
 
     # training
 
-    def step(self, v: Tensor, rng: Rng, rates: Rates) -> tuple[Tensor, Logs]:
-        """Move the weights by one step for visible vectors (n, size).
+    def step(self, v: Tensor, rng: Rng, rates: Rates, between: Tensor | None = None) -> tuple[Tensor, Logs]:
+        """Move the weights by one step for visible vectors (n, size); with ``between`` (size, hidden), those with a 1.
 
         Returns:
             The negative particles (chains or n, size), and what to log.
@@ -192,6 +192,10 @@ class Machine(nn.Module):
         if rates.centred:
             mu, lam = self.offset_v, self.offset_h
             dw.addmm_(torch.stack([mu, dv], 1), torch.stack([dh, lam]), alpha=-n)
+        if between is not None:  # before the biases, which follow what the weights do
+            dw.mul_(between)
+        if rates.centred:
+            mu, lam = self.offset_v, self.offset_h
             dv, dh = dv - dw @ lam / n, dh - mu @ dw / n
             mu.lerp_(v_mean, rates.offsets * rng.share)
             lam.lerp_(h_mean, rates.offsets * rng.share)

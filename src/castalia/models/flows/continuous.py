@@ -10,7 +10,7 @@ Papers
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, cast, final
 
@@ -113,16 +113,43 @@ class Continuous(Layer):
         state = (x, x.new_zeros(len(x))) if with_trace else (x,)
         # through few known steps gradients are exact, and cheaper than an equation of their own
         adjoint = torch.is_grad_enabled() and with_trace and self.training and self.how["method"] == "dopri5"
-        solve = odeint_adjoint if adjoint else odeint
+
+        def solved(*state: Tensor) -> tuple[Tensor, ...]:
+            path = (odeint_adjoint if adjoint else odeint)(field, state, span, **self.how)
+            return tuple(part[-1] for part in cast("tuple[Tensor, ...]", path))
+
         try:
-            path = solve(field, state, span, **self.how)
+            end = _Adjoint.apply(solved, len(state), *state, *field.parameters()) if adjoint else solved(*state)
         except AssertionError:  # torchdiffeq's: steps of no length, or no end of them
             # nothing that is finite: a training refuses the step, and a measurement counts a failure
             lost = x * self.root_of_end * math.nan
             return lost, lost.flatten(1).sum(1)
         self.evaluations = field.evaluations
-        end = [part[-1] for part in cast("tuple[Tensor, ...]", path)]
         return end[0], end[1] if with_trace else x.new_zeros(len(x))
+
+
+@final
+class _Adjoint(torch.autograd.Function):
+    """A solution whose gradients are nothing finite where the equation cannot be followed back (``AssertionError``)."""
+
+    @staticmethod
+    def forward(ctx: Any, solved: Callable[..., tuple[Tensor, ...]], states: int, *inputs: Tensor) -> Any:
+        with torch.enable_grad():
+            state = tuple(part.detach().requires_grad_(True) for part in inputs[:states])
+            end = solved(*state)
+        # parameters are leaves of the inner graph as of the outer one
+        ctx.inner = end, (*state, *inputs[states:])
+        return tuple(part.detach() for part in end)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        end, inputs = ctx.inner
+        wanted = [part for part in inputs if part.requires_grad]
+        try:
+            found = iter(torch.autograd.grad(end, wanted, gradients, allow_unused=True))
+        except AssertionError:  # as on the way there
+            found = iter(torch.full_like(part, math.nan) for part in wanted)
+        return (None, None, *(next(found) if part.requires_grad else None for part in inputs))
 
 
 @final

@@ -145,6 +145,8 @@ class TarFlow(Flow[TarFlowConfig]):
 
     def draw(self, n: int, given: Given, rng: SampleRng, options: TarFlowOptions, watch: Watch | None) -> Batch:
         """Pictures of latents drawn from the prior, guided and denoised."""
+        if options.guidance and not self.classes:
+            raise UsageError("Guidance needs a conditional model: this one was trained without labels. Leave it at 0.")
         label = given["label"] if "label" in given else self.labels.drawn(rng)
         eps = options.temperature * rng.normal("latent", self.latent_dims)
         with guided(self.reading, options.guidance):

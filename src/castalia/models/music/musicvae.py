@@ -41,7 +41,7 @@ from castalia.core.sampling import Given, Sampling, Watch, check_given
 from castalia.core.specs.music import MusicSpec
 from castalia.models.autoencoders.vae import gaussian_kl, log_ratios
 from castalia.models.music.melodies import Decoder, Flat, Hierarchical, one_hot
-from castalia.models.sequence.writing import choose
+from castalia.models.sequence.writing import choose, full
 
 ROWS = 512
 """Examples decoded at once while measuring."""
@@ -142,12 +142,12 @@ class MusicVAE(Generator[MusicVAEConfig, MusicSpec], Density, Inference):
         """Mean and deviation, each ``float32`` (B, z), of q(z | x) for ``int64`` (B, T, V)."""
         _, (h, _) = self.encoder(one_hot(x, self.spec.sizes).to(self.mean.weight.dtype))
         last = torch.cat([h[-2], h[-1]], 1)
-        return self.mean(last).float(), F.softplus(self.spread(last).float()) + 1e-4
+        return full(self.mean(last)), F.softplus(full(self.spread(last))) + 1e-4
 
     def log_prob(self, logits: Tensor, x: Tensor) -> Tensor:
         """Nats (B,) of ``int64`` (B, T, V)."""
-        parts = logits.float().split(list(self.spec.sizes), -1)
-        total = torch.zeros(len(x), device=x.device)
+        parts = full(logits).split(list(self.spec.sizes), -1)
+        total = torch.zeros((), device=x.device)
         for v, part in enumerate(parts):
             total = total - F.cross_entropy(part.mT, x[..., v], reduction="none").sum(1)
         return total
