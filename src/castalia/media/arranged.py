@@ -140,8 +140,8 @@ def _wrapper(names: list[str]) -> str:
         base = f"{base}{head}/"
 
 
-def by_pattern(name: str, pattern: str, where: str) -> str:
-    """What stands for ``{label}`` in a file's name without folders and ending.
+def by_pattern(name: str, pattern: str, where: str, option: str = "labels") -> str:
+    """What stands for ``{label}`` in a file's name without folders and ending; ``option`` has the pattern, for errors.
 
     Raises:
         DataError: the name does not fit.
@@ -150,8 +150,8 @@ def by_pattern(name: str, pattern: str, where: str) -> str:
     found = re.fullmatch(f"{parts[0]}(?P<label>.+?){parts[1]}", posixpath.splitext(posixpath.basename(name))[0])
     if found is None:
         raise DataError(
-            f"{where}: the name {brief(name)} does not fit the pattern labels = {pattern!r}; give another pattern, or "
-            "none."
+            f"{where}: the name {brief(name)} does not fit the pattern {option} = {pattern!r}; give another "
+            "pattern, or none."
         )
     return found["label"]
 

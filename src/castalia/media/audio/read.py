@@ -124,7 +124,7 @@ def _speakers(
     """Numbers of who is heard in each clip, and their names; None where nobody is told."""
     if not options.speakers:
         return None
-    heard = [by_pattern(name.partition("#")[0], options.speakers, where) for name in names]
+    heard = [by_pattern(name.partition("#")[0], options.speakers, where, "speakers") for name in names]
     wanted = dict(like.columns).get("speaker") if like is not None else None
     classes = wanted.classes if isinstance(wanted, LabelSpec) else in_order(set(heard))
     numbers = class_numbers(heard, classes, where)
