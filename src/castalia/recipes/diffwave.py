@@ -37,7 +37,7 @@ def tiny() -> Recipe:
     base = vowels()
     return replace(
         base,
-        config=replace(base.config, layers=6, cycle=3, channels=8, steps=20, last_beta=0.2),
+        config=replace(base.config, layers=6, cycle=3, channels=8, step_width=64, steps=20, last_beta=0.2),
         data=Data("vowels", medium="audio", options=AudioOptions(length=128)),
         training=replace(base.training, lr=1e-2, ema_half_life=100),
     )

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-STEP_DIMS, STEP_WIDTH = 128, 512
+STEP_DIMS = 128
 
 
 def step_features(t: Tensor) -> Tensor:
@@ -31,9 +31,9 @@ def step_features(t: Tensor) -> Tensor:
 class Block(nn.Module):
     """A residual layer (figure 2): both ways, with the step added before it and what is heard inside the gate."""
 
-    def __init__(self, channels: int, kernel: int, dilation: int, classes: int, bands: int) -> None:
+    def __init__(self, channels: int, kernel: int, dilation: int, classes: int, bands: int, width: int) -> None:
         super().__init__()
-        self.step = nn.Linear(STEP_WIDTH, channels)
+        self.step = nn.Linear(width, channels)
         self.dilated = nn.Conv1d(
             channels, 2 * channels, kernel, dilation=dilation, padding=dilation * (kernel - 1) // 2
         )
@@ -79,6 +79,7 @@ class Denoiser(nn.Module):
         classes: labels; 0 for none.
         bands: of the mel spectrogram; 0 for none.
         factors: whose product is the hop of the mel frames.
+        width: of what is told of the step.
     """
 
     def __init__(
@@ -90,12 +91,13 @@ class Denoiser(nn.Module):
         classes: int,
         bands: int,
         factors: Sequence[int],
+        width: int = 512,
     ) -> None:
         super().__init__()
-        self.step1, self.step2 = nn.Linear(STEP_DIMS, STEP_WIDTH), nn.Linear(STEP_WIDTH, STEP_WIDTH)
+        self.step1, self.step2 = nn.Linear(STEP_DIMS, width), nn.Linear(width, width)
         self.into = nn.Conv1d(sounds, channels, 1)
         self.upsample = Upsampler(factors) if bands else None
-        self.blocks = nn.ModuleList(Block(channels, kernel, d, classes, bands) for d in dilations)
+        self.blocks = nn.ModuleList(Block(channels, kernel, d, classes, bands, width) for d in dilations)
         self.skip = nn.Conv1d(channels, channels, 1)
         self.out = nn.Conv1d(channels, sounds, 1)
         for module in self.modules():

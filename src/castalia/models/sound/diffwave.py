@@ -56,6 +56,7 @@ class DiffWaveConfig(Config):
         cycle: after so many layers the dilations 1, 2, 4, ... begin anew.
         kernel: taps, an odd number.
         channels: of the residual path.
+        step_width: of the layers that see the step.
         steps: T.
         last_beta: the last of T evenly spaced betas; the first is 1e-4.
         mel: bands of the mel spectrogram that it is a vocoder of; 0: it is none.
@@ -68,6 +69,7 @@ class DiffWaveConfig(Config):
     cycle: int = 10
     kernel: int = 3
     channels: int = 64
+    step_width: int = 512
     steps: int = 200
     last_beta: float = 0.02
     mel: int = 0
@@ -76,7 +78,11 @@ class DiffWaveConfig(Config):
     drop: float = 0.1
 
     def __post_init__(self) -> None:
-        if min(self.layers, self.cycle, self.channels, *self.hop) < 1 or self.kernel < 3 or not self.kernel % 2:
+        if (
+            min(self.layers, self.cycle, self.channels, self.step_width, *self.hop) < 1
+            or self.kernel < 3
+            or not self.kernel % 2
+        ):
             raise ValueError("layers, cycle, channels and hop must be positive, kernel odd and at least 3")
         if self.cycle > 16 or self.mel < 0 or self.steps < 2:
             raise ValueError("cycle is at most 16, mel not negative, steps at least 2")
@@ -134,7 +140,9 @@ class DiffWave(Generator[DiffWaveConfig, AudioSpec], Exportable):
         self.classes = len(spec.classes) if c.conditional else 0
         self.labels = Labels(self.classes, c.drop)
         self.mel = LogMel(spec.rate, c.mel, math.prod(c.hop)) if c.mel else None
-        self.network = Denoiser(spec.channels, c.channels, c.dilations, c.kernel, self.classes, c.mel, c.hop)
+        self.network = Denoiser(
+            spec.channels, c.channels, c.dilations, c.kernel, self.classes, c.mel, c.hop, c.step_width
+        )
 
     def initialise(self, data: Dataset, rng: Rng, parents: Mapping[str, Model]) -> None:
         """Count the labels."""
