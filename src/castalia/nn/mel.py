@@ -28,7 +28,8 @@ def mel_filters(rate: int, size: int, bands: int = BANDS) -> np.ndarray:
 
 
 class LogMel(nn.Module):
-    """Log-mel frames of sound, scaled so that a silent band is -1 and a full-scale tone about 1.
+    """Log-mel frames of sound, scaled so that a silent band is -1 and a full-scale tone 1 to 1.12, by how
+    many bins of a band it fills.
 
     Args:
         rate: samples a second.

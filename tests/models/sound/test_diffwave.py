@@ -1,131 +1,280 @@
-"""DiffWave: the process, its schedules, its network and what it hears."""
+"""DiffWave: the process of noise and its way back, short schedules, steps, mel frames, guidance, sizes."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from castalia.core.data import Batch
 from castalia.core.model import Progress, build
 from castalia.core.rng import BatchRng, SampleRng
+from castalia.core.sampling import Preview
 from castalia.core.specs.audio import AudioSpec
-from castalia.models.sound.denoiser import step_features
+from castalia.models.sound.denoiser import Denoiser, Upsampler, step_features
 from castalia.models.sound.diffwave import FAST, DiffWave, DiffWaveConfig, DiffWaveSampling
-from castalia.nn.mel import LogMel
+from castalia.recipes import diffwave as recipes
 
-SPEC = AudioSpec(8000, 1, 256, ("a", "b"))
+SPEC = AudioSpec(8000, 1, 96, ("a", "i", "u"))
+SMALL = DiffWaveConfig(layers=4, cycle=2, channels=8, steps=20, last_beta=0.2)
+VOCODER = replace(SMALL, mel=12, hop=(4, 4), conditional=False)
 
 
-def small(spec: AudioSpec = SPEC, **config: Any) -> DiffWave:
-    settings = {"layers": 4, "cycle": 2, "channels": 8, "steps": 20, "last_beta": 0.3, **config}
-    made = build(DiffWave, DiffWaveConfig(**settings), spec)
-    assert isinstance(made, DiffWave)
+def made(config: DiffWaveConfig = SMALL, spec: AudioSpec = SPEC) -> DiffWave:
+    """A network whose last layer says something: at its start it says nothing."""
+    model = build(DiffWave, config, spec)
+    assert isinstance(model, DiffWave)
     with torch.no_grad():
-        made.network.out.weight.normal_(0, 0.1)
-    return made.eval()
+        nn.init.normal_(model.network.out.weight, 0, 0.3, generator=torch.Generator().manual_seed(1))
+    return model.eval()
 
 
-@pytest.mark.parametrize(
-    ("config", "classes", "published"),
-    [
-        (DiffWaveConfig(steps=50, last_beta=0.05, mel=80, conditional=False), 0, 2.64e6),
-        (DiffWaveConfig(channels=128, steps=50, last_beta=0.05, mel=80, conditional=False), 0, 6.91e6),
-        (DiffWaveConfig(layers=36, cycle=12, channels=256), 10, 24.1e6),
-    ],
-)
-def test_published_sizes(config: DiffWaveConfig, classes: int, published: float) -> None:
-    """Within one in a hundred: published networks have gains of weight normalisation, and other label tables."""
-    with torch.device("meta"):
-        model = DiffWave(config, AudioSpec(22_050, 1, 15_872, tuple("0123456789"[:classes])))
-    assert sum(p.numel() for p in model.network.parameters()) == pytest.approx(published, rel=0.01)
+def sound(n: int, length: int, seed: int = 0, channels: int = 1) -> torch.Tensor:
+    g = torch.Generator().manual_seed(seed)
+    return (0.3 * torch.randn(n, channels, length, generator=g)).clamp(-1, 1)
 
 
-def test_waves_of_whole_steps_are_the_papers_and_between_them_straight() -> None:
-    t = torch.tensor([3.0, 4.0, 3.25])
-    found = step_features(t)
-    rate = 10 ** (np.arange(64) * 4 / 63)
-    np.testing.assert_allclose(found[0].numpy(), np.concatenate([np.sin(3 * rate), np.cos(3 * rate)]), atol=1e-6)
-    torch.testing.assert_close(found[2], 0.75 * found[0] + 0.25 * found[1])
+class Heard(nn.Module):
+    """A network that keeps what it was given, and finds no noise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple] = []
+
+    def forward(self, x, t, label=None, mel=None):
+        self.calls.append((x, t, label, mel))
+        return torch.zeros_like(x)
 
 
-def test_a_short_schedule_has_the_levels_that_were_asked_for() -> None:
-    model = small(steps=50, last_beta=0.05)
-    betas, at = model.schedule(DiffWaveSampling(betas=FAST))
-    level = np.concatenate([[1.0], np.sqrt(np.cumprod(1 - model.config.betas))])
-    wanted = np.sqrt(np.cumprod(1 - np.array(FAST)))
-    inside = wanted >= level[-1]
-    np.testing.assert_allclose(np.interp(at, np.arange(51.0), level)[inside], wanted[inside], atol=1e-9)
-    assert (np.diff(at) >= 0).all()
-    assert len(betas) == 6
-    whole, steps = model.schedule(DiffWaveSampling())
-    assert steps.tolist() == list(range(1, 51))
-    assert np.array_equal(whole, model.config.betas)
+# the process
 
 
-def test_a_perfect_network_gives_the_sound_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the true noise at every step the sampler ends at the example, whatever noise it adds on its way."""
-    model = small()
-    target = 0.5 * torch.sin(torch.arange(256) * 0.1)[None, None]
-    signal = np.cumprod(1 - model.config.betas)
+def test_noise_is_added_as_the_betas_say():
+    """Mean sqrt(abar) x0 and variance 1 - abar at the step that the network is told, counted from 1."""
+    model = made()
+    heard = Heard()
+    model.network = heard
+    x = torch.full((256, 1, 4000), 0.5)
+    loss, _ = model.loss(Batch.of(x, torch.zeros(256, dtype=torch.int64)), BatchRng(0, total=256), Progress(0, 1))
+    noisy, t, label, mel = heard.calls[0]
+    assert mel is None
+    assert set(t.tolist()) == set(range(1, 21))
+    abar = np.cumprod(1 - np.linspace(1e-4, 0.2, 20))[t.numpy() - 1]
+    assert noisy.mean((1, 2)).numpy() == pytest.approx(0.5 * np.sqrt(abar), abs=0.08)
+    assert noisy.var((1, 2)).numpy() == pytest.approx(1 - abar, rel=0.12)
+    assert loss.item() == pytest.approx(1, abs=0.01)  # a network that finds nothing leaves all of the noise
+    assert 0.03 < (label == 3).float().mean() < 0.2  # a tenth is learned without label
+    assert set(label.tolist()) == {0, 3}
 
-    def noise_of(x: torch.Tensor, t: torch.Tensor, *rest: Any) -> torch.Tensor:
-        level = signal[round(float(t[0])) - 1]
-        return (x - math.sqrt(level) * target) / math.sqrt(1 - level)
 
-    monkeypatch.setattr(model, "guided", noise_of)
-    made = model.sample(2, rng=SampleRng(0, range(2))).x
-    torch.testing.assert_close(made, target.expand(2, -1, -1), atol=1e-4, rtol=0)
+def test_each_step_back_is_the_posterior(monkeypatch):
+    """With a network that knows x0, what follows x_t has mean and variance of q(x_t-1 | x_t, x0)."""
+    model = made(replace(SMALL, conditional=False))
+    betas = model.config.betas
+    abar = np.cumprod(1 - betas)
+    x0 = 0.9 * sound(2, 50, seed=4)
+    seen: list[torch.Tensor] = []
+
+    def oracle(x, t, label, frames, guidance):
+        seen.append(x)
+        level = abar[int(t[0]) - 1]
+        return (x - math.sqrt(level) * x0) / math.sqrt(1 - level)
+
+    monkeypatch.setattr(model, "guided", oracle)
+    rng = SampleRng(0, range(2))
+    found = model.draw(2, {}, rng, DiffWaveSampling(length=50), None).x
+    assert len(seen) == 20
+    assert torch.allclose(found, x0, atol=1e-5)
+    for i in range(19, 0, -1):
+        x, after = seen[19 - i], seen[20 - i]
+        mean = math.sqrt(abar[i - 1]) * betas[i] / (1 - abar[i]) * x0
+        mean = mean + math.sqrt(1 - betas[i]) * (1 - abar[i - 1]) / (1 - abar[i]) * x
+        variance = (1 - abar[i - 1]) / (1 - abar[i]) * betas[i]
+        noise = rng.at("noise", i).normal("again", 1, 50)
+        torch.testing.assert_close(after, mean + math.sqrt(variance) * noise, rtol=1e-4, atol=1e-5)
 
 
-def test_the_loss_is_the_error_of_the_noise() -> None:
-    model = small(conditional=False)
-    rng = BatchRng(0, total=4)
+@pytest.mark.parametrize("betas", [(), (*FAST, 0.9)])
+def test_the_exact_denoiser_of_a_gaussian_draws_that_gaussian(monkeypatch, betas):
+    """Of sound N(0, 0.2^2) the noise can be told exactly. All steps nearly give its power back, seven too little of it.
+
+    How much is a recursion of variances by the posterior of x0, in which no noise is predicted.
+    """
+    model = made(replace(SMALL, steps=200, last_beta=0.05, conditional=False))
+    level = np.concatenate([[1], np.sqrt(np.cumprod(1 - model.config.betas))])
+
+    def exact(x, t, label, frames, guidance):
+        abar = float(np.interp(float(t[0]), np.arange(201), level)) ** 2
+        return math.sqrt(1 - abar) / (abar * 0.04 + 1 - abar) * x
+
+    monkeypatch.setattr(model, "guided", exact)
+    found = model.draw(64, {}, SampleRng(0, range(64)), DiffWaveSampling(length=500, betas=betas), None).x
+    own = np.array(betas) if betas else model.config.betas
+    abar, variance = np.concatenate([[1], np.cumprod(1 - own)]), 1.0
+    for i in range(len(own), 0, -1):
+        share = math.sqrt(abar[i]) * 0.04 / (abar[i] * 0.04 + 1 - abar[i])  # of x that is thought to be x0
+        mean = math.sqrt(abar[i - 1]) * own[i - 1] / (1 - abar[i]) * share
+        mean += math.sqrt(1 - own[i - 1]) * (1 - abar[i - 1]) / (1 - abar[i])
+        variance = mean**2 * variance + (1 - abar[i - 1]) / (1 - abar[i]) * own[i - 1]
+    assert found.std().item() == pytest.approx(math.sqrt(variance), rel=0.02)
+    assert found.std().item() == pytest.approx(0.2, rel=0.4 if betas else 0.08)
+    assert abs(found.mean().item()) < 0.01
+
+
+@pytest.mark.parametrize("betas", [FAST, (1e-4, 0.1), (0.02,), (0.01, 0.02, 0.05, 0.2)])
+def test_the_steps_of_a_short_sampling_have_its_levels(betas):
+    model = made(replace(SMALL, steps=50, last_beta=0.05))
+    own, at = model.schedule(DiffWaveSampling(betas=betas))
+    assert own.tolist() == list(betas)
+    level = np.concatenate([[1], np.sqrt(np.cumprod(1 - model.config.betas))])
+    wanted = np.sqrt(np.cumprod(1 - np.array(betas)))
+    for t, w in zip(at, wanted, strict=True):
+        low = int(t)
+        assert (1 - (t - low)) * level[low] + (t - low) * level[min(low + 1, 50)] == pytest.approx(w, abs=1e-9)
+    assert (np.diff(at) > 0).all()
+    whole, all_steps = model.schedule(DiffWaveSampling())
+    assert whole.tolist() == model.config.betas.tolist()
+    assert all_steps.tolist() == list(range(1, 51))
+    again, same = model.schedule(DiffWaveSampling(betas=tuple(model.config.betas)))
+    assert again.tolist() == whole.tolist()
+    assert same == pytest.approx(all_steps, abs=1e-6)
+
+
+def test_steps_are_told_by_the_waves_of_the_paper():
+    t = torch.tensor([1.0, 7.0, 50.0, 200.0])
+    rates = [10 ** (4 * k / 63) for k in range(64)]
+    expected = [[math.sin(r * s) for r in rates] + [math.cos(r * s) for r in rates] for s in t.tolist()]
+    torch.testing.assert_close(step_features(t), torch.tensor(expected), rtol=0, atol=1e-5)
+    half = step_features(torch.tensor([7.25]))
+    between = 0.75 * step_features(torch.tensor([7.0])) + 0.25 * step_features(torch.tensor([8.0]))
+    torch.testing.assert_close(half, between, rtol=0, atol=1e-6)
+    assert (step_features(t)[0] - step_features(t)[1]).abs().max() > 1
+
+
+# the network
+
+
+def test_it_looks_both_ways_as_far_as_its_dilations():
+    network = Denoiser(1, 8, (1, 2, 4, 1, 2, 4), 3, 0, 0, ())
+    nn.init.normal_(network.out.weight)
+    x = torch.randn(1, 1, 61, requires_grad=True)
+    network(x, torch.ones(1))[0, 0, 30].backward()
+    assert x.grad is not None
+    heard = x.grad[0, 0].abs() > 0
+    assert heard.nonzero()[:, 0].tolist() == list(range(30 - 14, 30 + 15))
+
+
+def test_sizes_are_those_of_the_paper():
+    """2.64, 6.91 and 24.1 million are published; weight normalisation, which is left out, has a gain for each row."""
+
+    def sizes(config: DiffWaveConfig, spec: AudioSpec) -> tuple[int, int]:
+        with torch.device("meta"):
+            model = DiffWave(config, spec)
+        gains = sum(p.shape[0] for p in model.parameters() if p.ndim == 3)
+        return sum(p.numel() for p in model.parameters()), gains
+
+    vocoder = recipes.paper()
+    assert isinstance(vocoder.config, DiffWaveConfig)
+    spec = AudioSpec(22_050, 1, 62 * 256)
+    base, gains = sizes(vocoder.config, spec)
+    assert (base, base + gains) == (2_619_971, 2_631_620)
+    assert base + gains == pytest.approx(2.64e6, rel=0.005)
+    large, gains = sizes(replace(vocoder.config, channels=128), spec)
+    assert (large, round((large + gains) / 1e6, 2)) == (6_885_315, 6.91)
+    words = recipes.paper_words().config
+    assert isinstance(words, DiffWaveConfig)
+    found, _ = sizes(replace(words, conditional=False), AudioSpec(16_000, 1, 16_000))
+    assert found == pytest.approx(24.1e6, rel=0.01)
+    assert sum(words.dilations) == 3 * 4095
+    assert sum(vocoder.config.dilations) == 3 * 1023
+    assert vocoder.config.betas[[0, -1]].tolist() == [1e-4, 0.05]
+
+
+@pytest.mark.parametrize("factors", [(16, 16), (8, 8), (3, 5), (2,), (7, 2, 4)])
+def test_mel_frames_reach_as_far_as_their_sound(factors):
+    frames = torch.randn(2, 5, 6)
+    assert Upsampler(factors)(frames).shape == (2, 5, 6 * math.prod(factors))
+
+
+# conditions
+
+
+def test_guidance_moves_away_from_nothing():
+    model, x, t = made(), sound(2, 64), torch.tensor([3.0, 9.0])
     with torch.no_grad():
-        model.network.out.weight.zero_()
-        model.network.out.bias.zero_()
-    loss, _ = model.loss(Batch.of(torch.zeros(4, 1, 256)), rng, Progress(0, 1))
-    assert loss.item() == pytest.approx(rng.normal("noise", 1, 256).square().mean().item(), rel=1e-6)
+        for block in model.network.blocks:
+            block.label.weight.normal_(0, 1)
+    label = torch.tensor([0, 2])
+    asked = model.network(x, t, label)
+    free = model.network(x, t, torch.full((2,), 3))
+    assert (asked - free).abs().max() > 0.01
+    for weight, expected in ((0.0, free), (1.0, asked), (2.0, 2 * asked - free), (0.5, (asked + free) / 2)):
+        torch.testing.assert_close(model.guided(x, t, label, None, weight), expected, rtol=1e-4, atol=1e-5)
+    options = DiffWaveSampling(guidance=0.0)
+    one, two = (model.sample(1, {"label": torch.tensor([c])}, rng=SampleRng(0, [0]), options=options).x for c in (0, 2))
+    assert torch.equal(one, two)  # nothing was asked for
+    one, two = (model.sample(1, {"label": torch.tensor([c])}, rng=SampleRng(0, [0])).x for c in (0, 2))
+    assert not torch.equal(one, two)
 
 
-def test_guidance_goes_from_nothing_over_the_model_beyond() -> None:
-    model = small()
-    x, t = torch.randn(2, 1, 256), torch.tensor([5.0, 5.0])
-    label = torch.tensor([0, 1])
-    none, one, two = (model.guided(x, t, label, None, w) for w in (0.0, 1.0, 2.0))
-    assert not torch.allclose(none, one)
-    torch.testing.assert_close(two, 2 * one - none)
-    torch.testing.assert_close(none, model.network(x, t, torch.tensor([2, 2])))
-
-
-def test_a_vocoder_hears_what_it_is_given() -> None:
-    model = small(mel=16, hop=(4, 4), conditional=False)
-    tone = 0.5 * torch.sin(torch.arange(300) * 0.5)[None, None]
+def test_a_vocoder_hears_the_frames_that_it_is_given():
+    model = made(VOCODER)
+    assert set(model.accepts()) == {"mel"}
+    with torch.no_grad():
+        for block in model.network.blocks:
+            block.mel.weight.mul_(4)
+    t = torch.arange(96) / 8000
+    low, high = (0.5 * torch.sin(2 * math.pi * f * t)[None, None] for f in (300, 2500))
     rng = SampleRng(0, [0])
-    one, silent = (model.sample(1, {"mel": x}, rng=rng).x for x in (tone, torch.zeros(1, 1, 300)))
-    assert one.shape == (1, 1, 300)
-    assert not torch.equal(one, silent)
-    assert model.sample(1, rng=rng).x.shape == (1, 1, 256)
-    assert model.sample(1, {"mel": tone}, rng=rng, options=DiffWaveSampling(length=0.05)).x.shape == (1, 1, 400)
+    nothing, a, b = (model.sample(1, given, rng=rng).x for given in ({}, {"mel": low}, {"mel": high}))
+    assert a.shape == b.shape == nothing.shape == (1, 1, 96)
+    assert (a - b).abs().max() > 0.01
+    assert (a - nothing).abs().max() > 0.01
+    off = DiffWaveSampling(guidance=0.0)
+    assert torch.allclose(model.sample(1, {"mel": low}, rng=rng, options=off).x, nothing, atol=1e-5)
+    for size in (1, 17, 200):  # of the sound that is given, or what is asked for
+        x = sound(1, size)
+        assert model.sample(1, {"mel": x}, rng=rng).x.shape[-1] == size
+        longer = DiffWaveSampling(length=size + 33)
+        assert model.sample(1, {"mel": x}, rng=rng, options=longer).x.shape[-1] == size + 33
 
 
-def test_a_tone_lights_its_band() -> None:
-    mel = LogMel(8000, 40, 64)
-    t = torch.arange(4000) / 8000
-    peaks = [int(mel(torch.sin(2 * torch.pi * f * t)[None]).mean(2).argmax()) for f in (200, 800, 2000, 3500)]
-    assert peaks == sorted(set(peaks))
-    assert mel(torch.zeros(1, 4000)).max() == -1
-    assert mel(torch.zeros(1, 4001)).shape == (1, 40, 63)
-    assert mel(torch.sin(2 * torch.pi * 800 * t)[None]).max() < 1.2
+def test_a_vocoder_learns_without_frames_too():
+    model = made(VOCODER)
+    heard = Heard()
+    model.network = heard
+    x = sound(300, 64)
+    model.loss(Batch.of(x), BatchRng(0, total=300), Progress(0, 1))
+    mel = heard.calls[0][3]
+    assert mel.shape == (300, 12, 4)
+    silent = (mel == -1).all(2).all(1)
+    assert 0.04 < silent.float().mean() < 0.18
+    torch.testing.assert_close(mel[~silent], model.mel(x[:, 0])[~silent])
 
 
-def test_what_makes_no_sense() -> None:
-    for wrong in ({"kernel": 2}, {"steps": 1}, {"drop": 0.0}, {"last_beta": 1.0}, {"mel": -1}):
-        with pytest.raises(ValueError):
-            DiffWaveConfig(**wrong)  # type: ignore[arg-type]
-    for bad in ({"betas": (0.5, 0.1)}, {"guidance": -1.0}, {"length": 0}):
-        with pytest.raises(ValueError):
-            DiffWaveSampling(**bad)  # type: ignore[arg-type]
+def test_lengths_channels_temperature_and_previews():
+    model, rng = made(), SampleRng(0, range(2))
+    for length, samples in ((40, 40), (0.01, 80), (None, 96)):
+        assert model.sample(2, rng=rng, options=DiffWaveSampling(length=length)).x.shape == (2, 1, samples)
+    stereo = made(spec=AudioSpec(8000, 2, 50))
+    assert stereo.sample(1, rng=SampleRng(0, [0])).x.shape == (1, 2, 50)
+    still = model.sample(2, {"label": torch.tensor([1, 1])}, rng=rng, options=DiffWaveSampling(temperature=0.0)).x
+    assert torch.equal(still[0], still[1])  # without noise all are one
+    seen: list[Preview] = []
+    whole = model.sample(2, rng=rng, options=DiffWaveSampling(betas=FAST), watch=seen.append)
+    assert [(p.step, p.steps) for p in seen] == [(k, 6) for k in range(1, 7)]
+    assert torch.equal(seen[-1].examples().x, whole.x)
+    assert whole.x.abs().max() <= 1
+
+
+def test_wrong_settings_are_refused():
+    for settings in ({"kernel": 4}, {"layers": 0}, {"hop": (1, 8)}, {"cycle": 17}, {"last_beta": 1.0}, {"drop": 0.0}):
+        with pytest.raises(ValueError, match=next(iter(settings))):
+            replace(SMALL, **settings)
+    for settings in ({"length": 0}, {"betas": (0.2, 0.1)}, {"betas": (0.0, 0.1)}, {"guidance": -1.0}):
+        with pytest.raises(ValueError, match=next(iter(settings))):
+            DiffWaveSampling(**settings)

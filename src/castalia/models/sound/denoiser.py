@@ -58,7 +58,7 @@ class Upsampler(nn.Module):
     def __init__(self, factors: Sequence[int]) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
-            nn.ConvTranspose2d(1, 1, (3, 2 * f), (1, f), (1, f // 2), output_padding=(0, f % 2)) for f in factors
+            nn.ConvTranspose2d(1, 1, (3, 2 * f), (1, f), (1, (f + 1) // 2), output_padding=(0, f % 2)) for f in factors
         )
 
     def forward(self, mel: Tensor) -> Tensor:
