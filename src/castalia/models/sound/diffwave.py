@@ -78,19 +78,10 @@ class DiffWaveConfig(Config):
     drop: float = 0.1
 
     def __post_init__(self) -> None:
-<<<<<<< HEAD
-        if (
-            min(self.layers, self.cycle, self.channels, self.step_width, *self.hop) < 1
-            or self.kernel < 3
-            or not self.kernel % 2
-        ):
-            raise ValueError("layers, cycle, channels and hop must be positive, kernel odd and at least 3")
-=======
-        if min(self.layers, self.cycle, self.channels) < 1 or self.kernel < 3 or not self.kernel % 2:
-            raise ValueError("layers, cycle and channels must be positive, kernel odd and at least 3")
+        if min(self.layers, self.cycle, self.channels, self.step_width) < 1 or self.kernel < 3 or not self.kernel % 2:
+            raise ValueError("layers, cycle, channels and step_width must be positive, kernel odd and at least 3")
         if not self.hop or min(self.hop) < 2:
             raise ValueError("hop is one or more factors of at least 2")
->>>>>>> sound
         if self.cycle > 16 or self.mel < 0 or self.steps < 2:
             raise ValueError("cycle is at most 16, mel not negative, steps at least 2")
         if not 1e-4 < self.last_beta < 1 or not 0 < self.drop < 1:
