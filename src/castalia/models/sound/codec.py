@@ -114,7 +114,8 @@ def spectral_loss(x: Tensor, y: Tensor, resolutions: Sequence[Resolution]) -> Te
     for resolution in resolutions:
         a, b = magnitudes(one, resolution), magnitudes(two, resolution)
         least = 0.01 * resolution[2] ** 0.5 * a.shape[2] ** 0.5
-        total = total + ((a - b).square().sum((1, 2)).sqrt() / a.square().sum((1, 2)).sqrt().clamp(min=least)).mean()
+        apart = ((a - b).square().sum((1, 2)) + 1e-12).sqrt()  # whose gradient is finite where they are equal
+        total = total + (apart / a.square().sum((1, 2)).sqrt().clamp(min=least)).mean()
     return total / max(len(resolutions), 1)
 
 
