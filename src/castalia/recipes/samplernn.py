@@ -37,7 +37,7 @@ def tiny() -> Recipe:
     base = vowels()
     return replace(
         base,
-        config=SampleRNNConfig(frames=(8,), dim=44, embedding=8, truncation=64),
+        config=SampleRNNConfig(frames=(8,), dim=44, embedding=8, truncation=128, weight_norm=False),
         data=Data("vowels", medium="audio", options=AudioOptions(length=128)),
         training=replace(base.training, lr=2e-2, ema_half_life=100),
     )
