@@ -174,7 +174,7 @@ def test_probabilities_of_all_sequences_sum_to_one():
     torch.manual_seed(0)
     network = Network((2,), 8, 1, 3, 4, 1, 0, False).double()
     with torch.no_grad():
-        network.out.weight.mul_(5)
+        network.out.weight.mul_(50)
     every = torch.tensor(list(itertools.product(range(3), repeat=4)))
     before = torch.ones(len(every), 2, dtype=torch.int64)
     wave = network.wave

@@ -44,9 +44,11 @@ class Tier(nn.Module):
         return self.up(h).view(len(h), -1, self.dim), state
 
 
-def _linear(inputs: int, outputs: int, normed: bool) -> nn.Linear:
+def _linear(inputs: int, outputs: int, normed: bool, scale: float = 1.0) -> nn.Linear:
     layer = nn.Linear(inputs, outputs)
     nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
+    with torch.no_grad():
+        layer.weight.mul_(scale)
     nn.init.zeros_(layer.bias)
     if normed:
         weight_norm(layer)
@@ -88,7 +90,8 @@ class Network(nn.Module):
         look = nn.Conv1d(embedding, dim, frames[-1], bias=False)
         nn.init.kaiming_uniform_(look.weight, nonlinearity="relu")
         self.look = weight_norm(look) if normed else look
-        self.hidden, self.out = _linear(dim, dim, normed), _linear(dim, codes, normed)
+        self.hidden = _linear(dim, dim, normed)
+        self.out = _linear(dim, codes, normed, 0.1)  # quiet, so that training starts from the frequencies of values
 
     def begin(self, n: int) -> State:
         """The state before the first sample."""
