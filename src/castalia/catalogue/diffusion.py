@@ -1,0 +1,27 @@
+"""Diffusion."""
+
+from castalia.catalogue.record import Entry
+
+ENTRIES = (
+    Entry(
+        "ddpm",
+        "Denoising diffusion (DDPM, DDIM)",
+        "diffusion.ddpm:DDPM",
+        media=("image", "points"),
+        paper="Sohl-Dickstein et al. 2015 (arXiv:1503.03585); Ho et al. 2020 (arXiv:2006.11239); Song et al. 2021 "
+        "(arXiv:2010.02502); Nichol & Dhariwal 2021 (arXiv:2102.09672)",
+        capabilities=("Generator", "Density", "Latents", "Refinement", "Exportable"),
+        good="The most faithful pictures of all families here, steered by class, filled in and redrawn. Slow: "
+        "dozens of network calls for each.",
+    ),
+    Entry(
+        "edm",
+        "Preconditioned diffusion (EDM)",
+        "diffusion.edm:EDM",
+        media=("image", "points"),
+        paper="Karras et al. 2022 (arXiv:2206.00364); likelihood: Song et al. 2021 (arXiv:2011.13456)",
+        capabilities=("Generator", "Density", "Latents", "Refinement", "Exportable"),
+        good="Diffusion set up so that it learns evenly at all noise levels: fewer steps for the same quality, "
+        "and an exact likelihood.",
+    ),
+)

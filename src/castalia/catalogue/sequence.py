@@ -1,0 +1,26 @@
+"""Text, token by token."""
+
+from castalia.catalogue.record import Entry
+
+ENTRIES = (
+    Entry(
+        "gpt2",
+        "GPT-2",
+        "sequence.gpt2:GPT2",
+        media=("text",),
+        paper="Radford et al. 2019, Language Models are Unsupervised Multitask Learners",
+        capabilities=("Generator", "Density", "Streaming", "Exportable"),
+        good="Continues any text in its manner, by a transformer that sees all that came before. Wants much "
+        "text; short runs spell well and make no sense.",
+    ),
+    Entry(
+        "lstm",
+        "LSTM language model",
+        "sequence.lstm:LSTM",
+        media=("text",),
+        paper="Hochreiter & Schmidhuber 1997; Zaremba, Sutskever & Vinyals 2014 (arXiv:1409.2329)",
+        capabilities=("Generator", "Density", "Streaming"),
+        good="Continues text with a small memory that it carries along: little to compute per letter, any "
+        "length, less far-sighted than GPT-2.",
+    ),
+)
