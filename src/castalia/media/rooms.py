@@ -11,6 +11,7 @@ from castalia.media.base import Medium
 
 ROOMS: dict[str, str | type[Medium]] = {
     "image": "image.medium:ImageMedium",
+    "molecule": "molecule.medium:MoleculeMedium",
     "points": "points.medium:PointsMedium",
     "audio": "audio.medium:AudioMedium",
     "music": "music.medium:MusicMedium",
