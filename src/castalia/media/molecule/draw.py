@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
+from castalia.chemistry.molecules import Mol
+from castalia.chemistry.properties import accessibility, logp, qed
 from castalia.core.errors import UsageError
-from castalia.media.molecule.chemistry import Mol
-from castalia.media.molecule.properties import accessibility, logp, qed
 
 _WIDE, _TALL, _FOOT = 220, 180, 20
 _PAGE, _TEXT, _DIM = (255, 255, 255), (30, 30, 40), (150, 150, 160)

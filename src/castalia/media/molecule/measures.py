@@ -22,13 +22,13 @@ from typing import Any
 
 import numpy as np
 
+from castalia.chemistry.molecules import Mol, canonical, chem, molecules_of
+from castalia.chemistry.properties import PROPERTIES, fingerprint, scaffold, similarities
 from castalia.core.data import Batch
 from castalia.core.specs.molecule import MoleculeSpec
 from castalia.estimators.metric import Metric, mean_metric, subset
 from castalia.media.base import Measure, Work
 from castalia.media.measures import beside
-from castalia.media.molecule.chemistry import Mol, canonical, chem, molecules_of
-from castalia.media.molecule.properties import PROPERTIES, fingerprint, scaffold, similarities
 from castalia.media.molecule.table import Molecules
 
 MEASURED = "measured; interval: bootstrap"
@@ -206,7 +206,9 @@ def _properties(work: Work) -> dict[str, Metric]:
         for suffix, mols, words in (("", mine, "valid samples"), ("_floor", real, "real held-out molecules")):
             if mols:
                 values = np.array([run(mol) for mol in mols])
-                out[f"property_{name}{suffix}"] = mean_metric(values, unit or name, MEASURED, work.seed, f"{name}; {words}")
+                out[f"property_{name}{suffix}"] = mean_metric(
+                    values, unit or name, MEASURED, work.seed, f"{name}; {words}"
+                )
     return out
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, final
 
@@ -13,6 +14,8 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from castalia.chemistry.molecules import canonical, chem, molecules_of, read_smiles, texts_of
+from castalia.chemistry.properties import accessibility, logp, qed, weight
 from castalia.core.config import Config
 from castalia.core.data import Batch, Dataset
 from castalia.core.errors import DataError, UsageError
@@ -22,10 +25,8 @@ from castalia.core.specs.molecule import MoleculeSpec
 from castalia.media.base import Measure, Medium, Rate
 from castalia.media.image.medium import energy
 from castalia.media.image.write import replace_file
-from castalia.media.molecule.chemistry import canonical, chem, molecules_of, read_smiles, texts_of
 from castalia.media.molecule.draw import molecules_image
 from castalia.media.molecule.measures import MEASURES
-from castalia.media.molecule.properties import accessibility, logp, qed, weight
 from castalia.media.molecule.read import MoleculeOptions, open_molecules, values_of
 from castalia.media.molecule.sets import SETS, open_set, small
 from castalia.media.molecule.source import is_molecules, molecule_in, read_lines
@@ -164,6 +165,6 @@ def _counted(batch: Batch, spec: MoleculeSpec) -> Tensor:
         tokens = [t for t in tokens if t >= 0]
         for token in tokens:
             row[token] += 1
-        for one, other in zip(tokens[:-1], tokens[1:], strict=True):
+        for one, other in pairwise(tokens):
             row[spec.size + (31 * one + other) % 256] += 1
     return torch.from_numpy(out)

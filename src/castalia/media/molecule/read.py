@@ -13,12 +13,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from castalia.core.config import Config, from_json, to_json
-from castalia.core.errors import CastaliaError, DataError, UsageError
-from castalia.core.specs.molecule import BONDS, MoleculeSpec
-from castalia.core.weights import load_tensors, save_tensors
-from castalia.media.arranged import class_numbers
-from castalia.media.molecule.chemistry import (
+from castalia.chemistry.molecules import (
     Mol,
     bonds_of,
     canonical,
@@ -28,6 +23,11 @@ from castalia.media.molecule.chemistry import (
     split_smiles,
     tokens_in,
 )
+from castalia.core.config import Config, from_json, to_json
+from castalia.core.errors import CastaliaError, DataError, UsageError
+from castalia.core.specs.molecule import BONDS, MoleculeSpec
+from castalia.core.weights import load_tensors, save_tensors
+from castalia.media.arranged import class_numbers
 from castalia.media.molecule.source import Line, molecule_in, read_lines
 from castalia.media.molecule.table import Molecules
 from castalia.media.sets import Progress, cache_folder
@@ -162,9 +162,7 @@ def _cached(
         smiles = bytes(tensors["smiles"].numpy()).decode().split("\n")
         bonds = tensors["bonds"].numpy() if "bonds" in tensors else None
         spec = from_json(MoleculeSpec, json.loads(about["spec"]))
-        return Made(
-            smiles, tensors["rows"].numpy(), bonds, tensors["kept"].numpy(), spec, json.loads(about["notes"])
-        )
+        return Made(smiles, tensors["rows"].numpy(), bonds, tensors["kept"].numpy(), spec, json.loads(about["notes"]))
     except (CastaliaError, OSError, KeyError, ValueError):
         made = made_of(lines, options, like, progress)
     tensors = {
@@ -201,7 +199,11 @@ def made_of(
         if progress is not None and i % 1000 == 999:
             progress(i + 1, len(lines))
         if mol is None:
-            said = f"{line.where}: {line.text[:80]!r} is not a molecule." if not line.block else f"{line.where}: no molecule."
+            said = (
+                f"{line.where}: {line.text[:80]!r} is not a molecule."
+                if not line.block
+                else f"{line.where}: no molecule."
+            )
             if options.on_bad_line == "error":
                 raise DataError(f"{said} To leave such lines out, set data.options.on_bad_line=skip.")
             bad.append(said)

@@ -77,9 +77,7 @@ CORES = ("CC", "CCC", "CCCC", "C=C", "C1CC1", "C1CCC1", "C1CCCC1", "CC(C)C", "C=
 GROUPS = ("O", "N", "F", "C", "=O", "C#N", "OC", "CO")
 
 
-def small(
-    split: str = "train", options: MoleculeOptions | None = None, like: MoleculeSpec | None = None
-) -> Molecules:
+def small(split: str = "train", options: MoleculeOptions | None = None, like: MoleculeSpec | None = None) -> Molecules:
     """Molecules by a rule: a core of carbon with one or two groups on its atoms."""
     options = replace(options or MoleculeOptions(), labels="none")
     everything = rule()
@@ -94,7 +92,7 @@ def small(
 
 def rule() -> list[str]:
     """All different molecules of the rule, in an order that is always the same."""
-    from castalia.media.molecule.chemistry import canonical, read_smiles
+    from castalia.chemistry.molecules import canonical, read_smiles
 
     found: dict[str, None] = {}
     for core in CORES:
@@ -117,7 +115,7 @@ def rule() -> list[str]:
 
 def _attached(core: str, groups: Mapping[int, str]) -> str | None:
     """A core with groups on its atoms, as SMILES; None where an atom has no room for one."""
-    from castalia.media.molecule.chemistry import canonical, chem, read_smiles
+    from castalia.chemistry.molecules import canonical, chem, read_smiles
 
     package = chem()
     base = read_smiles(core)

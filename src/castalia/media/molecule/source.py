@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from castalia.chemistry.molecules import chem, split_smiles
 from castalia.core.errors import DataError, near
 from castalia.core.files import open_plain
 from castalia.media.arranged import arrange, list_files
 from castalia.media.image.tree import Item
-from castalia.media.molecule.chemistry import chem, split_smiles
 
 PLAIN = (".smi", ".smiles", ".ism", ".sdf", ".mol")
 TABLES = (".csv", ".tsv", ".txt")
@@ -124,7 +124,8 @@ def read_lines(path: Path, column: str, labels: str, split: str | None) -> Lines
         used = [item for item in items if kinds[item.name] is not None]
         if not used:
             raise DataError(
-                f"{path} holds no molecules: no SMILES (.smi), SDF, or table with a column whose name has 'smiles' in it."
+                f"{path} holds no molecules: no SMILES (.smi), no SDF, and no table with a column whose name "
+                "has 'smiles' in it."
             )
         if len(used) < len(items):
             notes = [*notes, f"Ignored {len(items) - len(used)} files that hold no molecules."]
@@ -213,7 +214,7 @@ def _blocks(text: io.TextIOWrapper, where: str, label: str) -> Iterator[Line]:
 
 def molecule_in(line: Line) -> object | None:
     """The molecule of a line, or None where it is none."""
-    from castalia.media.molecule.chemistry import read_smiles
+    from castalia.chemistry.molecules import read_smiles
 
     if not line.block:
         return read_smiles(line.text)

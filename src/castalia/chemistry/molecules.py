@@ -35,7 +35,7 @@ def chem() -> ModuleType:
         from rdkit import Chem, RDLogger
     except (ImportError, OSError) as error:
         raise MissingExtra("Molecules", "molecules") from error
-    RDLogger.DisableLog("rdApp.*")
+    RDLogger.DisableLog("rdApp.*")  # pyright: ignore[reportAttributeAccessIssue]
     return Chem
 
 

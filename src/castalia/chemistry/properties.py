@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from castalia.chemistry.molecules import Mol, chem, read_smiles
 from castalia.core.errors import UsageError, near
-from castalia.media.molecule.chemistry import Mol, chem, read_smiles
 
 LOGP_RANGE = (-2.12178879609, 6.0429063424)
 """Octanol-water coefficients that MolGAN calls 0 and 1: the 0.1 % ends of QM9's."""
@@ -44,7 +44,8 @@ def accessibility(mol: Mol) -> float:
 
 @cache
 def _scorer() -> Any:
-    from rdkit.Contrib.SA_Score import sascorer  # its table of fragments comes with RDKit
+    # its table of fragments comes with RDKit
+    from rdkit.Contrib.SA_Score import sascorer  # pyright: ignore[reportMissingImports]
 
     return sascorer
 

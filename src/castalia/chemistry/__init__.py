@@ -1,0 +1,1 @@
+"""What models and media know of chemistry: RDKit reads, checks and scores."""
