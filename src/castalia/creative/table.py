@@ -23,6 +23,7 @@ EDITS: tuple[str, ...] = (
     "dream",
     "dissect",
     "paint",
+    "direct",
 )
 """Names of the edits, and of their files, in the order in which they are listed."""
 

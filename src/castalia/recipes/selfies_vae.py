@@ -52,7 +52,7 @@ def zinc() -> Recipe:
         base,
         config=SelfiesVAEConfig(64, 32, 128, True, 320, 1, beta=0.1),
         data=Data("zinc250k", medium="molecule", options=MoleculeOptions(kind="selfies")),
-        training=replace(base.training, steps=8_000, batch_size=128, lr=3e-3, ema_half_life=20_000),
+        training=replace(base.training, steps=5_000, batch_size=128, lr=3e-3, ema_half_life=20_000),
     )
 
 

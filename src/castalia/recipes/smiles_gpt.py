@@ -49,7 +49,7 @@ def zinc() -> Recipe:
         base,
         config=GPT2Config(layers=4, heads=4, dim=192, dropout=0.0),
         data=Data("zinc250k", medium="molecule", options=MoleculeOptions(kind="smiles")),
-        training=replace(base.training, steps=3_500, batch_size=128),
+        training=replace(base.training, steps=1_800, batch_size=128),
     )
 
 
