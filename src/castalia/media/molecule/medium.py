@@ -14,7 +14,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from castalia.chemistry.molecules import canonical, chem, molecules_of, read_smiles, texts_of
+from castalia.chemistry.molecules import canonical, chem, molecules_of, read_smiles, texts_of, tokens_in
 from castalia.chemistry.properties import accessibility, logp, qed, weight
 from castalia.core.config import Config
 from castalia.core.data import Batch, Dataset
@@ -76,7 +76,13 @@ class MoleculeMedium(Medium):
         return small("test")
 
     def read(self, text: str, spec: MoleculeSpec) -> Tensor:
-        """SMILES."""
+        """SMILES; of strings also a beginning, which is told by three dots behind it: ``c1ccc(...``."""
+        if text.strip().endswith("...") and spec.kind != "graph":
+            begun = text.strip().removesuffix("...")
+            tokens = tokens_in(begun, spec)
+            if not tokens or len(tokens) >= spec.length:
+                raise UsageError(f"{begun[:80]!r} is not the beginning of a molecule in the run's tokens.")
+            return torch.tensor(tokens)
         mol = read_smiles(text.strip())
         if mol is None:
             raise UsageError(f"{text[:80]!r} is not a molecule in SMILES, such as CC(=O)Oc1ccccc1C(=O)O.")

@@ -7,11 +7,11 @@ import gzip
 import io
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, cast
 
 from castalia.chemistry.molecules import chem, split_smiles
 from castalia.core.errors import DataError, near
@@ -73,10 +73,10 @@ def is_molecules(path: Path) -> bool:
         from castalia.media.arranged import holds
 
         return holds(path, frozenset(PLAIN))
-    return path.is_file() and _kind(path.name, lambda: open_plain(path)) is not None
+    return path.is_file() and _kind(path.name, lambda: cast(BinaryIO, open_plain(path))) is not None
 
 
-def _kind(name: str, opener) -> Literal["smiles", "table", "sdf"] | None:  # noqa: ANN001 - a callable
+def _kind(name: str, opener: Callable[[], BinaryIO]) -> Literal["smiles", "table", "sdf"] | None:
     """What a file holds, told by its ending, or by its first lines."""
     plain = name.lower().removesuffix(".gz")
     suffix = "." + plain.rpartition(".")[2]
@@ -87,7 +87,7 @@ def _kind(name: str, opener) -> Literal["smiles", "table", "sdf"] | None:  # noq
     if suffix not in TABLES:
         return None
     try:
-        with _text(opener(), name) as text:
+        with opener() as file, _text(file, name) as text:
             head = [text.readline(LONGEST_LINE) for _ in range(LOOKED_AT)]
     except (DataError, OSError, UnicodeDecodeError, EOFError, zlib.error):
         return None

@@ -67,7 +67,9 @@ class MolGANConfig(Config):
         group: rows that are told of one another.
         dropout: in all networks.
         discrete: how shares become choices in training.
-        sharpness: temperature of the Gumbel softmax.
+        noise: how much Gumbel noise choices have, in training and when sampling; 1 is the paper's. Without any (0) the
+            latent decides alone, and ``straight-through`` is a plain argmax in the forward pass.
+        sharpness: temperature of the softmax of noisy choices.
         critic_steps: of the critic to one of the generator.
         critic_optimizer: None takes the recipe's.
         penalty: weight of the critic's penalty.
@@ -87,6 +89,7 @@ class MolGANConfig(Config):
     group: int = 16
     dropout: float = 0.0
     discrete: Literal["soft", "gumbel", "straight-through"] = "soft"
+    noise: float = 1.0
     sharpness: float = 1.0
     critic_steps: int = 5
     critic_optimizer: Optimizer | None = None
@@ -100,8 +103,15 @@ class MolGANConfig(Config):
         sizes = (self.latent_dims, self.aggregated, self.group, self.critic_steps, *self.widths, *self.convolutions)
         if min(*sizes, *self.dense, 1) < 1 or not self.widths or not self.convolutions:
             raise ValueError("sizes must be positive, and there must be widths and convolutions")
-        if self.batch_features < 0 or not 0 <= self.dropout < 1 or self.sharpness <= 0 or self.penalty <= 0:
-            raise ValueError("batch_features must not be negative, dropout a share; sharpness and penalty positive")
+        if (
+            self.batch_features < 0
+            or not 0 <= self.dropout < 1
+            or min(self.sharpness, self.penalty) <= 0
+            or self.noise < 0
+        ):
+            raise ValueError(
+                "batch_features and noise must not be negative, dropout is a share; sharpness and penalty are positive"
+            )
         if not 0 <= self.balance <= 1 or not 0 <= self.reward_from <= 1:
             raise ValueError("balance and reward_from lie between 0 and 1")
 
@@ -152,7 +162,7 @@ class MolGAN(Generator[MolGANConfig, MoleculeSpec], Latents, Exportable):
         )
 
     def _noisy(self, logits: Tensor, uniform: Tensor) -> Tensor:
-        noisy = (logits + gumbel(uniform)) / self.config.sharpness
+        noisy = (logits + self.config.noise * gumbel(uniform)) / self.config.sharpness
         soft = noisy.softmax(-1)
         if self.config.discrete == "gumbel":
             return soft
@@ -227,12 +237,12 @@ class MolGAN(Generator[MolGANConfig, MoleculeSpec], Latents, Exportable):
         The temperature multiplies the latents, and the noise of choices where training has noise.
         """
         z = options.temperature * rng.normal("latent", self.latent_dims)
-        return self._chosen(z, rng, options.temperature)
+        return self._chosen(z, rng, options.temperature * self.config.noise)
 
     @torch.no_grad()
     def decode(self, z: Tensor, given: Given | None = None, *, rng: SampleRng | None = None) -> Batch:
         check_given(self, given, len(z))
-        return self._chosen(z, rng, 1.0)
+        return self._chosen(z, rng, self.config.noise)
 
     def _chosen(self, z: Tensor, rng: SampleRng | None, noise: float) -> Batch:
         atoms, bonds = self.logits(z)
