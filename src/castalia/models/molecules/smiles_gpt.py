@@ -27,7 +27,7 @@ from torch import Tensor
 from castalia.core.capabilities import Likelihood
 from castalia.core.data import Batch
 from castalia.core.errors import UsageError
-from castalia.core.model import Generator, Logs, Progress
+from castalia.core.model import Logs, Progress
 from castalia.core.rng import Rng, SampleRng
 from castalia.core.sampling import Given
 from castalia.core.spec import Spec
@@ -39,10 +39,11 @@ MOLGPT = GPT2Config(layers=8, heads=8, dim=256)
 """The paper's size."""
 
 
-class SmilesGPT(GPT2, Generator[GPT2Config, MoleculeSpec]):  # pyright: ignore[reportIncompatibleMethodOverride]
+class SmilesGPT(GPT2):
     """GPT-2 on rows that are one molecule each."""
 
     Config = GPT2Config
+    spec: MoleculeSpec  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(self, config: GPT2Config, spec: MoleculeSpec) -> None:
         if spec.kind == "graph":
