@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 
@@ -90,6 +91,7 @@ def small(split: str = "train", options: MoleculeOptions | None = None, like: Mo
     return Molecules(made.smiles, made.rows, made.bonds, made.spec, name=TINY)
 
 
+@cache
 def rule() -> list[str]:
     """All different molecules of the rule, in an order that is always the same."""
     from castalia.chemistry.molecules import canonical, read_smiles
