@@ -12,6 +12,7 @@ from castalia.media.base import Medium
 ROOMS: dict[str, str | type[Medium]] = {
     "image": "image.medium:ImageMedium",
     "points": "points.medium:PointsMedium",
+    "table": "table.medium:TableMedium",
     "audio": "audio.medium:AudioMedium",
     "music": "music.medium:MusicMedium",
     "text": "text.medium:TextMedium",
