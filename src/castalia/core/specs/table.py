@@ -80,7 +80,7 @@ class Part:
             return LabelSpec(self.values)
         if self.kind == "date":
             return ScalarSpec(DAYS, self.low / DAY, self.high / DAY)
-        return ScalarSpec("", self.low, self.high)
+        return ScalarSpec("", float(self.low), float(self.high))
 
 
 @dataclass(frozen=True)
