@@ -39,7 +39,7 @@ def tiny() -> Recipe:
     base = people()
     return replace(
         base,
-        config=CTGANConfig(16, (48,), (48,), dropout=0.0, pack=2),
+        config=CTGANConfig(16, (48,), (48,), dropout=0.0, pack=2, penalty=1.0),
         training=replace(
             base.training,
             batch_size=32,
