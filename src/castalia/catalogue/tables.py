@@ -21,4 +21,13 @@ ENTRIES = (
         capabilities=("Generator", "Latents", "Inference"),
         good="Synthetic rows in a minute or two; steady to train, and near to its data.",
     ),
+    Entry(
+        "tabddpm",
+        "TabDDPM",
+        "tables.tabddpm:TabDDPM",
+        media=("table",),
+        paper="Kotelnikov, Baranchuk, Rubachev & Babenko 2023 (arXiv:2209.15421)",
+        capabilities=("Generator",),
+        good="Synthetic rows by diffusion: the nearest to real ones, by class of a target; a hundred steps a row.",
+    ),
 )
