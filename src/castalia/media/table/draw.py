@@ -95,7 +95,7 @@ def _bars(draw: ImageDraw.ImageDraw, box: Box, values: np.ndarray, part: Part) -
     for row, i in enumerate(order.tolist()):
         top = box[1] + row * tall
         draw.rectangle(
-            (box[0], top + 1, box[0] + (box[2] - box[0]) * counts[i] / most, top + tall - 2), fill=(52, 82, 118)
+            (box[0], top + 1, box[0] + (box[2] - box[0]) * int(counts[i]) / most, top + tall - 2), fill=(52, 82, 118)
         )
         draw.text((box[0] + 4, top + tall / 2), part.values[i][:30], fill=_TEXT, font=font, anchor="lm")
 

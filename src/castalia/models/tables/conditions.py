@@ -24,8 +24,8 @@ from castalia.models.tables.columns import on_grid
 
 CLOSE = 0.02
 """A number fits that is this near, as a share of its column's range."""
-_TERM = r"[^\s<>=!+\-*][^<>=!+\-*]*"
-_RULE = re.compile(rf"\s*({_TERM})\s*(<=|>=|==|=|!=|<|>)\s*({_TERM})(?:\s*([+\-*])\s*({_TERM}))?\s*")
+_TERM = r"[^\s<>=!](?:[^<>=!]*?[^\s<>=!])?"
+_RULE = re.compile(rf"\s*({_TERM})\s*(<=|>=|==|=|!=|<|>)\s*({_TERM}?)(?:\s+([+\-*])\s+({_TERM}))?\s*")
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class RowSampling(Sampling):
 
     Attributes:
         rules: what must hold of every row: ``age >= 18``, ``start <= end``, ``total = price * number``,
-            ``city != Oslo``; sides are columns or values, the right one may be two with ``+``, ``-`` or ``*`` between.
+            ``city != Oslo``; sides are columns or values, the right one may be two with `` + ``, `` - `` or `` * `` between.
         tries: how often a row that does not fit is drawn again, at most.
     """
 
