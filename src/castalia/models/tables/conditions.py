@@ -34,7 +34,8 @@ class RowSampling(Sampling):
 
     Attributes:
         rules: what must hold of every row: ``age >= 18``, ``start <= end``, ``total = price * number``,
-            ``city != Oslo``; sides are columns or values, the right one may be two with `` + ``, `` - `` or `` * `` between.
+            ``city != Oslo``; sides are columns or values, the right one may be two with a plus, a minus or a star
+            between, and a space on either side of it.
         tries: how often a row that does not fit is drawn again, at most.
     """
 
