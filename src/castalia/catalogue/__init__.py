@@ -18,11 +18,12 @@ from castalia.catalogue import (
     pixels,
     sequence,
     sound,
+    tables,
 )
 from castalia.catalogue.record import Entry
 from castalia.core.errors import UsageError, near
 
-FAMILIES = (autoencoders, adversarial, diffusion, flows, pixels, sequence, sound, music, energy, molecules)
+FAMILIES = (autoencoders, adversarial, diffusion, flows, pixels, sequence, sound, music, energy, molecules, tables)
 """The files of this folder, in the order in which systems are listed."""
 
 CATALOGUE: dict[str, Entry] = {entry.name: entry for family in FAMILIES for entry in family.ENTRIES}

@@ -13,6 +13,7 @@ ROOMS: dict[str, str | type[Medium]] = {
     "image": "image.medium:ImageMedium",
     "molecule": "molecule.medium:MoleculeMedium",
     "points": "points.medium:PointsMedium",
+    "table": "table.medium:TableMedium",
     "audio": "audio.medium:AudioMedium",
     "music": "music.medium:MusicMedium",
     "text": "text.medium:TextMedium",

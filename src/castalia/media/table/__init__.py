@@ -1,0 +1,1 @@
+"""Tables: rows of numbers, categories, truths and dates, some missing."""
