@@ -20,7 +20,7 @@ _SWING = {"hop": (0.35, 0.35), "walk": (0.6, -0.6), "wave": (0.0, 0.0)}
 
 SETS: Mapping[str, NamedData] = {
     MOTION: NamedData(
-        "clips of people walking, running, bowing, waving, fighting, in fifteen styles; the kind of motion is the class",
+        "clips of people who walk, run, bow, wave or fight, in fifteen styles; the kind of motion is the class",
         "CC BY-NC 4.0",
         (),
         {"train": 196, "test": 16},
