@@ -7,6 +7,7 @@ folded into it.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -231,7 +232,9 @@ def bvh_text(clip: Clip) -> str:
 
     write(0, 0)
     frames = len(clip.root)
-    angles = Rotation.from_matrix(clip.turned[:, order].reshape(-1, 3, 3)).as_euler("ZXY", degrees=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # where x is 90 degrees, several angles are the same rotation
+        angles = Rotation.from_matrix(clip.turned[:, order].reshape(-1, 3, 3)).as_euler("ZXY", degrees=True)
     table = np.concatenate([clip.root, angles.reshape(frames, -1)], 1)
     lines += ["MOTION", f"Frames: {frames}", f"Frame Time: {1 / clip.fps:.9g}"]
     lines += [_row(row) for row in table]

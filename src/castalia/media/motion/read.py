@@ -207,7 +207,7 @@ def resampled(clip: Clip, fps: float) -> Clip:
     if abs(clip.fps - fps) < 1e-3 * fps or count < 2:
         return clip
     old = np.arange(count) / clip.fps
-    new = np.arange(0, old[-1] + 1e-9, 1 / fps)
+    new = np.minimum(np.arange(0, old[-1] + 1e-3 / fps, 1 / fps), old[-1])
     root = np.stack([np.interp(new, old, clip.root[:, k]) for k in range(3)], 1)
     turned = [Slerp(old, Rotation.from_matrix(clip.turned[:, j]))(new).as_matrix() for j in range(len(clip.joints))]
     return Clip(clip.joints, clip.ends, fps, root, np.stack(turned, 1))
