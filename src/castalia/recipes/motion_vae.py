@@ -21,7 +21,7 @@ def walkers() -> Recipe:
     """A figure that walks, hops or waves: the demo."""
     return Recipe(
         model="motion-vae",
-        config=MotionVAEConfig(layers=2, dim=64, heads=4, hidden=128, dropout=0.0, beta=1e-3),
+        config=MotionVAEConfig(layers=2, dim=64, heads=4, hidden=128, dropout=0.0, beta=0.003),
         data=Data("walkers", medium="motion", options=MotionOptions(length=24, fps=12)),
         training=Training(
             steps=1_500,
@@ -40,7 +40,7 @@ def tiny() -> Recipe:
     base = walkers()
     return replace(
         base,
-        config=MotionVAEConfig(layers=1, dim=32, heads=2, hidden=64, dropout=0.0, beta=1e-3),
+        config=MotionVAEConfig(layers=1, dim=32, heads=2, hidden=64, dropout=0.0, beta=0.003),
         data=Data("walkers", medium="motion", options=MotionOptions(length=8, fps=8)),
         training=replace(base.training, batch_size=16, lr=4e-3, ema_half_life=200),
     )
@@ -51,7 +51,7 @@ def motion() -> Recipe:
     base = walkers()
     return replace(
         base,
-        config=MotionVAEConfig(layers=3, dim=128, heads=4, hidden=256, dropout=0.1, beta=1e-3),
+        config=MotionVAEConfig(layers=3, dim=128, heads=4, hidden=256, dropout=0.1, beta=0.003),
         data=Data("motion", medium="motion", options=MotionOptions(length=40, fps=20, hop=5)),
         training=replace(base.training, steps=3_000, batch_size=64, lr=5e-4, ema_half_life=20_000),
     )

@@ -75,27 +75,35 @@ class _Judge:
     def __init__(self, train: Dataset, spec: MotionSpec) -> None:
         from sklearn.decomposition import PCA
         from sklearn.linear_model import LogisticRegression
-        from sklearn.preprocessing import StandardScaler
 
         batch = train.batch(spread(len(train), LEARNED))
         found = features(batch.x, spec)
-        self.scale = StandardScaler().fit(found)
-        self.parts = PCA(min(PARTS, *found.shape), whiten=True, random_state=0).fit(self.scale.transform(found))
+        # what hardly differs between training motions must not decide
+        deviation = found.std(0)
+        self.mean, self.scale = found.mean(0), np.maximum(deviation, max(0.1 * float(np.median(deviation)), 1e-9))
+        parts = PCA(min(PARTS, *found.shape), random_state=0).fit(self.scaled(found))
+        kept = parts.explained_variance_ > 0.005 * parts.explained_variance_[0]
+        self.axes = (parts.components_[kept] / np.sqrt(parts.explained_variance_[kept])[:, None]).T
         self.spec, self.classifier = spec, None
         if batch.label is not None and len(set(batch.label.tolist())) > 1:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 model = LogisticRegression(C=0.1, max_iter=500)
-                self.classifier = model.fit(self.scale.transform(found), batch.label.numpy())
+                self.classifier = model.fit(self.scaled(found), batch.label.numpy())
+
+    def scaled(self, found: np.ndarray) -> np.ndarray:
+        """Features (N, F) without their mean, in deviations."""
+        return (found - self.mean) / self.scale
 
     def whitened(self, x: Tensor) -> np.ndarray:
-        return self.parts.transform(self.scale.transform(features(x, self.spec)))
+        """The directions in which training motions differ most, each with deviation 1 (N, parts)."""
+        return self.scaled(features(x, self.spec)) @ self.axes
 
     def right(self, batch: Batch) -> np.ndarray:
         """Whether each is of the class that it should be (N,)."""
         assert self.classifier is not None
         assert batch.label is not None
-        said = self.classifier.predict(self.scale.transform(features(batch.x, self.spec)))
+        said = self.classifier.predict(self.scaled(features(batch.x, self.spec)))
         return (said == batch.label.numpy()).astype(np.float64)
 
 
