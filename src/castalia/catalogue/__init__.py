@@ -14,6 +14,7 @@ from castalia.catalogue import (
     energy,
     flows,
     molecules,
+    motion,
     music,
     pixels,
     sequence,
@@ -23,7 +24,7 @@ from castalia.catalogue import (
 from castalia.catalogue.record import Entry
 from castalia.core.errors import UsageError, near
 
-FAMILIES = (autoencoders, adversarial, diffusion, flows, pixels, sequence, sound, music, energy, molecules, tables)
+FAMILIES = (autoencoders, adversarial, diffusion, flows, pixels, sequence, sound, music, energy, molecules, tables, motion)
 """The files of this folder, in the order in which systems are listed."""
 
 CATALOGUE: dict[str, Entry] = {entry.name: entry for family in FAMILIES for entry in family.ENTRIES}

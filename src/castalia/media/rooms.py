@@ -16,6 +16,7 @@ ROOMS: dict[str, str | type[Medium]] = {
     "table": "table.medium:TableMedium",
     "audio": "audio.medium:AudioMedium",
     "music": "music.medium:MusicMedium",
+    "motion": "motion.medium:MotionMedium",
     "text": "text.medium:TextMedium",
 }
 """Module and class below ``castalia.media``, by the medium's name (or the class itself, of a guest). The first that

@@ -1,0 +1,1 @@
+"""Motion: skeletons read from BVH, written as BVH, GLB and films, drawn as stick figures."""
