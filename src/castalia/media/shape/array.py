@@ -38,7 +38,8 @@ class ShapeArray(Dataset):
     number alone.
 
     Args:
-        voxels: ``uint8`` (N, size, size, size), 0 and 1.
+        bits: ``uint8`` (N, bytes), the voxels of each shape as :func:`packed` lays them out.
+        size: voxels along a side.
         name: what to call the data.
         labels: ``int64`` (N,) class numbers, or None.
         classes: names of the classes.
@@ -51,7 +52,8 @@ class ShapeArray(Dataset):
 
     def __init__(
         self,
-        voxels: np.ndarray,
+        bits: np.ndarray,
+        size: int,
         *,
         name: str,
         labels: np.ndarray | None = None,
@@ -62,22 +64,22 @@ class ShapeArray(Dataset):
         files: Sequence[str] = (),
         notes: Sequence[str] = (),
     ) -> None:
-        if voxels.ndim != 4 or voxels.dtype != np.uint8 or len(set(voxels.shape[1:])) != 1:
-            raise ValueError(f"shapes must be uint8 (N, size, size, size), not {voxels.dtype} {voxels.shape}")
-        if labels is not None and len(labels) != len(voxels):
-            raise ValueError(f"{len(voxels)} shapes but {len(labels)} labels")
-        self._bits = np.packbits(voxels.reshape(len(voxels), -1), axis=1)
+        if bits.ndim != 2 or bits.dtype != np.uint8 or bits.shape[1] != -(-(size**3) // 8):
+            raise ValueError(f"{bits.dtype} {bits.shape} are no bits of shapes of {size} voxels a side")
+        if labels is not None and len(labels) != len(bits):
+            raise ValueError(f"{len(bits)} shapes but {len(labels)} labels")
+        self._bits = np.ascontiguousarray(bits)
         self._views, self._seen = views, dict[tuple[int, int], Tensor]()
         columns: tuple[tuple[str, Spec], ...] = ()
         if views != "none":
             columns = ((VIEW, ImageSpec(1, view_size, view_size)),)
         # Narrower than the base class says, and never set again.
         self.spec: ShapeSpec = ShapeSpec(  # pyright: ignore[reportIncompatibleVariableOverride]
-            voxels.shape[1], tuple(classes) if labels is not None else (), columns=columns
+            size, tuple(classes) if labels is not None else (), columns=columns
         )
         self.labels: Tensor | None = None if labels is None else torch.from_numpy(np.asarray(labels, np.int64))
         self.name, self.notes, self.texts, self.files = name, tuple(notes), tuple(texts), tuple(files)
-        digest = hashlib.blake2b(f"{voxels.shape} {views} {view_size}".encode(), digest_size=16)
+        digest = hashlib.blake2b(f"{bits.shape} {size} {views} {view_size}".encode(), digest_size=16)
         digest.update(self._bits.data)
         if self.labels is not None:
             digest.update(self.labels.numpy().data)
@@ -115,6 +117,11 @@ class ShapeArray(Dataset):
         spec = dict(self.spec.columns)[VIEW]
         assert isinstance(spec, ImageSpec)
         return spec.width
+
+
+def packed(voxels: np.ndarray) -> np.ndarray:
+    """Shapes ``uint8`` (N, size, size, size), 0 and 1, as rows of bits ``uint8`` (N, bytes)."""
+    return np.packbits(voxels.reshape(len(voxels), -1), axis=1)
 
 
 def view_of(x: Tensor, turn: Tensor, views: Views, side: int) -> Tensor:

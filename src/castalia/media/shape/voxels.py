@@ -17,8 +17,10 @@ ARRAYS = frozenset({".npy", ".npz"})
 BINVOX = ".binvox"
 
 LARGEST_SIDE = 512
-MOST_VOXELS = 1 << 31
+MOST_VOXELS = 1 << 29
 """Of all shapes of one file."""
+MOST_BYTES = 1 << 30
+"""Of all arrays of one file, unpacked."""
 
 
 def read_arrays(data: bytes, where: str) -> np.ndarray:
@@ -42,7 +44,7 @@ def read_arrays(data: bytes, where: str) -> np.ndarray:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             total = sum(info.file_size for info in archive.infolist())
-            if total > MOST_VOXELS * 8:
+            if total > MOST_BYTES:
                 raise DataError(f"{where}: its arrays declare {total:,} bytes, which is too much.")
             found = []
             for name in sorted(archive.namelist()):
