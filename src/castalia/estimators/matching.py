@@ -1,12 +1,12 @@
 """Two sets compared by the distances between their members: what is said of sets of shapes.
 
 Papers
-    Achlioptas et al. 2018 (arXiv:1707.02392), section 3: coverage and minimum matching distance. Coverage is the share
-    of real examples that are the nearest to some generated one; minimum matching distance the mean over real examples of
-    the distance to the nearest generated one.
+    Achlioptas et al. 2018 (arXiv:1707.02392), section 3: coverage and minimum matching distance. Coverage is the
+    share of real examples that are the nearest to some generated one; minimum matching distance the mean over real
+    examples of the distance to the nearest generated one.
     Lopez-Paz & Oquab 2017 (arXiv:1610.06545): the accuracy of telling the sets apart by the nearest other example, 0.5
-    where they are of one distribution. Yang et al. 2019 (arXiv:1906.12320), section 4: why the first two can be deceived
-    and this cannot so easily.
+    where they are of one distribution. Yang et al. 2019 (arXiv:1906.12320), section 4: why the first two can be
+    deceived and this cannot so easily.
 
 All depend on the counts: compare at equal ones. Coverage of two sets of n of one distribution is about 0.63 (1 - 1/e).
 """

@@ -1,8 +1,8 @@
 """Shapes as one sees them: rays through voxels, three lights, no library.
 
-Rays are parallel. Each is followed through the voxels, interpolated between their centres, until these are filled enough. The
-surface there faces down the slope of the voxels, blurred a little, so that light falls on it smoothly. Where there is
-much of the shape around a place, less light reaches it.
+Rays are parallel. Each is followed through the voxels, interpolated between their centres, until these are filled
+enough. The surface there faces down the slope of the voxels, blurred a little, so that light falls on it smoothly.
+Where there is much of the shape around a place, less light reaches it.
 """
 
 from __future__ import annotations
@@ -131,14 +131,14 @@ def shaded(x: Tensor, turn: Tensor, lift: float = 24.0, side: int = 128) -> Tens
 
 
 def depth_map(x: Tensor, turn: Tensor, lift: float, side: int) -> Tensor:
-    """How near shapes are, ``uint8`` (B, 1, side, side): 255 in front of everything, falling to 1; 0 where nothing is."""
+    """How near shapes are, ``uint8`` (B, 1, side, side): 255 in front of all, falling to 1; 0 where nothing is."""
     found = cast(x, turn, lift, side)
     near = 1 + 254 * (found.depth + REACH) / (2 * REACH)
     return torch.where(found.hit, near, 0.0).round().clamp(0, 255).to(torch.uint8)[:, None]
 
 
 def turntable(x: Tensor, lift: float = 24.0, side: int = 192) -> Tensor:
-    """Shapes (T, 1, S, S, S), one after the other, while who looks goes once around them: ``uint8`` (T, 3, side, side)."""
+    """Shapes (T, 1, S, S, S), one after the other, from all around: ``uint8`` (T, 3, side, side)."""
     return shaded(x, 30 + 360 * torch.arange(len(x)) / max(len(x), 1), lift, side)
 
 

@@ -1,9 +1,9 @@
 """What is said of sets of shapes, beside real ones.
 
-Distances between two shapes are of two kinds. By volume: 1 - IoU, intersection over union of their voxels. By surface: the
-Chamfer distance, the mean distance of the voxels of one surface to the nearest of the other, plus the other way round, in
-sides of the cube. Distances to all voxels of a surface are one distance transform, so that all pairs are one product of
-matrices, and no points are drawn at random.
+Distances between two shapes are of two kinds. By volume: 1 - IoU, intersection over union of their voxels. By surface:
+the Chamfer distance, the mean distance of the voxels of one surface to the nearest of the other, plus the other way
+round, in sides of the cube. Distances to all voxels of a surface are one distance transform, so that all pairs are one
+product of matrices, and no points are drawn at random.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Surfaces:
 
 
 def chamfer(a: Surfaces, b: Surfaces) -> Tensor:
-    """Chamfer distances of all pairs, (N, M), in sides of the cube; of an empty and another one the most there can be."""
+    """Chamfer distances of all pairs, (N, M), in sides of the cube; the most there can be where one is empty."""
     there, back = a.points @ b.far.T, (b.points @ a.far.T).T
     most = 3**0.5
     there = torch.where(a.empty[:, None], most, there)

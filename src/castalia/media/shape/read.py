@@ -44,8 +44,8 @@ class ShapeOptions(Config):
     Attributes:
         size: voxels along each side, 4 to 256.
         margin: voxels that a mesh leaves empty at each face (one, as 30 voxels in a cube of 32).
-        up: which axis of the files points up: ``y``, as in GLB and most OBJ files, or ``z``, as in ModelNet and in files
-            of CAD programs. Of arrays the axes are called z, y, x in their order.
+        up: which axis of the files points up: ``y``, as in GLB and most OBJ files, or ``z``, as in ModelNet and in
+            files of CAD programs. Of arrays the axes are called z, y, x in their order.
         turns: in how many directions, evenly spaced about the upright axis, each shape is an example. Arrays can be
             turned by quarters only: 1, 2 or 4.
         labels: ``folders``: the folder of a file is its class; ``none``; or a pattern for file names, as for sound.
@@ -138,8 +138,8 @@ def open_shapes(
     """Read shapes from a folder, a zip or a single file.
 
     Folders named ``train``, ``test``, ``validation`` are splits, above folders of classes or, as in ModelNet, below
-    them. Where there are none, ``train`` and ``test`` are nine tenths and one tenth, by a hash of each file's name (of a
-    single file with many shapes, of each one's position).
+    them. Where there are none, ``train`` and ``test`` are nine tenths and one tenth, by a hash of each file's name
+    (of a single file with many shapes, of each one's position).
 
     Args:
         path: what to read.

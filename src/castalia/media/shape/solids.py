@@ -21,7 +21,7 @@ SEGMENTS = 24
 """Corners of a round in a mesh."""
 
 REACH = 0.25
-"""A voxel is filled where a part comes so near to its centre, in voxels: so nothing thinner than half a voxel is lost."""
+"""A voxel is filled where a part comes so near to its centre, in voxels: nothing of half a voxel is lost."""
 
 WOOD, STEEL, CLOTH, GLASS, RUBBER = (150, 105, 65), (140, 145, 150), (70, 95, 150), (120, 170, 190), (40, 40, 42)
 PAINTS = ((176, 48, 44), (44, 82, 150), (220, 190, 70), (60, 120, 72), (228, 228, 224), (60, 62, 68))
@@ -321,7 +321,7 @@ def _fill(out: np.ndarray, part: Part, centres: np.ndarray, middle: np.ndarray, 
 
 
 def solid_mesh(number: int, split: str = "train", seed: int = 0) -> PartMesh:
-    """Solid ``number`` as a coloured mesh of closed parts, in the units of its proportions (a chair is about 2 high)."""
+    """Solid ``number`` as a coloured mesh of closed parts, in units of its own (a chair is about 2 high)."""
     return _mesh(solid(number, split, seed))
 
 

@@ -97,7 +97,7 @@ def read_binvox(data: bytes, where: str) -> np.ndarray:
     Raises:
         DataError: it is none, or its runs do not fill its cube.
     """
-    head, marker, body = data[:4096].partition(b"data\n")
+    head, marker, _ = data[:4096].partition(b"data\n")
     if not data.startswith(b"#binvox") or not marker:
         raise DataError(f"{where}: not a binvox file: it does not begin with #binvox, or has no line 'data'.")
     found = re.search(rb"^dim +(\d{1,6}) +(\d{1,6}) +(\d{1,6})\s*$", head, re.MULTILINE)
