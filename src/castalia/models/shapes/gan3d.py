@@ -158,7 +158,7 @@ class GAN3D(Carver[GAN3DConfig]):
     def remember(self, batch: Batch, rng: Rng, progress: Progress) -> Logs:
         """Count how often it was right; of the batch only the size is used."""
         self.referee.settle(rng.share)
-        return {"accuracy": self.referee.accuracy}
+        return {}
 
     def generator_loss(self, batch: Batch, rng: Rng, progress: Progress) -> tuple[Tensor, Logs]:
         """The generator's side of the game; of the batch it uses the number and the classes."""
