@@ -234,9 +234,9 @@ def write(product: Product, spec: Spec, out: Path, recipe: Mapping[str, Any] | N
         _write_page(product, out, told)
         return
     if isinstance(product, Film):
-        moves = pictures and (suffix in FILMS or product.still is None)
-        if moves and suffix:
-            save_walk(product.frames.x, out, product.fps, boomerang=product.boomerang, recipe=told)
+        frames = medium.film(product.frames, spec) if suffix in FILMS or (pictures and suffix) else None
+        if frames is not None and (suffix in FILMS or product.still is None):
+            save_walk(frames, out, product.fps, boomerang=product.boomerang, recipe=told)
             return
         product = product.still or Grid(product.frames, len(product.frames))
     if not suffix:
@@ -266,11 +266,13 @@ def _write_file(examples: Batch, spec: Spec, out: Path, recipe: Mapping[str, Any
     with tempfile.TemporaryDirectory(prefix="castalia-") as folder:
         written = medium.write(examples, spec, Path(folder), recipe=recipe)
         kinds = sorted({path.suffix for path in written})
-        if kinds != [out.suffix.lower()] or len(written) > 1:
+        # or what stands beside it: a mesh beside voxels, sound beside notes
+        found = written[0].with_suffix(out.suffix.lower())
+        if len(written) > 1 or out.suffix.lower() == ".json" or not found.is_file():
             raise UsageError(
                 f"{out.name}: this is written as FILE.png, or, named without a suffix, as a folder of "
                 f"{' and '.join(kinds)} files."
             )
-        for path in (written[0], written[0].with_suffix(".json")):
+        for path in (found, found.with_suffix(".json")):
             if path.is_file():
                 replace_file(out.with_suffix(path.suffix), path.read_bytes())

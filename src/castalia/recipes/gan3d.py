@@ -49,13 +49,13 @@ def tiny() -> Recipe:
 
 
 def solids() -> Recipe:
-    """Four kinds of things of 16 voxels a side: fifteen minutes of one core."""
+    """Four kinds of things of 16 voxels a side: fifteen minutes of one core, if it has nothing else to do."""
     base = solids_8()
     return replace(
         base,
         config=GAN3DConfig(latent_dims=64, width=32, conditional=True, critic_optimizer=replace(PAPER, lr=1e-4)),
         data=Data("solids", medium="shape", options=ShapeOptions(size=16)),
-        training=replace(base.training, minutes=15, batch_size=64, lr=1e-3, ema_half_life=10_000),
+        training=replace(base.training, steps=6_000, batch_size=32, lr=1e-3, ema_half_life=5_000, log_every=100),
     )
 
 
@@ -66,7 +66,7 @@ def meshes() -> Recipe:
         base,
         config=GAN3DConfig(latent_dims=128, width=32, critic_optimizer=replace(PAPER, lr=1e-4)),
         data=Data("shapes", medium="shape", options=ShapeOptions(size=32, on_bad_file="skip")),
-        training=replace(base.training, minutes=0.0, steps=20_000),
+        training=replace(base.training, steps=20_000),
     )
 
 

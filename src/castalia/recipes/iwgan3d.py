@@ -50,13 +50,13 @@ def tiny() -> Recipe:
 
 
 def solids() -> Recipe:
-    """Four kinds of things of 16 voxels a side: fifteen minutes of one core."""
+    """Four kinds of things of 16 voxels a side: fifteen minutes of one core, if it has nothing else to do."""
     base = solids_8()
     return replace(
         base,
-        config=IWGAN3DConfig(latent_dims=64, width=128, critic_width=32, critic_steps=3, conditional=True),
+        config=IWGAN3DConfig(latent_dims=64, width=64, critic_width=16, critic_steps=3, conditional=True),
         data=Data("solids", medium="shape", options=ShapeOptions(size=16)),
-        training=replace(base.training, minutes=15, lr=5e-4, ema_half_life=20_000),
+        training=replace(base.training, steps=3_000, batch_size=32, ema_half_life=10_000, log_every=50),
     )
 
 
@@ -65,7 +65,7 @@ def views() -> Recipe:
     base = solids()
     return replace(
         base,
-        config=replace(base.config, conditional=False, view=True, view_width=16, encoder_steps=3),
+        config=replace(base.config, conditional=False, view=True, view_width=8, encoder_steps=3),
         data=Data("solids", medium="shape", options=ShapeOptions(size=16, views="picture", view_size=32)),
     )
 
@@ -83,7 +83,7 @@ def meshes() -> Recipe:
         base,
         config=replace(base.config, latent_dims=128, width=128, critic_width=16, conditional=False),
         data=Data("shapes", medium="shape", options=ShapeOptions(size=32, on_bad_file="skip")),
-        training=replace(base.training, minutes=0.0, steps=20_000),
+        training=replace(base.training, steps=20_000),
     )
 
 

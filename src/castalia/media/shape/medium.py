@@ -113,9 +113,9 @@ class ShapeMedium(Medium):
         titles = [] if batch.label is None or not spec.classes else [spec.classes[i] for i in batch.label.tolist()]
         return shapes_image(batch.x.cpu(), titles, columns)
 
-    def film(self, batch: Batch, spec: ShapeSpec) -> Tensor:
-        """The shapes one after the other while who looks goes once around them."""
-        return turntable(batch.x.cpu())
+    def film(self, batch: Batch, spec: ShapeSpec) -> Tensor | None:
+        """The shapes one after the other while who looks goes once around them; None for several side by side."""
+        return turntable(batch.x.cpu()) if batch.x.shape[1:] == spec.shape else None
 
     def rates(self, batch: Batch, spec: ShapeSpec) -> Mapping[str, Rate]:
         return {"bits_per_voxel": Rate("bits/voxel", 2, torch.full((len(batch),), float(spec.size**3)).double())}

@@ -23,8 +23,8 @@ MOST_FACES = 2_000_000
 MOST_POINTS = 400_000_000
 """Places looked at on the surface of one mesh."""
 AT_ONCE = 1 << 20
-INSET = 0.01
-"""Voxels by which the surface of a closed mesh is moved inwards."""
+INSET = 0.25
+"""Voxels by which the surface of a closed mesh is moved inwards, so that it does not grow by half a voxel all around."""
 FARTHEST = 1e30
 """Coordinates beyond this are refused: their products are not finite."""
 
@@ -122,7 +122,8 @@ def voxelised(mesh: Mesh, size: int, margin: int = 1, turn: float = 0.0, *, wher
     """A mesh as voxels ``uint8`` (size, size, size) of depth, height, width.
 
     It is put into the middle and made as large as fits inside the margin. A voxel is filled where the surface passes
-    through it, or where it lies inside: it cannot be reached from outside through voxels that are empty.
+    through it (of a closed mesh: a quarter of a voxel below the surface), or where it lies inside: it cannot be reached
+    from outside through voxels that are empty.
 
     Args:
         mesh: its triangles.
@@ -152,11 +153,8 @@ def voxelised(mesh: Mesh, size: int, margin: int = 1, turn: float = 0.0, *, wher
     if int(points.sum()) > MOST_POINTS:
         raise DataError(f"{where}: its triangles overlap so much that filling voxels would take too long; simplify it.")
     inner = room / 2 - 1e-6
-    if mesh.closed:  # a face that lies between two voxels belongs to the one inside
-        across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-        outwards = np.sign(np.einsum("tc,tc->", corners[:, 0], across))
-        length = np.linalg.norm(across, axis=1, keepdims=True)
-        corners = corners - INSET * outwards * (across / np.where(length > 0, length, 1))[:, None]
+    if mesh.closed:
+        corners = _inset(corners)
     for n in np.unique(parts).tolist():
         mine = corners[parts == n]
         i, j = np.meshgrid(np.arange(n + 1), np.arange(n + 1), indexing="ij")
@@ -167,6 +165,31 @@ def voxelised(mesh: Mesh, size: int, margin: int = 1, turn: float = 0.0, *, wher
             x, y, z = np.floor(np.clip(at, -inner, inner) + size / 2).astype(np.int64).T
             out[z, y, x] = 1
     return ndimage.binary_fill_holes(out).astype(np.uint8)
+
+
+def _inset(corners: np.ndarray) -> np.ndarray:
+    """Triangles (F, 3, 3) of a closed mesh whose planes lie :data:`INSET` further inside, as far as that can be.
+
+    A corner is moved so that it lies so much below all planes that meet there, by least squares.
+    """
+    across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    outwards = np.sign(np.einsum("tc,tc->", corners[:, 0], across)) or 1.0  # of the volume: some meshes are inside out
+    length = np.linalg.norm(across, axis=1, keepdims=True)
+    normal = outwards * across / np.where(length > 0, length, 1)
+    _, at = np.unique(corners.reshape(-1, 3), axis=0, return_inverse=True)
+    at, every = at.reshape(-1), np.repeat(normal, 3, axis=0)
+    count = int(at.max()) + 1
+
+    def added(values: np.ndarray) -> np.ndarray:
+        return np.bincount(at, values, count)
+
+    planes = np.stack([np.stack([added(every[:, i] * every[:, k]) for k in range(3)], 1) for i in range(3)], 1)
+    pull = -INSET * np.stack([added(every[:, i]) for i in range(3)], 1)
+    steady = 1e-3 * np.trace(planes, axis1=1, axis2=2) + 1e-12
+    move = np.linalg.solve(planes + steady[:, None, None] * np.eye(3), pull[:, :, None])[:, :, 0]
+    far = np.linalg.norm(move, axis=1, keepdims=True)
+    move *= np.minimum(1, 2 * INSET / np.maximum(far, 1e-12))  # a sharp point would fly off
+    return corners + move[at].reshape(-1, 3, 3)
 
 
 def surface(voxels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

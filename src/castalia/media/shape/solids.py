@@ -21,7 +21,7 @@ SEGMENTS = 24
 """Corners of a round in a mesh."""
 
 REACH = 0.25
-"""A voxel is filled where a part comes so near to its centre, in voxels: nothing of half a voxel is lost."""
+"""A voxel is filled where a part comes so near to its centre, in voxels; one of a part that is thinner, from further."""
 
 WOOD, STEEL, CLOTH, GLASS, RUBBER = (150, 105, 65), (140, 145, 150), (70, 95, 150), (120, 170, 190), (40, 40, 42)
 PAINTS = ((176, 48, 44), (44, 82, 150), (220, 190, 70), (60, 120, 72), (228, 228, 224), (60, 62, 68))
@@ -286,12 +286,17 @@ def solid_voxels(thing: Solid, size: int, margin: int = 1, turn: float = 0.0) ->
 def _inside(part: Part, at: list[np.ndarray], half: np.ndarray) -> np.ndarray:
     """Which places, relative to a part's middle, are within reach of it; half extents in voxels."""
     if _straight(part, half):
-        near = [np.abs(c) <= h + REACH for c, h in zip(at, half, strict=True)]
+        near = [np.abs(c) <= _wide(h) for c, h in zip(at, half, strict=True)]
         return near[0] & near[1] & near[2]
     along, (first, second) = at[part.axis], [i for i in range(3) if i != part.axis]
     wide = 1 + (part.taper - 1) * np.clip((along / half[part.axis] + 1) / 2, 0, 1)
     square = (at[first] / (half[first] * wide + REACH)) ** 2 + (at[second] / (half[second] * wide + REACH)) ** 2
-    return (square <= 1) & (np.abs(along) <= half[part.axis] + REACH)
+    return (square <= 1) & (np.abs(along) <= _wide(half[part.axis]))
+
+
+def _wide(half: float) -> float:
+    """How far from the middle of a part the centres of its voxels lie: there is always one."""
+    return max(half + REACH, 0.5)
 
 
 def _straight(part: Part, half: np.ndarray) -> bool:
@@ -303,7 +308,7 @@ def _fill(out: np.ndarray, part: Part, centres: np.ndarray, middle: np.ndarray, 
     """Fill the voxels of a part that stands straight: only those of its box are looked at."""
     spans = []
     for axis in range(3):
-        there = np.flatnonzero(np.abs(centres - middle[axis]) <= half[axis] + REACH)
+        there = np.flatnonzero(np.abs(centres - middle[axis]) <= _wide(half[axis]))
         if not len(there):
             return
         spans.append(slice(int(there[0]), int(there[-1]) + 1))
