@@ -259,8 +259,8 @@ def test_folders_are_classes_and_splits(tmp_path: Path) -> None:
     found = open_shapes(tmp_path / "b", ShapeOptions(size=8), split="test")
     assert list(found.files) == ["test/chair/2.npy", "test/table/4.npy"]
     assert found.spec.classes == ("chair", "table")
+    put(tmp_path / "c", ["sofa/1.npy", "chair/1.npy"])
     with pytest.raises(DataError, match="'sofa'"):
-        put(tmp_path / "c", ["sofa/1.npy", "chair/1.npy"])
         open_shapes(tmp_path / "c", ShapeOptions(), like=data.spec)
 
 
@@ -303,8 +303,8 @@ def test_bad_files_are_named_or_skipped(tmp_path: Path) -> None:
     assert any("no voxel is filled" in note for note in data.notes)
     with pytest.raises(DataError, match="none of its 1 files"):
         open_shapes(tmp_path / "a" / "3.npy", ShapeOptions(size=8))
+    (tmp_path / "b").mkdir()
     with pytest.raises(DataError, match="holds no shape files"):
-        (tmp_path / "b").mkdir()
         open_shapes(tmp_path / "b", ShapeOptions())
 
 

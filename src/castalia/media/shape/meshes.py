@@ -24,7 +24,7 @@ MOST_POINTS = 400_000_000
 """Places looked at on the surface of one mesh."""
 AT_ONCE = 1 << 20
 INSET = 0.25
-"""Voxels by which the surface of a closed mesh is moved inwards, so that it does not grow by half a voxel all around."""
+"""Voxels by which the surface of a closed mesh is moved inwards, so that it does not grow by half of one."""
 FARTHEST = 1e30
 """Coordinates beyond this are refused: their products are not finite."""
 

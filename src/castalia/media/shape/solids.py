@@ -21,7 +21,7 @@ SEGMENTS = 24
 """Corners of a round in a mesh."""
 
 REACH = 0.25
-"""A voxel is filled where a part comes so near to its centre, in voxels; one of a part that is thinner, from further."""
+"""A voxel is filled where a part comes so near to its centre, in voxels; a part that is thinner, from further."""
 
 WOOD, STEEL, CLOTH, GLASS, RUBBER = (150, 105, 65), (140, 145, 150), (70, 95, 150), (120, 170, 190), (40, 40, 42)
 PAINTS = ((176, 48, 44), (44, 82, 150), (220, 190, 70), (60, 120, 72), (228, 228, 224), (60, 62, 68))
