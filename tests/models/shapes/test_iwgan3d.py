@@ -157,7 +157,7 @@ def test_a_view_is_given() -> None:
     assert torch.equal(seen, model.sample(6, {"view": view}, rng=rng).x)
     assert not torch.equal(seen, model.sample(6, rng=rng).x)
     assert not torch.equal(seen, model.sample(6, {"view": view.flip(0)}, rng=rng).x)
-    assert torch.equal(model.decode(torch.zeros(6, 4), {"view": view}).x, model.outside(model.rebuilt(batch)))
+    assert torch.equal(model.decode(torch.zeros(6, 4), {"view": view}).x > 0, model.rebuilt(batch) > 0.5)
     with pytest.raises(UsageError, match="view"):
         model.sample(6, {"view": view[:, :, 1:]}, rng=rng)
     with pytest.raises(UsageError, match="trained without views"):
