@@ -69,7 +69,8 @@ class ShapeArray(Dataset):
         if labels is not None and len(labels) != len(bits):
             raise ValueError(f"{len(bits)} shapes but {len(labels)} labels")
         self._bits = np.ascontiguousarray(bits)
-        self._views, self._seen = views, dict[tuple[int, int], Tensor]()
+        self._views: Views = views
+        self._seen: dict[tuple[int, int], Tensor] = {}
         columns: tuple[tuple[str, Spec], ...] = ()
         if views != "none":
             columns = ((VIEW, ImageSpec(1, view_size, view_size)),)

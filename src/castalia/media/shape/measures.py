@@ -9,6 +9,7 @@ product of matrices, and no points are drawn at random.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,7 +69,8 @@ class Surfaces:
         far = np.empty(found.shape, np.float32)
         for out, one in zip(far, found, strict=True):
             # an empty shape is as far from everything as can be
-            out[...] = ndimage.distance_transform_edt(~one) / size if one.any() else 3**0.5
+            gaps: Any = ndimage.distance_transform_edt(~one) if one.any() else size * 3**0.5
+            out[...] = gaps / size
         self.points = torch.from_numpy(found.reshape(len(found), -1).astype(np.float32))
         self.points = self.points / self.points.sum(1, keepdim=True).clamp(min=1)
         self.empty = ~torch.from_numpy(found.reshape(len(found), -1).any(1))
@@ -143,7 +145,8 @@ def connected(batch: Batch) -> np.ndarray:
 
     out = np.full(len(batch), np.nan)
     for i, shape in enumerate(batch.x.cpu().numpy()[:, 0]):
-        pieces, count = ndimage.label(shape, np.ones((3, 3, 3)))
+        found: Any = ndimage.label(shape, np.ones((3, 3, 3)))
+        pieces, count = found
         if count:
             out[i] = np.bincount(pieces.reshape(-1))[1:].max() / shape.sum()
     return out

@@ -80,8 +80,6 @@ def read_mesh(data: bytes, suffix: str, where: str, up: Up = "y") -> Mesh:
             vertices, faces = np.asarray(found.vertices, np.float64), np.asarray(found.faces, np.int64)
     except Exception as error:  # trimesh lets errors of many kinds through, of numpy and of its own
         raise DataError(f"{where}: not a {suffix} mesh that can be read ({_brief(error)}).") from error
-    except MemoryError as error:
-        raise DataError(f"{where}: the mesh declares more than fits into memory.") from error
     if vertices.ndim != 2 or vertices.shape[1:] != (3,) or not len(vertices) or not len(faces):
         raise DataError(f"{where}: holds no triangles; points alone are no shape.")
     if len(faces) > MOST_FACES:
@@ -164,7 +162,7 @@ def voxelised(mesh: Mesh, size: int, margin: int = 1, turn: float = 0.0, *, wher
             at = np.einsum("pk,tkc->tpc", weights, mine[start : start + step]).reshape(-1, 3)
             x, y, z = np.floor(np.clip(at, -inner, inner) + size / 2).astype(np.int64).T
             out[z, y, x] = 1
-    return ndimage.binary_fill_holes(out).astype(np.uint8)
+    return np.asarray(ndimage.binary_fill_holes(out), np.uint8)
 
 
 def _inset(corners: np.ndarray) -> np.ndarray:

@@ -242,7 +242,7 @@ class _Reader:
                     raise
                 self.bad.append(str(error))
                 continue
-            there = shapes.any((1, 2, 3))
+            there = shapes.reshape(len(shapes), -1).any(1)
             self.empty += int((~there).sum())
             if there.any():
                 self.rows.append(packed(shapes[there]))

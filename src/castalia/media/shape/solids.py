@@ -340,7 +340,9 @@ def _mesh(thing: Solid) -> PartMesh:
         parts.append(np.full(len(f), i))
         count += len(v)
     names = tuple(part.name for part in thing.parts)
-    return PartMesh(*map(np.concatenate, (vertices, faces, colours, parts)), names)
+    return PartMesh(
+        np.concatenate(vertices), np.concatenate(faces), np.concatenate(colours), np.concatenate(parts), names
+    )
 
 
 def _box() -> tuple[np.ndarray, np.ndarray]:

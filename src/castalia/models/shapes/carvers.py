@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -106,7 +106,8 @@ def one_piece(x: Tensor) -> Tensor:
 
     out = x.cpu().numpy().copy()
     for shape in out[:, 0]:
-        pieces, count = ndimage.label(shape, np.ones((3, 3, 3)))
+        found: Any = ndimage.label(shape, np.ones((3, 3, 3)))
+        pieces, count = found
         if count > 1:
             shape[pieces != 1 + np.bincount(pieces.reshape(-1))[1:].argmax()] = 0
     return torch.from_numpy(out).to(x.device)

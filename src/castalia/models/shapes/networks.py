@@ -165,13 +165,13 @@ class Same(nn.Conv2d):
         super().__init__(inputs, outputs, kernel, stride)
         self.pull = kernel, stride
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         kernel, stride = self.pull
         pad = []
-        for n in (x.shape[-1], x.shape[-2]):
+        for n in (input.shape[-1], input.shape[-2]):
             spare = max((-(-n // stride) - 1) * stride + kernel - n, 0)
             pad += [spare // 2, spare - spare // 2]
-        return super().forward(F.pad(x, pad))
+        return super().forward(F.pad(input, pad))
 
 
 @torch.no_grad()
