@@ -35,8 +35,8 @@ def reconstruction(
 ) -> dict[str, Metric]:
     """How well shapes are told from one view each.
 
-    ``view_ap``: average precision, the area below precision against recall of the voxels as the threshold falls (Smith &
-    Meger 2017, section 5). ``view_iou``: intersection over union at a threshold of one half. Both are means over
+    ``view_ap``: average precision, the area below precision against recall of the voxels as the threshold falls (Smith
+    & Meger 2017, section 5). ``view_iou``: intersection over union at a threshold of one half. Both are means over
     shapes; empty ones are left out.
 
     Args:

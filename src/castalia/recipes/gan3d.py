@@ -55,7 +55,7 @@ def solids() -> Recipe:
         base,
         config=GAN3DConfig(latent_dims=64, width=32, conditional=True, critic_optimizer=replace(PAPER, lr=1e-4)),
         data=Data("solids", medium="shape", options=ShapeOptions(size=16)),
-        training=replace(base.training, steps=6_000, batch_size=32, lr=1e-3, ema_half_life=5_000, log_every=100),
+        training=replace(base.training, steps=4_000, batch_size=32, lr=1e-3, ema_half_life=5_000, log_every=100),
     )
 
 

@@ -67,6 +67,7 @@ def views() -> Recipe:
         base,
         config=replace(base.config, conditional=False, view=True, view_width=8, encoder_steps=3),
         data=Data("solids", medium="shape", options=ShapeOptions(size=16, views="picture", view_size=32)),
+        training=replace(base.training, steps=1_500),
     )
 
 
