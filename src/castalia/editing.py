@@ -48,6 +48,7 @@ FILMS = (".gif", ".mp4", ".webp")
 WORDS = {
     "Latents": "makes examples from latents",
     "Inference": "finds the latents of an example",
+    "Searchable": "lets them be searched for",
     "Refinement": "can redraw an example",
     "Styled": "makes a picture from styles, one for each layer",
     "Streaming": "makes an example piece by piece",
@@ -85,9 +86,13 @@ def edit(run: Run | str | Path, name: str, **options: Any) -> Product:
 def lacks(edit: Edit, model: Model, spec: Spec) -> str:
     """What a model, or what it makes, lacks for an edit, in words; empty where nothing is missing."""
     kinds = {kind.__name__: kind for kind in CAPABILITIES}
-    missing = [need for need in edit.needs if not isinstance(model, kinds[need])]
+    either = [need.split("|") for need in edit.needs]
+    missing = [names for names in either if not any(isinstance(model, kinds[name]) for name in names)]
     if missing:
-        words = (f"{WORDS[need]} ({need})" if need in WORDS else f"is a {need}" for need in missing)
+        words = (
+            " or ".join(f"{WORDS[name]} ({name})" if name in WORDS else f"is a {name}" for name in names)
+            for names in missing
+        )
         return f"needs a model that {' and '.join(words)}"
     medium = medium_of(spec).name
     if len(spec.fields()) > 1:

@@ -99,6 +99,12 @@ def test_a_run_of_shapes_is_edited(run: Path, tmp_path: Path) -> None:
 
     with Image.open(tmp_path / "turn.gif") as film:
         assert film.n_frames == 5  # type: ignore[attr-defined]
+    other = room("shape").write(solids.batch(np.array([6])), solids.spec, tmp_path / "other")[0]
+    morph = editing.edit(run, "interpolate", start=str(path), end=str(other), frames=3)
+    assert isinstance(morph, Film)
+    assert morph.frames.x.shape == (3, 1, 8, 8, 8)
+    total = editing.edit(run, "arithmetic", a=str(path), b=str(other), c=str(other))
+    editing.write(total, spec, tmp_path / "sum.png")
     made = editing.edit(run, "turn", frames=2, seed=3)
     assert isinstance(made, Film)
     assert torch.equal(made.frames.x[0], api.sample(run, 1, seed=3).x[0])

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from castalia.core.capabilities import Searchable
 from castalia.core.config import Config
 from castalia.core.data import Batch
 from castalia.core.rng import SampleRng
@@ -38,8 +39,11 @@ class ShapeSampling(LatentOptions):
 
 C = TypeVar("C", bound=Config)
 
+SEARCH_RATE = 0.1
+"""Of the search for latents."""
 
-class Carver(Contest[C, ShapeSpec]):
+
+class Carver(Contest[C, ShapeSpec], Searchable):
     """A generator and a critic of voxels.
 
     Attributes:
@@ -78,6 +82,34 @@ class Carver(Contest[C, ShapeSpec]):
     def told(self, z: Tensor, given: Given) -> Tensor:
         """Latents (B, z) that what is given leads to; here nothing does."""
         return z
+
+    def search(self, batch: Batch, *, rng: SampleRng | None = None, steps: int = 200) -> Tensor:
+        """Latents whose shapes come near to some, by Adam on the mean square of the difference.
+
+        A pull towards the middle of the prior, of 1e-3 times the mean square, keeps them where shapes are likely.
+        Of a conditional model they are those of the classes of the batch, or of the most frequent one.
+        """
+        target, n = self.inside(batch.x.to(self.device)), len(batch)
+        label = self.labels.usual(n) if batch.label is None or not self.classes else batch.label.to(self.device)
+        z = (
+            torch.zeros(n, self.latent_dims, device=self.device)
+            if rng is None
+            else rng.normal("search", self.latent_dims)
+        )
+        z = z.detach().clone().requires_grad_(True)
+        optimizer = torch.optim.Adam([z], lr=SEARCH_RATE)
+        training = self.generator.training
+        try:
+            self.generator.eval()
+            for _ in range(steps):
+                with torch.enable_grad():
+                    made = self.generate(z, label, None)
+                    far = (made - target).square().flatten(1).mean(1) + 1e-3 * z.square().mean(1)
+                    (z.grad,) = torch.autograd.grad(far.sum(), [z])
+                optimizer.step()
+        finally:
+            self.generator.train(training)
+        return z.detach()
 
     @torch.no_grad()
     def features(self, x: Tensor) -> Tensor:
