@@ -242,11 +242,11 @@ class _Reader:
                     raise
                 self.bad.append(str(error))
                 continue
-            there = shapes.reshape(len(shapes), -1).any(1)
+            there = shapes.max((1, 2, 3)) > 0
             self.empty += int((~there).sum())
             if there.any():
                 self.rows.append(packed(shapes[there]))
-                self.files += [name for name, any_ in zip(names, there, strict=True) if any_]
+                self.files += [name for name, any_ in zip(names, there.tolist(), strict=True) if any_]
                 self.owners += [i] * int(there.sum())
             if self.progress is not None:
                 self.progress(i + 1, len(found.items))
