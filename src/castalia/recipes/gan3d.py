@@ -49,13 +49,13 @@ def tiny() -> Recipe:
 
 
 def solids() -> Recipe:
-    """Four kinds of things of 16 voxels a side: fifteen minutes of one core, if it has nothing else to do."""
+    """Four kinds of things of 16 voxels a side: minutes of one core that has nothing else to do."""
     base = solids_8()
     return replace(
         base,
-        config=GAN3DConfig(latent_dims=64, width=32, conditional=True, critic_optimizer=replace(PAPER, lr=1e-4)),
+        config=GAN3DConfig(latent_dims=64, width=32, conditional=True, critic_optimizer=replace(PAPER, lr=2e-4)),
         data=Data("solids", medium="shape", options=ShapeOptions(size=16)),
-        training=replace(base.training, steps=4_000, batch_size=32, lr=1e-3, ema_half_life=5_000, log_every=100),
+        training=replace(base.training, steps=2_500, batch_size=32, lr=1e-3, ema_half_life=5_000, log_every=100),
     )
 
 
