@@ -48,6 +48,7 @@ FILMS = (".gif", ".mp4", ".webp")
 WORDS = {
     "Latents": "makes examples from latents",
     "Inference": "finds the latents of an example",
+    "Searchable": "lets them be searched for",
     "Refinement": "can redraw an example",
     "Styled": "makes a picture from styles, one for each layer",
     "Streaming": "makes an example piece by piece",
@@ -85,9 +86,13 @@ def edit(run: Run | str | Path, name: str, **options: Any) -> Product:
 def lacks(edit: Edit, model: Model, spec: Spec) -> str:
     """What a model, or what it makes, lacks for an edit, in words; empty where nothing is missing."""
     kinds = {kind.__name__: kind for kind in CAPABILITIES}
-    missing = [need for need in edit.needs if not isinstance(model, kinds[need])]
+    either = [need.split("|") for need in edit.needs]
+    missing = [names for names in either if not any(isinstance(model, kinds[name]) for name in names)]
     if missing:
-        words = (f"{WORDS[need]} ({need})" if need in WORDS else f"is a {need}" for need in missing)
+        words = (
+            " or ".join(f"{WORDS[name]} ({name})" if name in WORDS else f"is a {name}" for name in names)
+            for names in missing
+        )
         return f"needs a model that {' and '.join(words)}"
     medium = medium_of(spec).name
     if len(spec.fields()) > 1:
@@ -234,9 +239,9 @@ def write(product: Product, spec: Spec, out: Path, recipe: Mapping[str, Any] | N
         _write_page(product, out, told)
         return
     if isinstance(product, Film):
-        moves = pictures and (suffix in FILMS or product.still is None)
-        if moves and suffix:
-            save_walk(product.frames.x, out, product.fps, boomerang=product.boomerang, recipe=told)
+        frames = medium.film(product.frames, spec) if suffix in FILMS or (pictures and suffix) else None
+        if frames is not None and (suffix in FILMS or product.still is None):
+            save_walk(frames, out, product.fps, boomerang=product.boomerang, recipe=told)
             return
         product = product.still or Grid(product.frames, len(product.frames))
     if not suffix:
@@ -266,11 +271,13 @@ def _write_file(examples: Batch, spec: Spec, out: Path, recipe: Mapping[str, Any
     with tempfile.TemporaryDirectory(prefix="castalia-") as folder:
         written = medium.write(examples, spec, Path(folder), recipe=recipe)
         kinds = sorted({path.suffix for path in written})
-        if kinds != [out.suffix.lower()] or len(written) > 1:
+        # or what stands beside it: a mesh beside voxels, sound beside notes
+        found = written[0].with_suffix(out.suffix.lower())
+        if len(written) > 1 or out.suffix.lower() == ".json" or not found.is_file():
             raise UsageError(
                 f"{out.name}: this is written as FILE.png, or, named without a suffix, as a folder of "
                 f"{' and '.join(kinds)} files."
             )
-        for path in (written[0], written[0].with_suffix(".json")):
+        for path in (found, found.with_suffix(".json")):
             if path.is_file():
                 replace_file(out.with_suffix(path.suffix), path.read_bytes())

@@ -25,6 +25,7 @@ from castalia.core.capabilities import (
     Latents,
     Perception,
     Refinement,
+    Searchable,
     Streaming,
     Styled,
 )
@@ -426,6 +427,23 @@ def test_inference(name: str, data: dict[str, Dataset]) -> None:
     kl = model.posterior_kl(batch)
     assert kl.shape == z.shape
     assert (kl >= -1e-5).all()
+
+
+@pytest.mark.parametrize("name", having(Searchable))
+def test_search(name: str, trained: dict[str, runs.Run]) -> None:
+    """Of what the model made: what is found is the example's own, and nearer than the middle of the prior."""
+    model = trained[name].model()[0]
+    assert isinstance(model, Searchable)
+    batch = model.decode(2 * torch.randn(4, model.latent_dims, generator=torch.Generator().manual_seed(0)))
+    z = model.search(batch, steps=20)
+    assert z.shape == (4, model.latent_dims)
+    assert torch.equal(z, model.search(batch, steps=20))
+    torch.testing.assert_close(model.search(batch[2:3], steps=20), z[2:3], atol=1e-3, rtol=0)
+    assert not torch.equal(model.search(batch, rng=SampleRng(0, range(4)), steps=1), model.search(batch, steps=1))
+    medium = medium_of(model.spec)
+    found, middle = model.decode(z), model.decode(torch.zeros_like(z))
+    far = [sum(medium.distance(x[i : i + 1], batch[i : i + 1], model.spec) for i in range(4)) for x in (found, middle)]
+    assert far[0] < far[1]
 
 
 @every_generator

@@ -18,13 +18,28 @@ from castalia.catalogue import (
     music,
     pixels,
     sequence,
+    shapes,
     sound,
     tables,
 )
 from castalia.catalogue.record import Entry
 from castalia.core.errors import UsageError, near
 
-FAMILIES = (autoencoders, adversarial, diffusion, flows, pixels, sequence, sound, music, energy, molecules, tables, motion)
+FAMILIES = (
+    autoencoders,
+    adversarial,
+    diffusion,
+    flows,
+    pixels,
+    sequence,
+    sound,
+    music,
+    energy,
+    molecules,
+    tables,
+    motion,
+    shapes,
+)
 """The files of this folder, in the order in which systems are listed."""
 
 CATALOGUE: dict[str, Entry] = {entry.name: entry for family in FAMILIES for entry in family.ENTRIES}

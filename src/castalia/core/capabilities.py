@@ -133,6 +133,22 @@ class Inference(Latents):
         """
 
 
+class Searchable(Latents):
+    """A model without an encoder, for whose examples latents can be searched, step by step."""
+
+    @abstractmethod
+    def search(self, batch: Batch, *, rng: SampleRng | None = None, steps: int = 200) -> Tensor:
+        """Latents ``float32`` (B, latent_dims) whose decoded examples come near to those of ``batch``.
+
+        What is found for an example does not depend on the others.
+
+        Args:
+            batch: examples in natural units.
+            rng: draws where the search begins; None begins at the middle of the prior.
+            steps: of the search, at least 1.
+        """
+
+
 class Refinement(ABC):
     """A model that can redraw given examples, wholly (image-to-image) or in part (inpainting)."""
 

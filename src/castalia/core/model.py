@@ -3,9 +3,9 @@
 A :class:`Model` is one system from one paper, written as single-device code. It says *what* is optimised
 (:class:`Stage`, :class:`Objective`, :class:`Update`); the training loop decides *how*: precision, sharding,
 averaging of weights, checkpoints, logging. What a model can do it declares by type (:class:`Generator`,
-:class:`Density`, :class:`Latents`, :class:`Inference`, :class:`Styled`, :class:`Refinement`, :class:`Streaming`,
-:class:`Perception`, :class:`Exportable`), and one conformance suite holds it to its word. Whatever goes in or comes out
-is a :class:`Batch` in natural units.
+:class:`Density`, :class:`Latents`, :class:`Inference`, :class:`Searchable`, :class:`Styled`, :class:`Refinement`,
+:class:`Streaming`, :class:`Perception`, :class:`Exportable`), and one conformance suite holds it to its word. Whatever
+goes in or comes out is a :class:`Batch` in natural units.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from castalia.core.capabilities import (
     Latents,
     Perception,
     Refinement,
+    Searchable,
     Streaming,
     Styled,
 )
@@ -309,6 +310,7 @@ CAPABILITIES: tuple[type, ...] = (
     Density,
     Latents,
     Inference,
+    Searchable,
     Styled,
     Refinement,
     Streaming,

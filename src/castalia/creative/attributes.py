@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from castalia.core.capabilities import Inference
+from castalia.core.capabilities import Inference, Searchable
 from castalia.core.data import Dataset
 from castalia.core.errors import UsageError
 from castalia.creative.latents import decode, encode, encode_data
@@ -112,7 +112,7 @@ def apply_attribute(model: Inference, x: Tensor, vector: Tensor, strengths: Sequ
     return decode(model, encode(model, x)[:, None] + steps)
 
 
-def arithmetic(model: Inference, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+def arithmetic(model: Inference | Searchable, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     """decode(z_a - z_b + z_c), row by row: "a is to b as the answer is to c".
 
     Args:

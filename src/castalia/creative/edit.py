@@ -245,7 +245,7 @@ class Edit:
         out: what it writes, in words.
         options: a frozen dataclass of plain values, whose fields are made with :func:`option`.
         run: does it: ``(work, options) -> product``; called without gradients.
-        needs: names of the capabilities that the model must have.
+        needs: names of the capabilities that the model must have; ``A|B``: one of the two.
         media: names of the media that it makes sense for; empty for all.
     """
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from castalia.core.capabilities import Inference, Latents
+from castalia.core.capabilities import Inference, Latents, Searchable
 from castalia.core.data import Batch, Dataset, as_batch, some_of
 from castalia.core.errors import UsageError
 from castalia.core.guest import guest
@@ -30,9 +30,9 @@ DIMS = 10
 """How many latent dimensions a traversal shows."""
 
 
-def encode(model: Inference, examples: Batch | Tensor) -> Tensor:
-    """Mean latents ``float32`` (B, z) of examples (B, ...), on the CPU."""
-    return _of_examples(model, model.encode, examples)
+def encode(model: Inference | Searchable, examples: Batch | Tensor) -> Tensor:
+    """Mean latents ``float32`` (B, z) of examples (B, ...), on the CPU; searched for where there is no encoder."""
+    return _of_examples(model, model.encode if isinstance(model, Inference) else model.search, examples)
 
 
 def decode(model: Latents, z: Tensor, label: int | None = None) -> Tensor:
@@ -70,13 +70,13 @@ def encode_data(model: Inference, data: Dataset, limit: int) -> tuple[Tensor, np
     return torch.cat(latents), ids, torch.cat(labels) if labels else None
 
 
-def reconstruct(model: Inference, x: Batch | Tensor) -> Tensor:
+def reconstruct(model: Inference | Searchable, x: Batch | Tensor) -> Tensor:
     """Examples (B, ...) through the bottleneck and back: the decoded means of their posteriors."""
     return decode(model, encode(model, x))
 
 
 def interpolate(
-    model: Inference, x_from: Batch | Tensor, x_to: Batch | Tensor, frames: int, how: How = "spherical"
+    model: Inference | Searchable, x_from: Batch | Tensor, x_to: Batch | Tensor, frames: int, how: How = "spherical"
 ) -> Tensor:
     """Pictures on the way from some examples to others, row by row.
 
@@ -184,7 +184,7 @@ def traverse(
 
 
 @guest()
-def _of_examples(model: Inference, call: Callable[[Batch], Tensor], examples: Batch | Tensor) -> Tensor:
+def _of_examples(model: Latents, call: Callable[[Batch], Tensor], examples: Batch | Tensor) -> Tensor:
     """``call`` applied to :data:`ROWS` examples at a time."""
     batch = as_batch(examples)
     return _in_chunks(

@@ -10,6 +10,7 @@ from castalia.creative.edit import Edit
 EDITS: tuple[str, ...] = (
     "interpolate",
     "walk",
+    "turn",
     "reconstruct",
     "traverse",
     "arithmetic",

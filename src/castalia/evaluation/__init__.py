@@ -5,6 +5,7 @@ The statistics are in :mod:`castalia.estimators`; this floor applies them to mod
 likelihood.py   nats and bits/dim of models that are a Density; how much of the latents is used
 baselines.py    trivial models in the same units: independent pixels, the best mixture
 notes.py        how well music comes back from its latents
+shapes.py       how well shapes come back from a view of each
 pictures.py     reconstruction error, nearest training pictures, sampling speed
 features.py     feature spaces: points, networks, stacks
 feature_network.py   the small network of a data set, trained once and kept

@@ -200,6 +200,13 @@ class Medium(ABC):
             columns: examples per row, for media that lay them out in rows; None for about a square.
         """
 
+    def film(self, batch: Batch, spec: Any) -> Tensor | None:
+        """Examples one after the other as the frames of a film, ``uint8`` (T, C, H, W).
+
+        None where such a medium does not move; that is the default.
+        """
+        return None
+
     @final
     def draw(self, batch: Batch, spec: Any, path: Path, recipe: Mapping[str, Any] | None = None) -> None:
         """Write :meth:`picture` as a PNG with the recipe in it and beside it.

@@ -17,6 +17,7 @@ ROOMS: dict[str, str | type[Medium]] = {
     "audio": "audio.medium:AudioMedium",
     "music": "music.medium:MusicMedium",
     "motion": "motion.medium:MotionMedium",
+    "shape": "shape.medium:ShapeMedium",
     "text": "text.medium:TextMedium",
 }
 """Module and class below ``castalia.media``, by the medium's name (or the class itself, of a guest). The first that

@@ -34,5 +34,5 @@ EDIT = Edit(
     "FILE.png: A, B, C and the result",
     Options,
     run,
-    needs=("Inference",),
+    needs=("Inference|Searchable",),
 )

@@ -42,5 +42,5 @@ EDIT = Edit(
     "FILE.gif, .mp4 or .webp, or FILE.png for a strip",
     Options,
     run,
-    needs=("Inference",),
+    needs=("Inference|Searchable",),
 )

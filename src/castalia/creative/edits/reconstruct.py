@@ -32,5 +32,5 @@ EDIT = Edit(
     "FILE.png: originals above reconstructions",
     Options,
     run,
-    needs=("Inference",),
+    needs=("Inference|Searchable",),
 )

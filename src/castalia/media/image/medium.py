@@ -102,6 +102,9 @@ class ImageMedium(Medium):
     def picture(self, batch: Batch, spec: ImageSpec, columns: int | None = None) -> Image:
         return grid_image(batch.x.cpu(), columns)
 
+    def film(self, batch: Batch, spec: ImageSpec) -> Tensor:
+        return batch.x
+
     def rates(self, batch: Batch, spec: ImageSpec) -> Mapping[str, Rate]:
         return {"bits_per_dim": Rate("bits/dim", 2, torch.full((len(batch),), float(spec.dims), dtype=torch.float64))}
 

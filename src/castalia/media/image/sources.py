@@ -43,7 +43,22 @@ from castalia.media.splits import SPLITS, hashed_split, pick_split
 TRIED = 64
 """Pictures that are tried to find one that can be read."""
 
-OTHERS = (".txt", ".md", ".wav", ".flac", ".ogg", ".mp3", ".mid", ".midi")
+OTHERS = (
+    ".txt",
+    ".md",
+    ".wav",
+    ".flac",
+    ".ogg",
+    ".mp3",
+    ".mid",
+    ".midi",
+    ".glb",
+    ".obj",
+    ".off",
+    ".ply",
+    ".stl",
+    ".binvox",
+)
 """Files of other media."""
 
 LOOKED_AT = 10_000

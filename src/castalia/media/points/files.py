@@ -55,12 +55,32 @@ def is_points(path: Path) -> bool:
     """Whether a file holds points: a table by its suffix, or an ``.npy`` array of floats with two dimensions."""
     suffix = path.suffix.lower()
     if suffix != ".npy" or not path.is_file():
-        return suffix in SUFFIXES and path.is_file()
+        return suffix in SUFFIXES and path.is_file() and _of_numbers(path)
     try:
         found = np.load(path, mmap_mode="r", allow_pickle=False)  # safe: objects are refused
     except Exception:  # NumPy reads the header as Python text, which fails in many ways
         return False  # the reader of pictures says what is wrong with it
     return isinstance(found, np.ndarray) and found.ndim == 2 and found.dtype.kind == "f"
+
+
+def _of_numbers(path: Path) -> bool:
+    """Whether the first rows of a table are numbers, labels aside; others are no points, but rows of a table.
+
+    What cannot be read at all counts as points, whose reader says what is wrong with it.
+    """
+    try:
+        with open_plain(path) as file:
+            head = file.read(1 << 14).decode("utf-8-sig", "replace").splitlines()[:-1][:6]
+    except OSError:
+        return True
+    rows = [re.split("[,;\t]", line) for line in head if line.strip()]
+    if len(rows) < 2:
+        return True
+    names = [name.strip().strip('"').lower() for name in rows[0]]
+    told = [i for i in range(len(names)) if names[i] not in (LABEL, NUMBER, *INDEX)]
+    cells = [row[i].strip() for row in rows[1:] for i in told if i < len(row)]
+    words = [cell for cell in cells if cell and not _NUMBERLIKE.match(cell)]
+    return len(words) <= len(cells) // 10
 
 
 def open_points(path: Path, *, split: str | None = None, name: str | None = None) -> PointsArray:

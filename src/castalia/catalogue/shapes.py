@@ -1,0 +1,26 @@
+"""Shapes."""
+
+from castalia.catalogue.record import Entry
+
+ENTRIES = (
+    Entry(
+        "gan3d",
+        "3D-GAN",
+        "shapes.gan3d:GAN3D",
+        media=("shape",),
+        paper="Wu, Zhang, Xue, Freeman & Tenenbaum 2016 (arXiv:1610.07584)",
+        capabilities=("Generator", "Latents", "Searchable", "Exportable"),
+        good="Chairs, cars and other things as voxels and meshes in one step, with latents to walk in. Each kind of "
+        "thing is best learnt alone; iwgan3d trains more steadily.",
+    ),
+    Entry(
+        "iwgan3d",
+        "3D-IWGAN",
+        "shapes.iwgan3d:IWGAN3D",
+        media=("shape",),
+        paper="Smith & Meger 2017 (arXiv:1707.09557); gradient penalty: Gulrajani et al. 2017 (arXiv:1704.00028)",
+        capabilities=("Generator", "Latents", "Searchable", "Exportable"),
+        good="Things of several kinds as voxels and meshes from one network, trained steadily; with views, the shape "
+        "that a picture or a map of depths shows.",
+    ),
+)
