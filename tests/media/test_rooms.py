@@ -46,11 +46,11 @@ def test_what_it_writes_it_reads(name: str, tmp_path: Path) -> None:
     assert paths
     assert all(path.is_file() for path in paths)
     assert medium.reads(paths[0])
-    back = medium.open(paths[0], medium.options(), None)
-    found = back.batch(np.arange(1))
-    check_units(found, back.spec)
-    if back.spec.fields() == data.spec.fields():  # a text is read by other tokens where nothing says which
-        last = data.batch(np.array([len(data) - 1]))
+    alone = medium.open(paths[0], medium.options(), None)
+    check_units(alone.batch(np.arange(1)), alone.spec)
+    if alone.spec.fields() == data.spec.fields():  # a text is read by other tokens where nothing says which
+        back = medium.open(paths[0], medium.options(), None, like=data.spec)  # categories are those of the data
+        found, last = back.batch(np.arange(1)), data.batch(np.array([len(data) - 1]))
         near, far = (medium.distance(x, batch[:1], data.spec) for x in (found, last))
         assert near < 0.5 * far or torch.equal(found.x, batch.x[:1])
 

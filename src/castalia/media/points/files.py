@@ -73,14 +73,13 @@ def _of_numbers(path: Path) -> bool:
             head = file.read(1 << 14).decode("utf-8-sig", "replace").splitlines()[:-1][:6]
     except OSError:
         return True
-    rows = [re.split("[,;\t]", line) for line in head if line.strip()]
-    if len(rows) < 2:
+    lines = [line for line in head if line.strip() and not line.lstrip().startswith("#")]
+    rows = [[cell.strip().strip('"') for cell in re.split("[,;\t]", line)] for line in lines]
+    if len(rows) < 2 or all(_NUMBERLIKE.match(cell) for cell in rows[0]):
         return True
-    names = [name.strip().strip('"').lower() for name in rows[0]]
-    told = [i for i in range(len(names)) if names[i] not in (LABEL, NUMBER, *INDEX)]
-    cells = [row[i].strip() for row in rows[1:] for i in told if i < len(row)]
-    words = [cell for cell in cells if cell and not _NUMBERLIKE.match(cell)]
-    return len(words) <= len(cells) // 10
+    told = [i for i, name in enumerate(rows[0]) if name.lower() not in (LABEL, NUMBER, *INDEX)]
+    cells = [row[i] for row in rows[1:] for i in told if i < len(row)]
+    return sum(bool(cell) and not _NUMBERLIKE.match(cell) for cell in cells) <= len(cells) // 10
 
 
 def open_points(path: Path, *, split: str | None = None, name: str | None = None) -> PointsArray:
