@@ -14,6 +14,7 @@ ROOMS: dict[str, str | type[Medium]] = {
     "points": "points.medium:PointsMedium",
     "audio": "audio.medium:AudioMedium",
     "music": "music.medium:MusicMedium",
+    "protein": "protein.medium:ProteinMedium",
     "text": "text.medium:TextMedium",
 }
 """Module and class below ``castalia.media``, by the medium's name (or the class itself, of a guest). The first that
