@@ -7,11 +7,11 @@ and the demo need to find a system. What else they need lies where the name says
 
 from __future__ import annotations
 
-from castalia.catalogue import adversarial, autoencoders, diffusion, energy, flows, music, pixels, sequence, sound
+from castalia.catalogue import adversarial, autoencoders, diffusion, energy, flows, music, pixels, proteins, sequence, sound
 from castalia.catalogue.record import Entry
 from castalia.core.errors import UsageError, near
 
-FAMILIES = (autoencoders, adversarial, diffusion, flows, pixels, sequence, sound, music, energy)
+FAMILIES = (autoencoders, adversarial, diffusion, flows, pixels, sequence, sound, music, energy, proteins)
 """The files of this folder, in the order in which systems are listed."""
 
 CATALOGUE: dict[str, Entry] = {entry.name: entry for family in FAMILIES for entry in family.ENTRIES}
