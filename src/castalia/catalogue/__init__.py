@@ -7,7 +7,18 @@ and the demo need to find a system. What else they need lies where the name says
 
 from __future__ import annotations
 
-from castalia.catalogue import adversarial, autoencoders, diffusion, energy, flows, music, pixels, proteins, sequence, sound
+from castalia.catalogue import (
+    adversarial,
+    autoencoders,
+    diffusion,
+    energy,
+    flows,
+    music,
+    pixels,
+    proteins,
+    sequence,
+    sound,
+)
 from castalia.catalogue.record import Entry
 from castalia.core.errors import UsageError, near
 

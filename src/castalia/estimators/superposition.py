@@ -1,8 +1,8 @@
 """Comparing two structures of the same chain, point by point: RMSD, TM-score, GDT-TS, lDDT.
 
-Points are CA atoms in Å, ``float64`` (L, 3), prediction first. Residues that are not compared are left out before. All but
-lDDT depend on a superposition: RMSD has a closed one (Kabsch 1976); those of TM-score (Zhang & Skolnick 2004) and GDT-TS
-(Zemla 2003) are searched for, from fragments of several lengths, as the authors' programs do.
+Points are CA atoms in Å, ``float64`` (L, 3), prediction first. Residues that are not compared are left out before. All
+but lDDT depend on a superposition: RMSD has a closed one (Kabsch 1976); those of TM-score (Zhang & Skolnick 2004) and
+GDT-TS (Zemla 2003) are searched for, from fragments of several lengths, as the authors' programs do.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def tm_score(moved: np.ndarray, fixed: np.ndarray, length: int | None = None) ->
 
 
 def gdt_ts(moved: np.ndarray, fixed: np.ndarray, length: int | None = None) -> float:
-    """GDT-TS, 0 to 100: the mean share of residues that come within 1, 2, 4 and 8 Å, each over its best superposition."""
+    """GDT-TS, 0 to 100: the mean share of residues within 1, 2, 4 and 8 Å, each over its best superposition."""
     length = len(fixed) if length is None else length
     far = [_searched(moved, fixed, reach) for reach in GDT]
     every = np.concatenate(far)

@@ -112,8 +112,8 @@ def measure(
 def columns_asked(model: Generator, held_out: Dataset, n: int, seed: int) -> np.ndarray | None:
     """The held-out examples whose columns samples are to be given, ``int64`` (at most n,), rising; None for none.
 
-    What stands beside held-out examples (a sequence, a caption, a wanted number) and the model accepts, it is given: then
-    samples can be told from what they should be, example by example.
+    What stands beside held-out examples (a sequence, a caption, a wanted number) and the model accepts, it is given:
+    then samples can be told from what they should be, example by example.
     """
     if not any(name in model.accepts() for name, _ in held_out.spec.columns):
         return None

@@ -50,8 +50,8 @@ class Work:
         samples: examples that a model made, on the CPU.
         train: its training data.
         held_out: real examples that it has not seen.
-        asked: numbers of the held-out examples (N,) whose columns the samples were given, in their order; None where they
-            were given none.
+        asked: numbers of the held-out examples (N,) whose columns the samples were given, in their order; None where
+            they were given none.
         seed: of all randomness.
         show: receives lines of progress.
     """

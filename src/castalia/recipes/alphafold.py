@@ -18,7 +18,7 @@ SMALL = AlphaFoldConfig(
     blocks=4, extra_blocks=0, c_m=64, c_z=32, c_s=96, c_e=16, msa_heads=4, msa_head=16, extra_head=4, pair_heads=2,
     pair_head=16, triangle=32, outer=8, row_dropout=0.05, pair_dropout=0.1, layers=4, ipa_heads=4, ipa_head=16,
     ipa_points=4, ipa_values=4, torsion_width=64, structure_dropout=0.05, confidence_width=64, recycles=1, crop=48,
-    clusters=1, extra=0, masked=0.15, clamped=0.5, masked_msa=0.2, violation=0.1, saving=False,
+    clusters=1, extra=0, masked=0.0, clamped=0.5, violation=0.1, violation_from=0.6, saving=False,
 )  # fmt: skip
 """Less than a million parameters, for lone sequences."""
 
@@ -36,7 +36,7 @@ def small() -> Recipe:
             batch_size=8,
             lr=2e-3,
             optimizer=ADAM,
-            schedule=Schedule("cosine", warmup=100, end=0.02),
+            schedule=Schedule("cosine", warmup=50, end=0.02),
             clip=1.0,
             ema_half_life=2_000,
             samples=4,
@@ -66,9 +66,10 @@ def tiny() -> Recipe:
         config=replace(base.config, extra_blocks=1, c_m=16, c_z=8, c_s=16, c_e=8, msa_head=8, triangle=8, pair_heads=1,
                        outer=4, layers=2, ipa_heads=2, ipa_points=2, ipa_values=2, torsion_width=16,
                        confidence_width=16, confidence_bins=10, recycles=1, crop=12, clusters=2, extra=2,
-                       masked_msa=0.1, clamped=0.5),
+                       masked=0.15, masked_msa=0.1),
         data=Data("folds", medium="protein", options=ProteinOptions(most=13, sequences=4)),
-        training=replace(base.training, batch_size=8, lr=1e-2, ema_half_life=100, schedule=Schedule("cosine", warmup=5)),
+        training=replace(base.training, batch_size=8, lr=1e-2, ema_half_life=100,
+                         schedule=Schedule("cosine", warmup=5)),
     )  # fmt: skip
 
 
@@ -78,7 +79,7 @@ def chains() -> Recipe:
     options = ProteinOptions(most=256, sequences=64, on_bad_file="skip")
     return replace(
         base,
-        config=replace(SMALL, extra_blocks=1, clusters=16, extra=32, crop=64, recycles=2, masked_msa=0.5),
+        config=replace(SMALL, extra_blocks=1, clusters=16, extra=32, crop=64, recycles=2, masked=0.15, masked_msa=0.5),
         data=Data("structures", medium="protein", options=options),
         training=replace(base.training, minutes=0.0, steps=20_000),
     )
@@ -89,7 +90,9 @@ def paper() -> Recipe:
     return Recipe(
         model="alphafold",
         config=AlphaFoldConfig(),
-        data=Data("structures", medium="protein", options=ProteinOptions(most=2048, sequences=16384, on_bad_file="skip")),
+        data=Data(
+            "structures", medium="protein", options=ProteinOptions(most=2048, sequences=16384, on_bad_file="skip")
+        ),
         training=Training(
             steps=78_125,
             batch_size=128,

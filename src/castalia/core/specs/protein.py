@@ -24,14 +24,14 @@ class ProteinSpec(Spec):
     """Proteins in one of three forms, all with open dimensions.
 
     ``structure``: ``x`` ``float32`` (L, 5, 3), coordinates in Å of N, CA, C, O and the side chain's centroid of each
-    residue; ``there`` ``uint8`` (L, 5): 1 where they are known. What is not known is 0, or placed by rule. ``confidence`` ``float32``
-    (L,): how sure each residue is, the predicted lDDT-CA in percent of samples, 100 of what was seen. What has a
-    structure has its ``sequence`` beside it, and where there are alignments ``msa``: columns, with specs of the other
-    two forms.
+    residue; ``there`` ``uint8`` (L, 5): 1 where they are known. What is not known is 0, or placed by rule.
+    ``confidence`` ``float32`` (L,): how sure each residue is, the predicted lDDT-CA in percent of samples, 100 of what
+    was seen. What has a structure has its ``sequence`` beside it, and where there are alignments ``msa``: columns,
+    with specs of the other two forms.
     ``sequence``: ``int64`` (L,), residues as numbers of ``LETTERS``, 0 to 20, padded with -1.
-    ``alignment``: ``int64`` (S, L), padded with -1. A cell is ``k + 22 d``: k its residue or gap, 0 to 21, and d how many
-    residues of that sequence were left out before it (deletions, 255 at most). The first row is the sequence itself,
-    without gaps.
+    ``alignment``: ``int64`` (S, L), padded with -1. A cell is ``k + 22 d``: k its residue or gap, 0 to 21, and d how
+    many residues of that sequence were left out before it (deletions, 255 at most). The first row is the sequence
+    itself, without gaps.
 
     Attributes:
         kind: the form.

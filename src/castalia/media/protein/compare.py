@@ -1,7 +1,7 @@
 """Samples beside the true structures of the same sequences, and what folding without a network would give.
 
-Two trivial predictions stand beside a model's: every chain an ideal helix; and the training chain whose sequence matches
-best, laid under it residue by residue without gaps. Where that one ends, it goes on as a helix.
+Two trivial predictions stand beside a model's: every chain an ideal helix; and the training chain whose sequence
+matches best, laid under it residue by residue without gaps. Where that one ends, it goes on as a helix.
 """
 
 from __future__ import annotations
@@ -122,6 +122,13 @@ class Nearest:
             if score[k] > best:
                 best, found = float(score[k]), (k, shift)
         return found
+
+    def likeness(self, residues: np.ndarray) -> float:
+        """The share of a sequence's residues that equal those of its best match."""
+        k, shift = self.match(residues)
+        other = self.chains[k].residues
+        rows = np.arange(max(0, -shift), min(len(residues), len(other) - shift))
+        return float((residues[rows] == other[rows + shift]).sum() / len(residues))
 
     def structure(self, chain: Chain) -> np.ndarray:
         """The structure of the best match for a chain, (L, 5, 3)."""

@@ -22,8 +22,8 @@ _FAR = 20.0
 def proteins_image(chains: Sequence[Chain], columns: int | None = None) -> Image.Image:
     """Draw chains: each as seen along its shortest axis, nearer parts in front, and the distances of its CA atoms.
 
-    Real ones are coloured from blue at the first residue to red at the last; predicted ones by confidence: above 90, 70, 50
-    and below. On maps, what is nearer than 8 Å is dark.
+    Real ones are coloured from blue at the first residue to red at the last; predicted ones by confidence: above 90,
+    70, 50 and below. On maps, what is nearer than 8 Å is dark.
 
     Args:
         chains: at least one.

@@ -1,8 +1,8 @@
 """The built-in set: helices, hairpins and loops made by rule, so that folding can be learned in seconds.
 
-Each residue has the torsions that its letter says, so the sequence says where everything is: those that like helices (A,
-E, K, L, M, Q, R) turn as in one, those that like strands (V, I, T, Y, F, W) are stretched, and the rest make turns and
-loops. Atoms lie at ideal bonds (``geometry.py``).
+Each residue has the torsions that its letter says, so the sequence says where everything is: those that like helices
+(A, E, K, L, M, Q, R) turn as in one, those that like strands (V, I, T, Y, F, W) are stretched, and the rest make turns
+and loops. Atoms lie at ideal bonds (``geometry.py``).
 """
 
 from __future__ import annotations

@@ -17,6 +17,8 @@ from castalia.media.protein.write import chains_of
 
 CLASH = 3.0
 """CA atoms nearer than this, two or more residues apart, clash, Å."""
+UNLIKE = 0.4
+"""Chains of which a smaller share of residues equals those of any training chain are unlike all of them."""
 BINS = 24
 """Of each axis of a Ramachandran plot."""
 _WHAT = {
@@ -24,17 +26,22 @@ _WHAT = {
     "gdt": ("GDT-TS", "%", "share of residues within 1, 2, 4 and 8 Å"),
     "lddt": ("lDDT-CA", "%", "distances within 15 Å that are right within 0.5, 1, 2 and 4 Å"),
     "rmsd": ("RMSD", "Å", "of CA atoms after superposition"),
-    "contacts": ("contacts", "share", "of the L/5 nearest pairs of CB atoms, 12 apart or more, those within 8 Å in truth"),
+    "contacts": (
+        "contacts",
+        "share",
+        "of the L/5 nearest pairs of CB atoms, 12 apart or more, those in contact",
+    ),
 }
 
 
 def folding(work: Work) -> dict[str, Metric]:
     """Samples of held-out sequences beside their true structures; nothing where samples have sequences of their own.
 
-    Gives ``fold_tm``, ``fold_gdt``, ``fold_lddt``, ``fold_rmsd`` and ``fold_contacts``; each also as ``..._nearest`` (the
-    structure of the training chain whose sequence is most alike) and ``..._ceiling`` (every chain a helix); for TM-score
-    and lDDT ``..._gain``, how much better than the better of these two; and ``fold_confidence``, the correlation of the
-    confidence with the lDDT of chains, ``fold_confidence_residues`` of residues.
+    Gives ``fold_tm``, ``fold_gdt``, ``fold_lddt``, ``fold_rmsd`` and ``fold_contacts``; each also as ``..._nearest``
+    (the structure of the training chain whose sequence is most alike) and ``..._ceiling`` (every chain a helix); for
+    TM-score and lDDT ``..._gain``, how much better than the better of these two, and ``..._unlike`` and
+    ``..._unlike_nearest``, of chains alone that are unlike all training chains; and ``fold_confidence``, the
+    correlation of the confidence with the lDDT of chains, ``fold_confidence_residues`` of residues.
     """
     assert work.samples is not None
     assert work.held_out is not None
@@ -46,7 +53,7 @@ def folding(work: Work) -> dict[str, Metric]:
     kept = [(a, b) for a, b in zip(mine, true, strict=True) if len(a.x) == len(b.x)]
     nearest = Nearest(work.train)
     fits: dict[str, list[Fit]] = {"": [], "_nearest": [], "_ceiling": []}
-    sure, real = [], []
+    sure, real, alike = [], [], []
     for sample, chain in kept:
         first = fit(sample.x, chain)
         second, third = fit(nearest.structure(chain), chain), fit(as_helix(chain), chain)
@@ -56,6 +63,7 @@ def folding(work: Work) -> dict[str, Metric]:
             fits[suffix].append(found)
         sure.append(sample.confidence)
         real.append(first.residues)
+        alike.append(nearest.likeness(chain.residues))
     if not sure:
         return {}
     out: dict[str, Metric] = {}
@@ -75,6 +83,13 @@ def folding(work: Work) -> dict[str, Metric]:
         detail = f"{_WHAT[key][0]} less that of {words[best]}, chain by chain"
         kind = "paired difference; interval: bootstrap over chains"
         out[f"fold_{key}_gain"] = mean_metric(gain[~np.isnan(gain)], _WHAT[key][1], kind, work.seed, detail)
+        far = np.array(alike) < UNLIKE
+        for suffix in ("", "_nearest"):
+            values = table[suffix][far & ~np.isnan(table[suffix])]
+            if len(values):
+                words_ = f"{_WHAT[key][2]}; {words[suffix]}, chains unlike all training chains (below {UNLIKE:.0%})"
+                kind = "measured; interval: bootstrap over chains"
+                out[f"fold_{key}_unlike{suffix}"] = mean_metric(values, _WHAT[key][1], kind, work.seed, words_)
     return out | _confidence(sure, real, work.seed)
 
 

@@ -81,7 +81,7 @@ class ProteinMedium(Medium):
         try:
             row = torch.from_numpy(residues_of("".join(text.split()), "the sequence"))
         except DataError as error:
-            raise UsageError(f"{error} Write it in one-letter codes, like MKTAYIAKQR, or give a file: @FILE.") from error
+            raise UsageError(f"{error} Write one-letter codes, like MKTAYIAKQR, or give a file: @FILE.") from error
         return row if spec.kind == "sequence" else row[None]
 
     def read_file(self, path: Path, spec: ProteinSpec) -> Tensor:
@@ -110,7 +110,7 @@ class ProteinMedium(Medium):
     def write(
         self, batch: Batch, spec: ProteinSpec, folder: Path, start: int = 0, recipe: Mapping[str, Any] | None = None
     ) -> list[Path]:
-        """Write ``0000.pdb``, ..., each with its sequence and recipe beside it; of sequences FASTA; return those paths."""
+        """Write ``0000.pdb``, ..., each with its sequence and recipe beside it; of sequences FASTA."""
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -148,7 +148,7 @@ class ProteinMedium(Medium):
         return {"bits_per_residue": Rate("bits/residue", 2, (batch.x >= 0).sum(1).double().cpu())}
 
     def distance(self, a: Batch, b: Batch, spec: ProteinSpec) -> float:
-        """Energy distance between distances of CA atoms along the chain, sizes and lengths; of sequences, of residues."""
+        """Energy distance between distances of CA atoms, sizes and lengths; of sequences, of counts of residues."""
         if spec.kind != "structure":
             counts = [torch.stack([(x.x == k).flatten(1).float().sum(1) for k in range(21)], 1) / 10 for x in (a, b)]
             return energy(*counts)

@@ -35,8 +35,8 @@ class ProteinOptions(Config):
     """How proteins are read. Plain values, so that it survives a JSON round trip.
 
     Attributes:
-        kind: ``structure``: chains in space, from PDB, mmCIF or text files of coordinates. ``sequence``: sequences alone,
-            from FASTA, or of structures.
+        kind: ``structure``: chains in space, from PDB, mmCIF or text files of coordinates. ``sequence``: sequences
+            alone, from FASTA, or of structures.
         most: longer chains are left out.
         least: shorter ones as well.
         sequences: rows of alignments; more than 1 reads for each FILE.pdb the alignment FILE.a3m (or .sto) beside it.
@@ -64,7 +64,7 @@ class ProteinOptions(Config):
 
 
 def is_protein(path: Path) -> bool:
-    """Whether a path holds structures, sequences or alignments, by the endings of names; of .txt, by its first lines."""
+    """Whether a path holds proteins, by the endings of names; of a .txt, by its first lines."""
     if holds(path, SUFFIXES):
         return True
     if path.suffix.lower() not in TEXT or not path.is_file():
@@ -121,8 +121,8 @@ def open_proteins(
         mine = [item for item in items if posixpath.splitext(item.name)[1].lower() in wanted]
         if not mine:
             raise DataError(
-                f"{path} holds sequences, but no structures ({', '.join(sorted(STRUCTURES))}). To read sequences alone, "
-                "set data.options.kind=sequence."
+                f"{path} holds sequences, but no structures ({', '.join(sorted(STRUCTURES))}). To read sequences "
+                "alone, set data.options.kind=sequence."
             )
         found = arrange(mine, "none", str(path), split)
         chosen = found

@@ -56,7 +56,7 @@ def records(text: str, name: str) -> list[tuple[str, str, int]]:
         raise DataError(f"{name}: holds no sequence.")
     for title, parts, number in found:
         if not any(parts):
-            raise DataError(f"{name}, line {number}: the entry {ascii(title[:60])} has no sequence.")
+            raise DataError(f"{name}, line {number}: the entry {title[:60]!a} has no sequence.")
     return [(title, "".join(parts), number) for title, parts, number in found]
 
 
@@ -69,7 +69,7 @@ def residues_of(letters: str, where: str) -> np.ndarray:
     letters = letters.upper().removesuffix("*")
     wrong = next((letter for letter in letters if letter not in _CODES), None)
     if wrong is not None:
-        raise DataError(f"{where}: {ascii(wrong)} is not the one-letter code of an amino acid.")
+        raise DataError(f"{where}: {wrong!a} is not the one-letter code of an amino acid.")
     if not letters:
         raise DataError(f"{where}: there is no residue.")
     return np.array([_VALUE[letter] for letter in letters], np.int64)
@@ -90,8 +90,8 @@ def read_fasta(data: bytes, name: str) -> list[tuple[str, np.ndarray]]:
 def read_alignment(data: bytes, name: str, most: int) -> np.ndarray:
     """An alignment to its first sequence, ``int64`` (S, L): cells as in ``core/specs/protein.py``.
 
-    Of A3M, small letters are residues that the first sequence lacks: they are counted as deletions before the next cell.
-    Of FASTA and Stockholm, so are those in columns where the first sequence has a gap.
+    Of A3M, small letters are residues that the first sequence lacks: they are counted as deletions before the next
+    cell. Of FASTA and Stockholm, so are those in columns where the first sequence has a gap.
 
     Args:
         data: the file.
@@ -102,10 +102,7 @@ def read_alignment(data: bytes, name: str, most: int) -> np.ndarray:
         DataError: rows of different lengths, letters that are none, no row at all.
     """
     text = decode(data, name)
-    if text.lstrip().startswith("# STOCKHOLM"):
-        rows = _stockholm(text, name)
-    else:
-        rows = records(text, name)
+    rows = (_stockholm if text.lstrip().startswith("# STOCKHOLM") else records)(text, name)
     if len(rows) > MOST_ROWS:
         raise DataError(f"{name}: {len(rows):,} rows, more than {MOST_ROWS:,}; filter the alignment first.")
     first = rows[0][1]
@@ -134,7 +131,7 @@ def _row(letters: str, where: str, at: int, first: tuple[str, str, int]) -> np.n
             waiting += 1
             continue
         if letter not in _VALUE:
-            raise DataError(f"{where}: {ascii(letter)} is not the one-letter code of an amino acid, or a gap.")
+            raise DataError(f"{where}: {letter!a} is not the one-letter code of an amino acid, or a gap.")
         cells.append(_VALUE[letter] + STATES * min(waiting, MOST_DELETED))
         waiting = 0
     width = sum(not letter.islower() and letter not in ".*" for letter in first[1])

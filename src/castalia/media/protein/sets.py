@@ -31,13 +31,13 @@ HELD_OUT = frozenset(
     5UXX_B 5V2C_I 5W5C_E 5WBX_B 5WD9_A 5WXH_A 5X57_A 5XAD_C 5XM3_B 5YIU_A 5YL9_B 5ZNG_C 6AL9_A 6ANW_A 6ATW_A
     6AY8_A 6B9X_D 6C90_B 6CQG_A 6CSL_A 6E4N_A 6E6N_A 6EBY_B 6F0F_B 6H77_Q 6HLN_B 6HM8_B 6ILD_C 6IUA_B 6IUH_C
     6MRR_A 6NX5_A 6RLX_B 6SID_A 6U2U_A
-    """.split()
+    """.split()  # noqa: SIM905
 )
 """The 200 chains on which Greener & Jones validated (``cgdms/datasets/val.txt`` of https://github.com/psipred/cgdms)."""
 
 SETS: Mapping[str, NamedData] = {
     SMALL: NamedData(
-        "chains of 20 to 100 residues from the Protein Data Bank: backbones and centroids of side chains, no alignments",
+        "chains of 20 to 100 residues of the Protein Data Bank: backbones, centroids of side chains; no alignments",
         "MIT (the files); the structures are in the public domain",
         (),
         {"train": 2004, "test": 200},

@@ -1,8 +1,8 @@
 """Structures: PDB and mmCIF files, read by biotite, and text files of coordinates as of ``small-proteins``.
 
-A chain becomes one example. Residues that are missing between others are there without coordinates: mmCIF says which they
-were; in a PDB file gaps of the numbering count, as unknown residues. Of alternate locations the one with the highest
-occupancy is taken, of several models the first. Modified residues count as those that they were made from.
+A chain becomes one example. Residues that are missing between others are there without coordinates: mmCIF says which
+they were; in a PDB file gaps of the numbering count, as unknown residues. Of alternate locations the one with the
+highest occupancy is taken, of several models the first. Modified residues count as those that they were made from.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 import warnings
+from itertools import pairwise
 from pathlib import PurePosixPath
 from types import ModuleType
 from typing import Any
@@ -42,7 +43,7 @@ def biotite() -> ModuleType:
         import biotite.structure as package
         import biotite.structure.info
         import biotite.structure.io.pdb
-        import biotite.structure.io.pdbx
+        import biotite.structure.io.pdbx  # noqa: F401
     except (ImportError, OSError) as error:
         raise MissingExtra("Reading PDB and mmCIF files", "proteins") from error
     return package
@@ -167,7 +168,7 @@ def _chain(package: Any, atoms: Any, name: str, missing: dict[int, str], ours: b
     starts = package.get_residue_starts(atoms, add_exclusive_stop=True)
     rows: list[tuple[int, np.ndarray, np.ndarray, float]] = []
     last: int | None = None
-    for begin, end in zip(starts[:-1], starts[1:], strict=True):
+    for begin, end in pairwise(starts.tolist()):
         part = atoms[begin:end]
         place, known, confidence = _residue(part, ours)
         if not known[:3].any():

@@ -11,13 +11,29 @@ from castalia.core.specs.protein import ATOMS, LETTERS
 from castalia.media.protein.chains import Chain
 from castalia.media.protein.structures import OURS
 
-THREE: Mapping[str, str] = dict(
-    zip(
-        LETTERS[:21],
-        ("ALA ARG ASN ASP CYS GLN GLU GLY HIS ILE LEU LYS MET PHE PRO SER THR TRP TYR VAL UNK").split(),
-        strict=True,
-    )
-)
+THREE: Mapping[str, str] = {
+    "A": "ALA",
+    "R": "ARG",
+    "N": "ASN",
+    "D": "ASP",
+    "C": "CYS",
+    "Q": "GLN",
+    "E": "GLU",
+    "G": "GLY",
+    "H": "HIS",
+    "I": "ILE",
+    "L": "LEU",
+    "K": "LYS",
+    "M": "MET",
+    "F": "PHE",
+    "P": "PRO",
+    "S": "SER",
+    "T": "THR",
+    "W": "TRP",
+    "Y": "TYR",
+    "V": "VAL",
+    "X": "UNK",
+}
 
 
 def chains_of(batch: Batch, first: int = 0) -> list[Chain]:
@@ -39,7 +55,8 @@ def chains_of(batch: Batch, first: int = 0) -> list[Chain]:
 def pdb_text(chain: Chain) -> str:
     """A PDB file of one chain; the centroid of a side chain is an atom CEN, as Rosetta writes it.
 
-    The numbering goes round after 9,999 residues, and so does that of atoms after 99,999; coordinates have three decimals.
+    The numbering goes round after 9,999 residues, and so does that of atoms after 99,999; coordinates have three
+    decimals.
     """
     lines, atom = [OURS], 0
     for number, (residue, x, there, sure) in enumerate(
@@ -56,7 +73,8 @@ def pdb_text(chain: Chain) -> str:
                 f"ATOM  {atom % 100000:5d}  {name:<3s} {three} A{number % 10000:4d}    {where}{1:6.2f}{sure:6.2f}"
                 f"          {element:>2s}"
             )
-    lines += [f"TER   {(atom + 1) % 100000:5d}      {THREE[LETTERS[chain.residues[-1]]]} A{len(chain.x) % 10000:4d}", "END"]
+    last = THREE[LETTERS[chain.residues[-1]]]
+    lines += [f"TER   {(atom + 1) % 100000:5d}      {last} A{len(chain.x) % 10000:4d}", "END"]
     return "\n".join(lines) + "\n"
 
 

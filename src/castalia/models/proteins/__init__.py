@@ -1,1 +1,1 @@
-"""Proteins: ``alphafold.py`` with ``inputs.py``, ``evoformer.py``, ``structure.py``, ``invariant.py``, ``frames.py``, ``losses.py``."""
+"""Proteins: ``alphafold.py`` with ``inputs.py``, ``evoformer.py``, ``structure.py``, ``losses.py``, geometry."""

@@ -5,16 +5,16 @@ Paper
     its supplement, whose algorithms are named by their numbers.
 
 Equations
-    z_ij = Linear(f_i) + Linear(f_j) + relpos(i - j),  m_si = Linear(f_msa) + Linear(f_i)   (Algorithms 3 to 5), then what
-    was found the time before (Algorithm 32), the extra alignment (18), the Evoformer (6), the structure module (20), and
-    all of it again (30, 31). The loss is, with equation 7 of the supplement,
+    z_ij = Linear(f_i) + Linear(f_j) + relpos(i - j),  m_si = Linear(f_msa) + Linear(f_i)   (Algorithms 3 to 5), then
+    what was found the time before (Algorithm 32), the extra alignment (18), the Evoformer (6), the structure module
+    (20), and all of it again (30, 31). The loss is, with equation 7 of the supplement,
         0.5 FAPE + 0.5 aux + 0.3 distogram + 2 masked alignment + 0.01 confidence + w violations,
     for each example, times the root of its share of the crop.
 
 What differs, and why
-    No templates. Side chains are their centroids: the data have no more. Of Algorithm 24 that leaves the torsions omega,
-    phi, psi and one of the side chain; there is no renaming of ambiguous atoms, no relaxation, and FAPE's atoms are N, CA,
-    C, O and the centroid, its frames those of backbones and of psi.
+    No templates. Side chains are their centroids: the data have no more. Of Algorithm 24 that leaves the torsions
+    omega, phi, psi and one of the side chain; there is no renaming of ambiguous atoms, no relaxation, and FAPE's atoms
+    are N, CA, C, O and the centroid, its frames those of backbones and of psi.
     Gradients are clipped for the batch, by the recipe, where the paper clips each example at 0.1.
     Cells are masked in training only; the paper masks when it predicts, too, which takes much of a lone sequence.
     There is no head for atoms that experiments resolve, nor the later one for aligned errors.
@@ -103,6 +103,7 @@ class AlphaFoldConfig(Config):
         masked_msa: weight of the masked alignment.
         confidence: weight of the confidence.
         violation: weight of violations; 1 in the paper's fine-tuning.
+        violation_from: share of the training after which they count, as they do in fine-tuning.
         remembered: sequences of the training set that are kept.
         saving: compute blocks twice in training, for the memory.
     """
@@ -143,6 +144,7 @@ class AlphaFoldConfig(Config):
     masked_msa: float = 2.0
     confidence: float = 0.01
     violation: float = 0.0
+    violation_from: float = 0.0
     remembered: int = 256
     saving: bool = True
 
@@ -156,8 +158,10 @@ class AlphaFoldConfig(Config):
         for name in ("row_dropout", "pair_dropout", "structure_dropout", "masked"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is a share, 0 to below 1")
-        if min(self.extra_blocks, self.recycles, self.extra) < 0 or not 0 <= self.clamped <= 1:
-            raise ValueError("extra_blocks, recycles and extra must not be negative; clamped is a share")
+        if min(self.extra_blocks, self.recycles, self.extra, self.clamped, self.violation_from) < 0:
+            raise ValueError("extra_blocks, recycles, extra, clamped and violation_from must not be negative")
+        if max(self.clamped, self.violation_from) > 1:
+            raise ValueError("clamped and violation_from are shares, 1 at most")
         for name in ("fape", "aux", "distogram", "masked_msa", "confidence", "violation"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative")
@@ -307,7 +311,9 @@ class AlphaFold(Generator[AlphaFoldConfig, ProteinSpec]):
         m, z = self.evoformer(m, z, told.rows, pairs)
         return Found(m, z, self.structure(self.single(m[:, 0]), z, sequence, mask))
 
-    def told(self, sequence: Tensor, msa: Tensor | None, rng: Rng, turn: int, masked: float, shuffled: bool) -> Features:
+    def told(
+        self, sequence: Tensor, msa: Tensor | None, rng: Rng, turn: int, masked: float, shuffled: bool
+    ) -> Features:
         """The features of one turn; each chooses other rows."""
         c = self.config
         return features(sequence, msa, rng.at("turn", turn), clusters=c.clusters, extra=c.extra, rows=self.rows,
@@ -348,9 +354,10 @@ class AlphaFold(Generator[AlphaFoldConfig, ProteinSpec]):
         with torch.autocast(batch.x.device.type, enabled=False):
             parts = self.parts(found, told, batch, rng)
             weight = {"fape": c.fape, "aux": c.aux, "distogram": c.distogram, "masked": c.masked_msa,
-                      "confidence": c.confidence, "violation": c.violation}  # fmt: skip
-            total = sum(weight[name] * parts[name] for name in weight if weight[name])
-            assert isinstance(total, Tensor)
+                      "confidence": c.confidence}  # fmt: skip
+            if c.violation:
+                weight["violation"] = c.violation * (progress.fraction >= c.violation_from)
+            total = torch.stack([weight[name] * parts[name] for name in weight]).sum(0)
             size = ((sequence >= 0).sum(1) / c.crop).sqrt()
             logs = {name: value.detach().mean() for name, value in parts.items()}
             return (total * size).mean(), logs
@@ -445,5 +452,3 @@ class AlphaFold(Generator[AlphaFoldConfig, ProteinSpec]):
         which = (rng.uniform("which").double() * int(self.known)).long()
         rows = self.sequences[which].long()
         return rows[:, : int((rows >= 0).sum(1).max())].contiguous()
-
-

@@ -1,7 +1,9 @@
 """The Evoformer (Jumper et al. 2021, supplement, sections 1.6 and 1.7): Algorithms 6 to 15, 18 and 19.
 
-Shapes: ``m`` (B, S, L, c_m), an alignment; ``z`` (B, L, L, c_z), pairs of residues. Masks are 1 where there is something:
-``rows`` (B, S, L) of cells, ``pairs`` (B, L, L). What is masked is never seen, and its own values mean nothing.
+Shapes: ``m`` (B, S, L, c_m), an alignment; ``z`` (B, L, L, c_z), pairs of residues. Masks are 1 where there is
+    something:
+``rows`` (B, S, L) of cells, ``pairs`` (B, L, L) of two residues that are both there. What is masked is never seen, and
+its own values mean nothing.
 """
 
 from __future__ import annotations
@@ -215,15 +217,12 @@ class TriangleAttention(nn.Module):
         self.attention = Attention(z, heads, head)
 
     def forward(self, z: Tensor, pairs: Tensor) -> Tensor:
-        x, there = (z, pairs) if self.starting else (z.transpose(1, 2), pairs.transpose(1, 2))
-        x = self.norm(x)
-        bias = self.bias(x).permute(0, 3, 1, 2)[:, None]
-        seen = NEVER * (1 - there)[:, :, None, None]
+        x = self.norm(z if self.starting else z.transpose(1, 2))
+        keys = pairs.amax(1)  # the same for all rows that are there
+        bias = (self.bias(x).permute(0, 3, 1, 2) + NEVER * (1 - keys)[:, None, None])[:, None]
         size = x.shape[0] * x.shape[2] ** 2 * self.attention.heads
         rows = x.shape[1] if torch.is_grad_enabled() else max(1, ROWS_AT_ONCE // size)
-        parts = [
-            self.attention(x[:, i : i + rows], bias + seen[:, i : i + rows]) for i in range(0, x.shape[1], rows)
-        ]
+        parts = [self.attention(part, bias) for part in x.split(rows, 1)]
         y = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
         return y if self.starting else y.transpose(1, 2)
 

@@ -30,7 +30,7 @@ class Frames:
 
     @classmethod
     def of_points(cls, a: Tensor, b: Tensor, c: Tensor) -> Frames:
-        """Algorithm 21: frames from three points (..., 3) by Gram-Schmidt; b is the origin, c on the x axis, a in the plane.
+        """Algorithm 21: frames from points (..., 3) by Gram-Schmidt; b is the origin, c on the x axis, a in the plane.
 
         For the backbone these are N, CA, C. Points that lie on one another give frames that mean nothing, but no nan.
         """

@@ -1,6 +1,7 @@
 """What AlphaFold is told (Jumper et al. 2021, supplement, section 1.2): crops, rows of alignments, masks, features.
 
-Cells of alignments have values 0 to 21 (``core/specs/protein.py``), 22 where they are masked, and a number of deletions.
+Cells of alignments have values 0 to 21 (``core/specs/protein.py``), 22 where they are masked, and a number of
+deletions.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ def features(
         shuffled: choose any rows; or the first ones.
     """
     msa = sequence[:, None] if msa is None else msa[:, :rows]
-    n, depth, length = msa.shape
+    n, depth = msa.shape[:2]
     there = msa >= 0
     kind, deleted = torch.where(there, msa % STATES, GAP), torch.where(there, msa // STATES, 0).float()
     order = torch.arange(depth, device=msa.device).float().expand(n, -1)

@@ -1,7 +1,7 @@
 """Invariant point attention (Jumper et al. 2021, supplement, Algorithm 22): attention that knows where residues are.
 
-Each residue has points in its own frame. Attention prefers residues whose points come near, seen from outside; what comes
-back is turned into the residue's own frame, so nothing depends on where the whole chain lies or how it is turned.
+Each residue has points in its own frame. Attention prefers residues whose points come near, seen from outside; what
+comes back is turned into the residue's own frame, so nothing depends on where the whole chain lies or how it is turned.
 """
 
 from __future__ import annotations

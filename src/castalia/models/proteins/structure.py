@@ -1,8 +1,8 @@
-"""The structure module (Jumper et al. 2021, supplement, section 1.8): Algorithms 20, 23 and, for what the data have, 24.
+"""The structure module (Jumper et al. 2021, supplement, section 1.8): Algorithms 20, 23 and, as far as data go, 24.
 
-Every residue is a frame, all at the origin in the beginning ("black hole"). Eight layers that share their weights let the
-residues see each other and move their frames. Atoms follow: N, CA and C lie in the frame at ideal places, O turns with psi,
-and the centroid of the side chain turns about the bond of CA and CB, at the distances usual for its residue.
+Every residue is a frame, all at the origin in the beginning ("black hole"). Eight layers that share their weights let
+the residues see each other and move their frames. Atoms follow: N, CA and C lie in the frame at ideal places, O turns
+with psi, and the centroid of the side chain turns about the bond of CA and CB, at the distances usual for its residue.
 """
 
 from __future__ import annotations
@@ -93,9 +93,7 @@ class StructureModule(nn.Module):
         self.s_norm, self.z_norm, self.first = nn.LayerNorm(s), nn.LayerNorm(z), nn.Linear(s, s)
         self.attention = InvariantPointAttention(s, z, heads, head, points, values)
         self.attention_norm, self.transition_norm = nn.LayerNorm(s), nn.LayerNorm(s)
-        self.transition = nn.Sequential(
-            nn.Linear(s, s), nn.ReLU(), nn.Linear(s, s), nn.ReLU(), last(nn.Linear(s, s))
-        )
+        self.transition = nn.Sequential(nn.Linear(s, s), nn.ReLU(), nn.Linear(s, s), nn.ReLU(), last(nn.Linear(s, s)))
         self.move = last(nn.Linear(s, 6))
         self.torsions = TorsionNet(s, width)
         # along the bond of CA and CB, and away from it, for each residue: fitted to the data
