@@ -8,17 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from castalia.configuration import Data, Recipe, Schedule, Training
+from castalia.configuration import Budget, Data, Recipe, Schedule, Training
 from castalia.core.model import Optimizer
 from castalia.media.protein.read import ProteinOptions
 from castalia.models.proteins.alphafold import AlphaFoldConfig
 from castalia.recipes.preset import Preset
 
 SMALL = AlphaFoldConfig(
-    blocks=4, extra_blocks=0, c_m=64, c_z=32, c_s=96, c_e=16, msa_heads=4, msa_head=16, extra_head=4, pair_heads=2,
+    blocks=3, extra_blocks=0, c_m=64, c_z=32, c_s=96, c_e=16, msa_heads=4, msa_head=16, extra_head=4, pair_heads=2,
     pair_head=16, triangle=32, outer=8, row_dropout=0.05, pair_dropout=0.1, layers=4, ipa_heads=4, ipa_head=16,
-    ipa_points=4, ipa_values=4, torsion_width=64, structure_dropout=0.05, confidence_width=64, recycles=1, crop=48,
-    clusters=1, extra=0, masked=0.0, clamped=0.5, violation=0.1, violation_from=0.6, saving=False,
+    ipa_points=4, ipa_values=4, torsion_width=64, structure_dropout=0.05, confidence_width=64, recycles=1, crop=24,
+    fine=0.25, fine_crop=64, clusters=1, extra=0, masked=0.0, clamped=0.5, violation=0.1, saving=False,
 )  # fmt: skip
 """Less than a million parameters, for lone sequences."""
 
@@ -33,8 +33,9 @@ def small() -> Recipe:
         data=Data("small-proteins", medium="protein", options=ProteinOptions(most=100)),
         training=Training(
             minutes=30,
-            batch_size=8,
-            lr=2e-3,
+            batch_size=24,
+            stages={"fine": Budget(batch_size=6, lr=2e-3)},
+            lr=4e-3,
             optimizer=ADAM,
             schedule=Schedule("cosine", warmup=50, end=0.02),
             clip=1.0,
@@ -51,10 +52,10 @@ def folds() -> Recipe:
     return replace(
         base,
         config=replace(SMALL, blocks=1, c_m=32, c_z=16, c_s=32, triangle=16, pair_head=8, layers=3, torsion_width=32,
-                       confidence_width=32, msa_heads=2, ipa_head=8, recycles=0, crop=30, row_dropout=0.0,
+                       confidence_width=32, msa_heads=2, ipa_head=8, recycles=0, crop=30, fine=0.0, row_dropout=0.0,
                        pair_dropout=0.0, structure_dropout=0.0),
         data=Data("folds", medium="protein", options=ProteinOptions(most=30)),
-        training=replace(base.training, minutes=0.0, steps=500, batch_size=16, lr=4e-3, ema_half_life=500),
+        training=replace(base.training, stages={}, minutes=0.0, steps=500, batch_size=16, lr=4e-3, ema_half_life=500),
     )  # fmt: skip
 
 
@@ -79,14 +80,16 @@ def chains() -> Recipe:
     options = ProteinOptions(most=256, sequences=64, on_bad_file="skip")
     return replace(
         base,
-        config=replace(SMALL, extra_blocks=1, clusters=16, extra=32, crop=64, recycles=2, masked=0.15, masked_msa=0.5),
+        config=replace(
+            SMALL, extra_blocks=1, clusters=16, extra=32, crop=32, fine_crop=96, recycles=2, masked=0.15, masked_msa=0.5
+        ),
         data=Data("structures", medium="protein", options=options),
         training=replace(base.training, minutes=0.0, steps=20_000),
     )
 
 
 def paper() -> Recipe:
-    """The paper's network and first training: 128 rows and 1,024 extra ones, crops of 256, 10 million examples."""
+    """The paper's network: crops of 256 residues, then the fine-tuning, 11.5 million examples in all."""
     return Recipe(
         model="alphafold",
         config=AlphaFoldConfig(),
@@ -94,8 +97,9 @@ def paper() -> Recipe:
             "structures", medium="protein", options=ProteinOptions(most=2048, sequences=16384, on_bad_file="skip")
         ),
         training=Training(
-            steps=78_125,
+            steps=90_000,
             batch_size=128,
+            stages={"fine": Budget(lr=5e-4)},
             lr=1e-3,
             optimizer=ADAM,
             schedule=Schedule("step", warmup=1_000, end=0.95, milestones=(0.64,)),

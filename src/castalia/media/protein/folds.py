@@ -7,7 +7,7 @@ and loops. Atoms lie at ideal bonds (``geometry.py``).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -40,45 +40,64 @@ def folds(split: str = "train", options: ProteinOptions | None = None, like: Pro
     """The built-in set: chains of 8 to 30 residues, those that ``options`` leave in."""
     options = options or ProteinOptions()
     rng = np.random.Generator(np.random.Philox(derive(17, split)))
-    chains = [fold(rng, f"{split}/{i:03d}", options.sequences) for i in range(COUNTS[split])]
+    made = [letters_of(rng) for _ in range(COUNTS[split])]
+    rows = [_alignment(rng, letters, options.sequences) for letters in made]
+    places = structures(made)
+    chains = [
+        Chain(f"{split}/{i:03d}", numbers(letters), x, np.ones(x.shape[:2], np.uint8), _sure(len(x)), msa)
+        for i, (letters, x, msa) in enumerate(zip(made, places, rows, strict=True))
+    ]
     found = gathered(chains, options, NAME, [], NAME, like)
+    assert isinstance(found, Chains)
     found.notes = ()  # what is left out of a set made by rule is no news
-    return found  # pyright: ignore[reportReturnType]
+    return found
 
 
-def fold(rng: np.random.Generator, name: str, sequences: int = 1) -> Chain:
-    """One chain: a helix, a hairpin, or two of helix and strand with a loop between."""
+def _sure(length: int) -> np.ndarray:
+    return np.full(length, 100, np.float32)
+
+
+def letters_of(rng: np.random.Generator) -> str:
+    """The letters of one chain: a helix, a hairpin, or two of helix and strand with a loop between."""
 
     def piece(letters: str, low: int, high: int) -> str:
-        return "".join(rng.choice(list(letters), int(rng.integers(low, high + 1))))
+        return "".join(letters[int(i)] for i in rng.integers(0, len(letters), int(rng.integers(low, high + 1))))
 
-    kind = int(rng.integers(4))
+    kind, loop = int(rng.integers(4)), LOOPS[int(rng.integers(len(LOOPS)))]
     if kind == 0:
-        letters = piece(HELIX, 8, 16)
-    elif kind == 1:
+        return piece(HELIX, 8, 16)
+    if kind == 1:
         half = int(rng.integers(3, 8))
-        letters = piece(STRAND, half, half) + "NG" + piece(STRAND, half, half)
-    elif kind == 2:
-        letters = piece(HELIX, 5, 12) + str(rng.choice(LOOPS)) + piece(HELIX, 5, 12)
-    else:
-        letters = piece(HELIX, 4, 10) + str(rng.choice(LOOPS)) + piece(STRAND, 4, 8)
-    residues = numbers(letters)
-    phi, psi = np.deg2rad(np.array([TORSIONS[letter] for letter in letters])).T
-    x = chain(phi, psi, residues)
-    there = np.ones(x.shape[:2], np.uint8)
-    relatives = [_relative(rng, letters) for _ in range(int(rng.integers(sequences // 2, sequences)))]
-    msa = np.stack([residues, *relatives]) if sequences > 1 else None
-    x = (x - x[:, 1].mean(0)).astype(np.float32)
-    return Chain(name, residues, x, there, np.full(len(letters), 100, np.float32), msa)
+        return piece(STRAND, half, half) + "NG" + piece(STRAND, half, half)
+    if kind == 2:
+        return piece(HELIX, 5, 12) + loop + piece(HELIX, 5, 12)
+    return piece(HELIX, 4, 10) + loop + piece(STRAND, 4, 8)
+
+
+def structures(chains: Sequence[str]) -> list[np.ndarray]:
+    """Where the atoms of chains are, ``float32`` (L, 5, 3) each, about their middle."""
+    longest = max(map(len, chains))
+    whole = [letters.ljust(longest, "A") for letters in chains]  # what follows moves nothing before it
+    torsions = np.deg2rad([[TORSIONS[letter] for letter in letters] for letters in whole])
+    x = chain(torsions[..., 0], torsions[..., 1], np.stack([numbers(letters) for letters in whole]))
+    cut = [one[: len(letters)] for one, letters in zip(x, chains, strict=True)]
+    return [(one - one[:, 1].mean(0)).astype(np.float32) for one in cut]
+
+
+def _alignment(rng: np.random.Generator, letters: str, sequences: int) -> np.ndarray | None:
+    """The sequence and up to ``sequences`` - 1 relatives; None where there are to be none."""
+    if sequences == 1:
+        return None
+    count = int(rng.integers(sequences // 2, sequences))
+    return np.stack([numbers(letters), *(_relative(rng, letters) for _ in range(count))])
 
 
 def _relative(rng: np.random.Generator, letters: str) -> np.ndarray:
     """A row of an alignment: residues changed for others of the same torsions, a few gaps and deletions."""
     row = []
-    for letter in letters:
+    for letter, (change, which, gap, deleted) in zip(letters, rng.random((len(letters), 4)), strict=True):
         alike = HELIX if letter in HELIX else STRAND if letter in STRAND else letter
-        other = str(rng.choice(list(alike))) if rng.random() < 0.4 else letter
-        gap = rng.random() < 0.05
-        deleted = int(rng.integers(1, 4)) if rng.random() < 0.03 else 0
-        row.append((GAP if gap else LETTERS.index(other)) + STATES * deleted)
+        other = alike[int(which * len(alike))] if change < 0.4 else letter
+        cell = GAP if gap < 0.05 else LETTERS.index(other)
+        row.append(cell + STATES * (1 + int(deleted * 100) if deleted < 0.03 else 0))
     return np.array(row, np.int64)

@@ -19,7 +19,9 @@ CENTROIDS = (1.52, 4.12, 2.48, 2.47, 2.07, 3.10, 3.10, 1.00, 3.14, 2.31, 2.60, 3
 direction, 1 Å); used where chains are made by rule."""
 
 
-def place(a: np.ndarray, b: np.ndarray, c: np.ndarray, bond: float, angle: float, torsion: np.ndarray) -> np.ndarray:
+def place(
+    a: np.ndarray, b: np.ndarray, c: np.ndarray, bond: float, angle: float, torsion: np.ndarray | float
+) -> np.ndarray:
     """The point d with |c d| = bond, angle b c d and torsion a b c d; points (..., 3), torsion (...)."""
     along = _unit(c - b)
     normal = _unit(np.cross(b - a, along))
@@ -62,26 +64,28 @@ def oxygens(x: np.ndarray) -> np.ndarray:
 
 
 def chain(phi: np.ndarray, psi: np.ndarray, residues: np.ndarray) -> np.ndarray:
-    """A chain (L, 5, 3) of ideal bonds with flat peptide bonds, from its torsions.
+    """Chains (..., L, 5, 3) of ideal bonds with flat peptide bonds, from their torsions.
 
     Args:
-        phi: (L,), radians; the first is not used.
-        psi: (L,); the last says only where O is.
-        residues: their numbers (L,), which say how far the centroid of the side chain is from CA.
+        phi: (..., L), radians; the first is not used.
+        psi: (..., L); the last says only where O is.
+        residues: their numbers (..., L), which say how far the centroid of the side chain is from CA.
     """
-    n = np.zeros(3)
-    ca = np.array([N_CA, 0.0, 0.0])
+    shape = phi.shape[:-1]
+    n = np.zeros((*shape, 3))
+    ca = n + np.array([N_CA, 0.0, 0.0])
     c = ca + CA_C * np.array([-np.cos(N_CA_C), np.sin(N_CA_C), 0.0])
-    rows = [(n, ca, c)]
-    for i in range(1, len(phi)):
-        n = place(*rows[-1], C_N, CA_C_N, psi[i - 1])
-        ca = place(rows[-1][1], rows[-1][2], n, N_CA, C_N_CA, np.pi)
-        c = place(rows[-1][2], n, ca, CA_C, N_CA_C, phi[i])
-        rows.append((n, ca, c))
-    x = np.array(rows)
-    o = place(x[:, 0], x[:, 1], x[:, 2], C_O, CA_C_O, np.asarray(psi) + np.pi)
-    side = x[:, 1] + _unit(beta(x) - x[:, 1]) * np.array(CENTROIDS)[residues][:, None]
-    return np.concatenate([x, o[:, None], side[:, None]], axis=1)
+    rows = [np.stack([n, ca, c], -2)]
+    for i in range(1, phi.shape[-1]):
+        before = [rows[-1][..., k, :] for k in range(3)]
+        n = place(*before, C_N, CA_C_N, psi[..., i - 1])
+        ca = place(before[1], before[2], n, N_CA, C_N_CA, np.pi)
+        c = place(before[2], n, ca, CA_C, N_CA_C, phi[..., i])
+        rows.append(np.stack([n, ca, c], -2))
+    x = np.stack(rows, -3)
+    o = place(x[..., 0, :], x[..., 1, :], x[..., 2, :], C_O, CA_C_O, psi + np.pi)
+    side = x[..., 1, :] + _unit(beta(x) - x[..., 1, :]) * np.array(CENTROIDS)[residues][..., None]
+    return np.concatenate([x, o[..., None, :], side[..., None, :]], axis=-2)
 
 
 def helix(residues: np.ndarray) -> np.ndarray:

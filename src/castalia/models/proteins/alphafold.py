@@ -92,7 +92,9 @@ class AlphaFoldConfig(Config):
         confidence_width: channels of the network of confidences.
         confidence_bins: its bins.
         recycles: times that the network sees its own result at most.
-        crop: residues of an example in training.
+        crop: residues of an example in the first training.
+        fine: share of steps of the fine-tuning, of both together; 0 has none.
+        fine_crop: residues of an example in the fine-tuning.
         clusters: rows of an alignment that are chosen.
         extra: rows of the extra alignment.
         masked: share of cells that are masked in training.
@@ -102,8 +104,7 @@ class AlphaFoldConfig(Config):
         distogram: weight of the distogram.
         masked_msa: weight of the masked alignment.
         confidence: weight of the confidence.
-        violation: weight of violations; 1 in the paper's fine-tuning.
-        violation_from: share of the training after which they count, as they do in fine-tuning.
+        violation: weight of violations, in the fine-tuning alone.
         remembered: sequences of the training set that are kept.
         saving: compute blocks twice in training, for the memory.
     """
@@ -134,6 +135,8 @@ class AlphaFoldConfig(Config):
     confidence_bins: int = 50
     recycles: int = 3
     crop: int = 256
+    fine: float = 0.13
+    fine_crop: int = 384
     clusters: int = 128
     extra: int = 1024
     masked: float = 0.15
@@ -143,25 +146,24 @@ class AlphaFoldConfig(Config):
     distogram: float = 0.3
     masked_msa: float = 2.0
     confidence: float = 0.01
-    violation: float = 0.0
-    violation_from: float = 0.0
+    violation: float = 1.0
     remembered: int = 256
     saving: bool = True
 
     def __post_init__(self) -> None:
         whole = ("blocks", "c_m", "c_z", "c_s", "c_e", "msa_heads", "msa_head", "extra_head", "pair_heads", "pair_head",
                  "triangle", "outer", "layers", "ipa_heads", "ipa_head", "ipa_points", "ipa_values", "torsion_width",
-                 "confidence_width", "confidence_bins", "crop", "clusters", "remembered")  # fmt: skip
+                 "confidence_width", "confidence_bins", "crop", "fine_crop", "clusters", "remembered")  # fmt: skip
         for name in whole:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
         for name in ("row_dropout", "pair_dropout", "structure_dropout", "masked"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is a share, 0 to below 1")
-        if min(self.extra_blocks, self.recycles, self.extra, self.clamped, self.violation_from) < 0:
-            raise ValueError("extra_blocks, recycles, extra, clamped and violation_from must not be negative")
-        if max(self.clamped, self.violation_from) > 1:
-            raise ValueError("clamped and violation_from are shares, 1 at most")
+        if min(self.extra_blocks, self.recycles, self.extra, self.clamped, self.fine) < 0:
+            raise ValueError("extra_blocks, recycles, extra, clamped and fine must not be negative")
+        if self.clamped > 1 or self.fine >= 1:
+            raise ValueError("clamped is a share, 1 at most; fine is one below 1")
         for name in ("fape", "aux", "distogram", "masked_msa", "confidence", "violation"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative")
@@ -317,7 +319,7 @@ class AlphaFold(Generator[AlphaFoldConfig, ProteinSpec]):
         """The features of one turn; each chooses other rows."""
         c = self.config
         return features(sequence, msa, rng.at("turn", turn), clusters=c.clusters, extra=c.extra, rows=self.rows,
-                        width=c.crop, masked=masked, shuffled=shuffled)  # fmt: skip
+                        width=max(c.crop, c.fine_crop), masked=masked, shuffled=shuffled)  # fmt: skip
 
     def turns(
         self, sequence: Tensor, msa: Tensor | None, rng: Rng, turns: int, *, masked: float = 0.0, shuffled: bool = True
@@ -342,12 +344,24 @@ class AlphaFold(Generator[AlphaFoldConfig, ProteinSpec]):
     # the objective
 
     def stages(self) -> tuple[Stage, ...]:
-        return (Stage("train", (Objective("alphafold", self, self.loss),)),)
+        """The first training, and the fine-tuning: longer crops, and violations count (supplement, table 4)."""
+        first = Stage("train", (Objective("alphafold", self, self.loss),), share=1 - self.config.fine)
+        if not self.config.fine:
+            return (first,)
+        return first, Stage("fine", (Objective("alphafold", self, self.fine_loss),), share=self.config.fine)
 
     def loss(self, batch: Batch, rng: Rng, progress: Progress) -> tuple[Tensor, Logs]:
         """Equation 7 of the supplement, averaged over the batch."""
+        return self.whole(batch, rng, self.config.crop, 0.0)
+
+    def fine_loss(self, batch: Batch, rng: Rng, progress: Progress) -> tuple[Tensor, Logs]:
+        """The same of longer crops, with violations."""
+        return self.whole(batch, rng, self.config.fine_crop, self.config.violation)
+
+    def whole(self, batch: Batch, rng: Rng, residues: int, violation: float) -> tuple[Tensor, Logs]:
+        """The loss of crops of so many residues, with so much weight on violations."""
         c = self.config
-        batch = crop(batch, c.crop, rng)
+        batch = crop(batch, residues, rng)
         sequence, msa = batch.extra["sequence"], batch.extra.get("msa")
         turns = 1 + int(rng.shared(1).integers("turns", c.recycles + 1)) if c.recycles else 1
         found, told = list(self.turns(sequence, msa, rng, turns, masked=c.masked))[-1]
@@ -355,10 +369,11 @@ class AlphaFold(Generator[AlphaFoldConfig, ProteinSpec]):
             parts = self.parts(found, told, batch, rng)
             weight = {"fape": c.fape, "aux": c.aux, "distogram": c.distogram, "masked": c.masked_msa,
                       "confidence": c.confidence}  # fmt: skip
-            if c.violation:
-                weight["violation"] = c.violation * (progress.fraction >= c.violation_from)
+            if violation:
+                weight["violation"] = violation
+                parts["violation"] = losses.violations(found.folded.x, (sequence >= 0).float())
             total = torch.stack([weight[name] * parts[name] for name in weight]).sum(0)
-            size = ((sequence >= 0).sum(1) / c.crop).sqrt()
+            size = ((sequence >= 0).sum(1) / residues).sqrt()
             logs = {name: value.detach().mean() for name, value in parts.items()}
             return (total * size).mean(), logs
 
@@ -377,7 +392,7 @@ class AlphaFold(Generator[AlphaFoldConfig, ProteinSpec]):
         ]
         real = losses.local_ddt(folded.x[:, :, 1].detach(), x[:, :, 1], known)
         z = found.z.float()
-        parts = {
+        return {
             "fape": self.final(folded, x, there, known),
             "aux": torch.stack(steps).mean(0),
             "distogram": losses.distogram_loss(self.distances(z + z.transpose(1, 2)), x, known),
@@ -385,9 +400,6 @@ class AlphaFold(Generator[AlphaFoldConfig, ProteinSpec]):
             "confidence": losses.confidence_loss(self.sure(folded.s), real, known),
             "lddt": 100 * losses.mean(real, known),
         }
-        if c.violation:
-            parts["violation"] = losses.violations(folded.x, mask)
-        return parts
 
     @staticmethod
     def final(folded: Folded, x: Tensor, there: Tensor, known: Tensor) -> Tensor:
