@@ -94,9 +94,12 @@ def read_text(text: str, name: str) -> Chain:
     x = np.stack([found[:, 0], found[:, 1], found[:, 2], oxygens(found), found[:, 3]], axis=1)
     there = np.ones(x.shape[:2], np.uint8)
     there[-1, 3] = 0  # nothing tells where the last one's oxygen is
-    return Chain(
-        PurePosixPath(name).stem, residues, x.astype(np.float32), there, np.full(len(residues), 100, np.float32)
-    )
+    return Chain(_title(name), residues, x.astype(np.float32), there, np.full(len(residues), 100, np.float32))
+
+
+def _title(name: str) -> str:
+    """A file's name without folders, the archive before it, and its ending."""
+    return PurePosixPath(name.rpartition(": ")[2]).stem
 
 
 def _read_pdb(text: str, name: str) -> list[Chain]:
@@ -151,7 +154,7 @@ def _chains(package: Any, atoms: Any, name: str, missing: dict[str, dict[int, st
     found = []
     for label in dict.fromkeys(atoms.chain_id.tolist()):
         one = atoms[atoms.chain_id == label]
-        chain = _chain(package, one, f"{PurePosixPath(name).stem}_{label or 'A'}", missing.get(label, {}), ours)
+        chain = _chain(package, one, f"{_title(name)}_{label or 'A'}", missing.get(label, {}), ours)
         if chain is not None:
             found.append(chain)
     if not found:
