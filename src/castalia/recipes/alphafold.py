@@ -16,8 +16,9 @@ from castalia.recipes.preset import Preset
 
 SMALL = AlphaFoldConfig(
     blocks=3, extra_blocks=0, c_m=64, c_z=32, c_s=96, c_e=16, msa_heads=4, msa_head=16, extra_head=4, pair_heads=2,
-    pair_head=16, triangle=32, outer=8, row_dropout=0.05, pair_dropout=0.1, layers=4, ipa_heads=4, ipa_head=16,
-    ipa_points=4, ipa_values=4, torsion_width=64, structure_dropout=0.05, confidence_width=64, recycles=1, crop=24,
+    pair_head=16, triangle=32, outer=8, row_dropout=0.05, pair_dropout=0.1, layers=4, start="chain", ipa_heads=4,
+    ipa_head=16, ipa_points=4, ipa_values=4, torsion_width=64, structure_dropout=0.05,
+    confidence_width=64, recycles=1, crop=24,
     fine=0.25, fine_crop=64, clusters=1, extra=0, masked=0.0, clamped=0.5, violation=0.1, saving=False,
 )  # fmt: skip
 """Less than a million parameters, for lone sequences."""
@@ -33,13 +34,13 @@ def small() -> Recipe:
         data=Data("small-proteins", medium="protein", options=ProteinOptions(most=100)),
         training=Training(
             minutes=30,
-            batch_size=24,
-            stages={"fine": Budget(batch_size=6, lr=2e-3)},
+            batch_size=12,
+            stages={"fine": Budget(batch_size=4, lr=2e-3)},
             lr=4e-3,
             optimizer=ADAM,
             schedule=Schedule("cosine", warmup=50, end=0.02),
             clip=1.0,
-            ema_half_life=2_000,
+            ema_half_life=1_000,
             samples=4,
             sample_every=100_000,
         ),

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -87,6 +88,8 @@ class AlphaFoldConfig(Config):
         ipa_head: channels of each of them.
         ipa_points: points of questions and keys.
         ipa_values: points of values.
+        start: where the structure module begins: with all residues at the ``origin``, as in the paper; or with a
+            ``chain`` built from torsions, which learns in hundreds of steps what takes thousands.
         torsion_width: channels of the network of torsions.
         structure_dropout: dropout of the structure module.
         confidence_width: channels of the network of confidences.
@@ -129,6 +132,7 @@ class AlphaFoldConfig(Config):
     ipa_head: int = 16
     ipa_points: int = 4
     ipa_values: int = 8
+    start: Literal["origin", "chain"] = "origin"
     torsion_width: int = 128
     structure_dropout: float = 0.1
     confidence_width: int = 128
@@ -271,7 +275,7 @@ class AlphaFold(Generator[AlphaFoldConfig, ProteinSpec]):
         self.evoformer = Stack(c.blocks, c.sizes(False), saving=c.saving)
         self.single = nn.Linear(c.c_m, c.c_s)
         self.structure = StructureModule(c.c_s, c.c_z, c.layers, c.ipa_heads, c.ipa_head, c.ipa_points, c.ipa_values,
-                                         c.torsion_width, c.structure_dropout)  # fmt: skip
+                                         c.torsion_width, c.structure_dropout, c.start)  # fmt: skip
         self.distances, self.cells = nn.Linear(c.c_z, 64), nn.Linear(c.c_m, CLASSES)
         width = c.confidence_width
         self.sure = nn.Sequential(nn.LayerNorm(c.c_s), nn.Linear(c.c_s, width), nn.ReLU(), nn.Linear(width, width),

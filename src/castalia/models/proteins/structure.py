@@ -1,14 +1,16 @@
 """The structure module (Jumper et al. 2021, supplement, section 1.8): Algorithms 20, 23 and, as far as data go, 24.
 
-Every residue is a frame, all at the origin in the beginning ("black hole"). Eight layers that share their weights let
-the residues see each other and move their frames. Atoms follow: N, CA and C lie in the frame at ideal places, O turns
-with psi, and the centroid of the side chain turns about the bond of CA and CB, at the distances usual for its residue.
+Every residue is a frame, all at the origin in the beginning ("black hole"), or on a chain built from first torsions.
+Eight layers that share their weights let the residues see each other and move their frames. Atoms follow: N, CA and C
+lie in the frame at ideal places, O turns with psi, and the centroid of the side chain turns about the bond of CA and
+CB, at the distances usual for its residue.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -23,8 +25,8 @@ TORSIONS = ("omega", "phi", "psi", "chi")
 UNIT = 10.0
 """Å in the module's unit of length (section 1.8: nanometres)."""
 
-N_CA, CA_C, C_O = 1.458, 1.525, 1.231
-N_CA_C, CA_C_O = math.radians(111.0), math.radians(120.1)
+N_CA, CA_C, C_N, C_O = 1.458, 1.525, 1.329, 1.231
+N_CA_C, CA_C_N, C_N_CA, CA_C_O = (math.radians(angle) for angle in (111.0, 117.2, 121.7, 120.1))
 N_PLACE = (N_CA * math.cos(N_CA_C), N_CA * math.sin(N_CA_C), 0.0)
 C_PLACE = (CA_C, 0.0, 0.0)
 """N and C in the frame of :meth:`Frames.of_points`: CA at the origin, C on the x axis, N in the plane."""
@@ -37,8 +39,8 @@ class Folded:
     """What the structure module says.
 
     Attributes:
-        frames: of residues (B, L) after each layer, Å.
-        torsions: (B, L, 4, 2) after each layer, cosine and sine before they are normalised.
+        frames: of residues (B, L) after each layer, Å; where it begins with a chain, that comes first.
+        torsions: (B, L, 4, 2) after each layer, cosine and sine before they are normalised; likewise.
         s: residues (B, L, c_s) after the last layer.
         x: atoms (B, L, 5, 3) after the last layer, Å.
     """
@@ -81,15 +83,26 @@ class StructureModule(nn.Module):
         values: points of values.
         width: channels of the network of torsions.
         dropout: share of residues' channels that is dropped.
+        start: where residues begin: ``origin``, or a ``chain`` of the torsions that the first channels say.
     """
 
     side: Tensor
 
     def __init__(
-        self, s: int, z: int, layers: int, heads: int, head: int, points: int, values: int, width: int, dropout: float
+        self,
+        s: int,
+        z: int,
+        layers: int,
+        heads: int,
+        head: int,
+        points: int,
+        values: int,
+        width: int,
+        dropout: float,
+        start: Literal["origin", "chain"] = "origin",
     ) -> None:
         super().__init__()
-        self.layers, self.dropout = layers, dropout
+        self.layers, self.dropout, self.start = layers, dropout, start
         self.s_norm, self.z_norm, self.first = nn.LayerNorm(s), nn.LayerNorm(z), nn.Linear(s, s)
         self.attention = InvariantPointAttention(s, z, heads, head, points, values)
         self.attention_norm, self.transition_norm = nn.LayerNorm(s), nn.LayerNorm(s)
@@ -108,6 +121,11 @@ class StructureModule(nn.Module):
             frames = Frames.identity(*mask.shape, like=s)
             every: list[Frames] = []
             torsions: list[Tensor] = []
+            if self.start == "chain":
+                torsions.append(self.torsions(s, first))
+                built = chain(unit2(torsions[0].detach()), mask)
+                every.append(built)
+                frames = built.scaled(1 / UNIT)
             for layer in range(self.layers):
                 s = s + self.attention(s, z, frames, mask)
                 s = self.attention_norm(F.dropout(s, self.dropout, self.training))
@@ -152,6 +170,34 @@ def atoms(frames: Frames, torsions: Tensor, side: Tensor) -> Tensor:
     centroid = side[..., :1] * axis + side[..., 1:] * around
     local = torch.stack([n, torch.zeros_like(n), c, o, centroid], -2)
     return local @ frames.r.transpose(-1, -2) + frames.t[..., None, :]
+
+
+def place(a: Tensor, b: Tensor, c: Tensor, bond: float, angle: float, turn: Tensor) -> Tensor:
+    """The point d, (..., 3), with |c d| = bond, angle b c d, and a torsion of cosine and sine ``turn`` (..., 2)."""
+    along = unit(c - b)
+    normal = unit(torch.cross(b - a, along, dim=-1))
+    across = torch.cross(normal, along, dim=-1)
+    sideways = turn[..., :1] * across + turn[..., 1:] * normal
+    return c + bond * (-math.cos(angle) * along + math.sin(angle) * sideways)
+
+
+def chain(torsions: Tensor, mask: Tensor) -> Frames:
+    """The frames (B, L) of chains of ideal bonds with these torsions (B, L, 4, 2), their middle at the origin, Å."""
+    omega, phi, psi = (torsions[:, :, i] for i in range(3))
+    n0, c0 = (psi.new_tensor(p).expand_as(phi[:, 1:, :1].expand(-1, -1, 3)) for p in (N_PLACE, C_PLACE))
+    n = place(n0, torch.zeros_like(n0), c0, C_N, CA_C_N, psi[:, :-1])
+    ca = place(torch.zeros_like(n0), c0, n, N_CA, C_N_CA, omega[:, 1:])
+    c = place(c0, n, ca, CA_C, N_CA_C, phi[:, 1:])
+    steps = Frames.of_points(n, ca, c)  # of each residue, seen from the one before
+    first = Frames.identity(len(psi), 1, like=psi)
+    whole = Frames(torch.cat([first.r, steps.r], 1), torch.cat([first.t, steps.t], 1))
+    shift, length = 1, psi.shape[1]
+    while shift < length:  # products of all steps up to each residue, by doubling
+        later = whole[:, :-shift].then(whole[:, shift:])
+        whole = Frames(torch.cat([whole.r[:, :shift], later.r], 1), torch.cat([whole.t[:, :shift], later.t], 1))
+        shift *= 2
+    middle = (whole.t * mask[..., None]).sum(1, keepdim=True) / mask.sum(1).clamp(min=1)[:, None, None]
+    return Frames(whole.r, whole.t - middle)
 
 
 def beta(x: Tensor) -> Tensor:
