@@ -285,10 +285,10 @@ def test_it_learns_to_fold_what_it_has_not_seen(tmp_path: Path) -> None:
         base,
         config=replace(base.config, c_m=16, c_z=8, c_s=24, triangle=8, layers=2, ipa_heads=2, crop=14),
         data=replace(base.data, options=options),
-        training=replace(base.training, steps=150, batch_size=12, lr=1e-2, precision="float32", threads=1),
+        training=replace(base.training, steps=120, batch_size=12, lr=8e-3, precision="float32", threads=1),
     )
     run = train(recipe, api.training_data(recipe), tmp_path / "run", quiet=True)
     model = run.model()[0]
     found = measure(model, folds("train", options), folds("test", options), n=40).metrics
     assert found["fold_lddt"].value > found["fold_lddt_ceiling"].value + 3
-    assert found["fold_rmsd"].value < found["fold_rmsd_ceiling"].value
+    assert found["fold_rmsd"].value < 0.7 * found["fold_rmsd_ceiling"].value

@@ -17,7 +17,7 @@ from castalia.media.protein.geometry import beta as media_beta
 from castalia.models.proteins import losses
 from castalia.models.proteins.frames import Frames
 from castalia.models.proteins.invariant import InvariantPointAttention
-from castalia.models.proteins.structure import StructureModule, atoms, beta, side_places, true_torsions
+from castalia.models.proteins.structure import StructureModule, atoms, beta, chain, side_places, true_torsions
 from tests.models.proteins.test_alphafold_parts import close, numbers, some_frames, stirred, turned
 
 
@@ -125,6 +125,22 @@ def test_atoms_come_back_from_frames_and_torsions() -> None:
     mask = sequence >= 0
     close(made[mask], x[mask], 2e-3)
     assert known[:, 0, :2].sum() == 0  # the first has nothing before it
+
+
+def test_a_chain_of_true_torsions_is_the_chain() -> None:
+    """Frames built from torsions lie as those of the built-in chains, whose bonds are ideal; of chains of any length."""
+    x, there, sequence = real()
+    mask = (sequence >= 0).double()
+    built = chain(true_torsions(x, there)[0], mask)
+    true = Frames.of_points(x[:, :, 0], x[:, :, 1], x[:, :, 2])
+    assert losses.fape(built, built.t, true, x[:, :, 1], mask, mask, None).max() < 0.002
+    assert (built.t * mask[..., None]).sum(1).abs().max() < 1e-9
+    made = StructureModule(8, 6, 2, 2, 4, 2, 2, 8, 0.0, "chain").eval()
+    s, z = numbers(1, 5, 8).float(), numbers(1, 5, 5, 6).float()
+    folded = made(s, z, torch.zeros(1, 5, dtype=torch.long), torch.ones(1, 5))
+    assert len(folded.frames) == len(folded.torsions) == 3
+    bond = (folded.frames[0].t[:, 1:] - folded.frames[0].t[:, :-1]).norm(dim=-1)
+    assert ((bond > 2.7) & (bond < 3.9)).all()
 
 
 def test_torsions_are_those_of_the_medium() -> None:
