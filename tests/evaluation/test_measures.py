@@ -12,7 +12,7 @@ from castalia.core.config import Config
 from castalia.core.data import Batch
 from castalia.core.errors import UsageError
 from castalia.core.model import Generator
-from castalia.core.spec import Field, LabelSpec, Spec
+from castalia.core.spec import Field, LabelSpec, ScalarSpec, Spec
 from castalia.estimators.metric import Metric
 from castalia.evaluation import measures
 from castalia.evaluation.features import Coordinates
@@ -137,3 +137,67 @@ def test_a_measure_that_breaks_the_rules_is_a_mistake_in_the_program(one, words,
     monkeypatch.setattr(NoteMedium, "measures", (one,))
     with pytest.raises(ValueError, match=words):
         measures.measure(Notes(), notes(30, 1), notes(50, 2), n=9)
+
+
+@dataclass(frozen=True)
+class SongSpec(NoteSpec):
+    pass
+
+
+class SongMedium(NoteMedium):
+    """Notes that have the wanted height beside them."""
+
+    name = "songs"
+    spec = SongSpec
+    measures = (Measure("miss", ("samples", "held-out"), lambda work: measure_miss(work)),)
+
+
+def measure_miss(work: Work) -> dict[str, Metric]:
+    """How far samples lie from the held-out examples whose heights they were given."""
+    if work.asked is None:
+        return {}
+    true = work.held_out.batch(work.asked).x
+    far = (work.samples.x - true).abs().mean().item()
+    return {"miss": Metric(far, "steps", "exact", len(true), work.seed)}
+
+
+class Songs(Notes):
+    """Sings the height that it is given, or 99."""
+
+    def __init__(self, spec, takes):
+        super().__init__()
+        self.spec, self.takes = spec, takes
+
+    def accepts(self):
+        return dict(self.spec.columns) if self.takes else {}
+
+    def draw(self, n, given, rng, options, watch):
+        wanted = given["height"] if "height" in given else torch.full((n,), 99.0)
+        return Batch.of(wanted[:, None].expand(n, 3).contiguous(), None, {"height": wanted})
+
+
+class Heights(Table):
+    def batch(self, ids, rng=None):
+        plain = super().batch(ids, rng)
+        return Batch(plain.x, plain.ids, None, {"height": plain.x[:, 0]})
+
+
+@pytest.mark.parametrize("takes", [True, False])
+def test_columns_of_held_out_examples_are_given(takes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that accepts what stands beside held-out examples is measured against those very examples."""
+    monkeypatch.setitem(ROOMS, "songs", SongMedium)
+    spec = SongSpec(columns=(("height", ScalarSpec("steps")),))
+    train, held = (Heights(torch.rand(40, 1).expand(40, 3).contiguous() + k, spec) for k in range(2))
+    model = Songs(spec, takes).eval()
+    found = measures.measure(model, train, held, n=16)
+    assert len(found.drawn.examples) == 16
+    if takes:
+        assert found.metrics["miss"].value == 0
+        assert measures.columns_asked(model, held, 16, 0).tolist() == sorted(
+            set(measures.columns_asked(model, held, 16, 0))
+        )
+        few = measures.measure(model, train, held, n=40)
+        assert len(few.drawn.examples) == 40
+    else:
+        assert "miss" not in found.metrics
+        assert measures.columns_asked(model, held, 16, 0) is None

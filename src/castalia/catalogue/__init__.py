@@ -17,6 +17,7 @@ from castalia.catalogue import (
     motion,
     music,
     pixels,
+    proteins,
     sequence,
     shapes,
     sound,
@@ -37,8 +38,9 @@ FAMILIES = (
     energy,
     molecules,
     tables,
-    motion,
+    proteins,
     shapes,
+    motion,
 )
 """The files of this folder, in the order in which systems are listed."""
 

@@ -17,6 +17,7 @@ The reference is the held-out split for all three, so a model cannot gain by cop
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,6 +111,7 @@ def draw(
     seed: int = 0,
     options: Sampling | None = None,
     condition: Tensor | None = None,
+    given: Mapping[str, Tensor] | None = None,
     precision: Precision = "float32",
     at_once: int = AT_ONCE,
     show: Show | None = None,
@@ -122,6 +124,7 @@ def draw(
         seed: of the samples.
         options: sampling options of the model; None for its own.
         condition: labels ``int64`` (n,), or None to let the model choose.
+        given: what else is asked for, by the names that the model accepts, each with first dimension n.
         precision: of the networks.
         at_once: how many at a time.
         show: receives lines of progress.
@@ -134,10 +137,12 @@ def draw(
     started = time.perf_counter()
     for start in range(0, n, at_once):
         ids = range(start, min(start + at_once, n))
-        given = None if condition is None else {"label": condition[start : ids.stop]}
+        mine = {name: value[start : ids.stop] for name, value in (given or {}).items()}
+        if condition is not None:
+            mine["label"] = condition[start : ids.stop]
         rng = SampleRng(seed, ids, model.device)
         with torch.no_grad(), precision_context(precision, model.device):
-            parts.append(model.sample(len(ids), given, rng=rng, options=options).cpu())
+            parts.append(model.sample(len(ids), mine, rng=rng, options=options).cpu())
         ticker.step(len(ids))
     seconds = max(time.perf_counter() - started, 1e-9)
     examples = join(parts, model.spec)

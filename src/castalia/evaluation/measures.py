@@ -19,7 +19,7 @@ from castalia.core.model import CAPABILITIES, Generator
 from castalia.core.precision import Precision
 from castalia.core.sampling import Sampling
 from castalia.core.spec import LabelSpec, Spec
-from castalia.estimators.metric import Metric, generator
+from castalia.estimators.metric import Metric, generator, subset
 from castalia.estimators.progress import Show
 from castalia.evaluation import drawn, equivariance
 from castalia.evaluation.drawn import AT_ONCE, LEAST, Measured, measure_samples
@@ -92,6 +92,7 @@ def measure(
     medium = medium_of(model.spec)
     if words := too_few(n, train, held_out):
         raise UsageError(words)
+    asked: np.ndarray | None = None
     if compare := COMPARED.get(medium.name):
         found = compare(
             model, train, held_out, n=n, seed=seed, options=options, precision=precision, space=space, show=show
@@ -99,30 +100,57 @@ def measure(
     elif space is not None:
         raise UsageError(f"Samples of the medium {medium.name!r} are not compared in the features of a network.")
     else:
-        found = _draw(model, train, min(n, len(train)), seed, options, precision, show)
-    work = Work(model.spec, found.drawn.examples, train, held_out, seed, show)
+        asked = columns_asked(model, held_out, n, seed)
+        found = _draw(model, train, held_out, asked, min(n, len(train)), seed, options, precision, show)
+    work = Work(model.spec, found.drawn.examples, train, held_out, asked, seed, show)
     more = run_measures(medium, model, work)
     if settings := drawn.settings_of(model, options):
         more = {k: m if k.endswith(BOUNDS) else drawn.said(m, settings) for k, m in more.items()}
     return Measured({**found.metrics, **more}, found.drawn, found.nearest, found.nearest_features)
 
 
+def columns_asked(model: Generator, held_out: Dataset, n: int, seed: int) -> np.ndarray | None:
+    """The held-out examples whose columns samples are to be given, ``int64`` (at most n,), rising; None for none.
+
+    What stands beside held-out examples (a sequence, a caption, a wanted number) and the model accepts, it is given:
+    then samples can be told from what they should be, example by example.
+    """
+    if not any(name in model.accepts() for name, _ in held_out.spec.columns):
+        return None
+    return subset(len(held_out), n, seed, "asked")
+
+
 def _draw(
     model: Generator,
     train: Dataset,
+    held_out: Dataset,
+    asked: np.ndarray | None,
     n: int,
     seed: int,
     options: Sampling | None,
     precision: Precision,
     show: Show | None,
 ) -> Measured:
-    """Samples with the classes of the data, and how fast they were."""
-    wanted, asked = model.accepts().get("label"), None
-    if isinstance(wanted, LabelSpec) and wanted.classes:
-        asked = labels_of(train, generator(seed, "floor").permutation(len(train))[:n].astype(np.int64))
+    """Samples with the columns of held-out examples, or the classes of the data, and how fast they were."""
+    wanted, condition = model.accepts().get("label"), None
+    given: dict[str, torch.Tensor] = {}
+    if asked is not None:
+        batch, n = held_out.batch(asked), len(asked)
+        given = {name: batch.extra[name] for name, _ in held_out.spec.columns if name in model.accepts()}
+        condition = batch.label if isinstance(wanted, LabelSpec) and wanted.classes else None
+    elif isinstance(wanted, LabelSpec) and wanted.classes:
+        condition = labels_of(train, generator(seed, "floor").permutation(len(train))[:n].astype(np.int64))
     at_once = max(1, min(AT_ONCE, NUMBERS_AT_ONCE // max(1, model.cost(options or model.SampleOptions()))))
     found = drawn.draw(
-        model, n, seed=seed, options=options, condition=asked, precision=precision, at_once=at_once, show=show
+        model,
+        n,
+        seed=seed,
+        options=options,
+        condition=condition,
+        given=given,
+        precision=precision,
+        at_once=at_once,
+        show=show,
     )
     return Measured({"sampling_speed": drawn.speed(model, found, precision, seed, at_once)}, found)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, final
 
+import numpy as np
 from PIL.Image import Image
 from torch import Tensor
 
@@ -49,6 +50,8 @@ class Work:
         samples: examples that a model made, on the CPU.
         train: its training data.
         held_out: real examples that it has not seen.
+        asked: numbers of the held-out examples (N,) whose columns the samples were given, in their order; None where
+            they were given none.
         seed: of all randomness.
         show: receives lines of progress.
     """
@@ -57,6 +60,7 @@ class Work:
     samples: Batch | None = None
     train: Dataset | None = None
     held_out: Dataset | None = None
+    asked: np.ndarray | None = None
     seed: int = 0
     show: Show | None = None
 

@@ -18,6 +18,7 @@ ROOMS: dict[str, str | type[Medium]] = {
     "music": "music.medium:MusicMedium",
     "motion": "motion.medium:MotionMedium",
     "shape": "shape.medium:ShapeMedium",
+    "protein": "protein.medium:ProteinMedium",
     "text": "text.medium:TextMedium",
 }
 """Module and class below ``castalia.media``, by the medium's name (or the class itself, of a guest). The first that
