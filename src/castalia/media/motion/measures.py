@@ -82,8 +82,9 @@ class _Judge:
         deviation = found.std(0)
         self.mean, self.scale = found.mean(0), np.maximum(deviation, max(0.1 * float(np.median(deviation)), 1e-9))
         parts = PCA(min(PARTS, *found.shape), random_state=0).fit(self.scaled(found))
-        kept = parts.explained_variance_ > 0.005 * parts.explained_variance_[0]
-        self.axes = (parts.components_[kept] / np.sqrt(parts.explained_variance_[kept])[:, None]).T
+        size = np.asarray(parts.explained_variance_)
+        kept = size > 0.005 * size[0]
+        self.axes = (np.asarray(parts.components_)[kept] / np.sqrt(size[kept])[:, None]).T
         self.spec, self.classifier = spec, None
         if batch.label is not None and len(set(batch.label.tolist())) > 1:
             with warnings.catch_warnings():
