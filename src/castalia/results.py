@@ -60,6 +60,7 @@ WORDS = {
     "set_nna_iou": "1-NN accuracy (IoU)",
     "set_nna_chamfer": "1-NN accuracy (Chamfer)",
     "nearest_train_iou": "IoU with the nearest training shape",
+    "feature_accuracy": "classes from its features",
     "view_ap": "average precision from a view",
     "view_iou": "IoU from a view",
     "eq_t": "EQ-T, whole pixels",

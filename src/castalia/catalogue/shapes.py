@@ -10,8 +10,8 @@ ENTRIES = (
         media=("shape",),
         paper="Wu, Zhang, Xue, Freeman & Tenenbaum 2016 (arXiv:1610.07584)",
         capabilities=("Generator", "Latents", "Searchable", "Exportable"),
-        good="Chairs, cars and other things as voxels and meshes in one step, with latents to walk in. Each kind of "
-        "thing is best learnt alone; iwgan3d trains more steadily.",
+        good="The first of its kind: things as voxels and meshes in one step. It tends to make one shape over and "
+        "over; iwgan3d, which does not, is the one to train.",
     ),
     Entry(
         "iwgan3d",

@@ -104,7 +104,7 @@ DEFAULTS: dict[str, str] = {
 LABELLED = ("config.conditional=true",)
 
 PRESETS: dict[str, tuple[Preset, ...]] = {
-    "shape": (Preset("gan3d-meshes", 2_000, 20_000, "rough shapes of the right kind, with crumbs", LABELLED),),
+    "shape": (Preset("gan3d-meshes", 2_000, 20_000, "a rough shape of the right kind, and often no other", LABELLED),),
 }
 
 DEMO = "gan3d-solids-8"

@@ -22,7 +22,7 @@ Views = Literal["none", "picture", "depth"]
 VIEW = "view"
 """The column that shows a shape from one side."""
 
-SIDES = 24
+SIDES = 12
 """Directions, evenly spaced around a shape, from which it may be seen."""
 
 LIFT = 20.0
