@@ -19,7 +19,7 @@ SMALL = AlphaFoldConfig(
     pair_head=16, triangle=32, outer=8, row_dropout=0.05, pair_dropout=0.1, layers=4, start="chain", ipa_heads=4,
     ipa_head=16, ipa_points=4, ipa_values=4, torsion_width=64, structure_dropout=0.05,
     confidence_width=64, recycles=1, crop=24,
-    fine=0.25, fine_crop=64, clusters=1, extra=0, masked=0.0, clamped=0.5, violation=0.1, saving=False,
+    fine=0.2, fine_crop=64, clusters=1, extra=0, masked=0.0, clamped=0.5, violation=0.1, saving=False,
 )  # fmt: skip
 """Less than a million parameters, for lone sequences."""
 
@@ -35,10 +35,10 @@ def small() -> Recipe:
         training=Training(
             minutes=30,
             batch_size=12,
-            stages={"fine": Budget(batch_size=4, lr=2e-3)},
-            lr=4e-3,
+            stages={"fine": Budget(batch_size=4, lr=5e-4)},
+            lr=3e-3,
             optimizer=ADAM,
-            schedule=Schedule("cosine", warmup=50, end=0.02),
+            schedule=Schedule("cosine", warmup=20, end=0.05),
             clip=1.0,
             ema_half_life=1_000,
             samples=4,
