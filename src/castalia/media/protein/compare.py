@@ -53,7 +53,7 @@ def fit(prediction: np.ndarray, truth: Chain) -> Fit | None:
     """
     if len(prediction) != len(truth.residues):
         raise ValueError(f"{len(prediction)} residues predicted of {len(truth.residues)}")
-    known = truth.there[:, :3].all(1)
+    known = np.asarray(truth.there[:, :3].all(1))
     if known.sum() < LEAST:
         return None
     p, t = prediction[known].astype(np.float64), truth.x[known].astype(np.float64)

@@ -77,10 +77,10 @@ def chain(phi: np.ndarray, psi: np.ndarray, residues: np.ndarray) -> np.ndarray:
     c = ca + CA_C * np.array([-np.cos(N_CA_C), np.sin(N_CA_C), 0.0])
     rows = [np.stack([n, ca, c], -2)]
     for i in range(1, phi.shape[-1]):
-        before = [rows[-1][..., k, :] for k in range(3)]
-        n = place(*before, C_N, CA_C_N, psi[..., i - 1])
-        ca = place(before[1], before[2], n, N_CA, C_N_CA, np.pi)
-        c = place(before[2], n, ca, CA_C, N_CA_C, phi[..., i])
+        a, b, d = (rows[-1][..., k, :] for k in range(3))
+        n = place(a, b, d, C_N, CA_C_N, psi[..., i - 1])
+        ca = place(b, d, n, N_CA, C_N_CA, np.pi)
+        c = place(d, n, ca, CA_C, N_CA_C, phi[..., i])
         rows.append(np.stack([n, ca, c], -2))
     x = np.stack(rows, -3)
     o = place(x[..., 0, :], x[..., 1, :], x[..., 2, :], C_O, CA_C_O, psi + np.pi)
@@ -102,7 +102,7 @@ def angles(x: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray, np
         known: which of N, CA, C are known (L, >= 3), bool.
     """
     n, ca, c = x[:, 0], x[:, 1], x[:, 2]
-    whole = known[:, :3].all(1)
+    whole = np.asarray(known[:, :3].all(1))
     bonded = (np.linalg.norm(n[1:] - c[:-1], axis=-1) < 2.0) & whole[1:] & whole[:-1]
     phi, psi, omega = (np.full(len(x), np.nan) for _ in range(3))
     phi[1:][bonded] = torsion(c[:-1], n[1:], ca[1:], c[1:])[bonded]

@@ -130,7 +130,7 @@ class StructureModule(nn.Module):
             torsions: list[Tensor] = []
             if self.start == "chain":
                 torsions.append(self.torsions(s, first))
-                built = chain(unit2(torsions[0].detach()), mask)
+                built = chain(unit2(torsions[0]), mask)
                 every.append(built)
                 frames = built.scaled(1 / UNIT)
             for layer in range(self.layers):
