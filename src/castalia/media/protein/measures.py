@@ -110,11 +110,19 @@ def _confidence(sure: Sequence[np.ndarray], real: Sequence[np.ndarray], seed: in
                 drawn.append(np.asarray(np.corrcoef(again))[0, 1])
         low, high = (float(v) for v in np.quantile(drawn, [0.025, 0.975])) if drawn else (np.nan, np.nan)
         value = float(np.asarray(np.corrcoef(whole))[0, 1])
+                drawn.append(_correlation(again))
+        low, high = (float(np.quantile(drawn or [0.0], share)) for share in (0.025, 0.975))
+        value = _correlation(whole)
         what = "chains" if name == "fold_confidence" else "residues"
         detail = f"predicted against true lDDT-CA of {whole.shape[1]} {what}"
         kind = "Pearson correlation; interval: bootstrap over chains"
-        out[name] = Metric(value, "1", kind, whole.shape[1], seed, (low, high), detail)
+        out[name] = Metric(value, "1", kind, whole.shape[1], seed, (low, high) if drawn else None, detail)
     return out
+
+
+def _correlation(pairs: np.ndarray) -> float:
+    """Pearson's, of two rows (2, N)."""
+    return float(np.asarray(np.corrcoef(pairs))[0, 1])
 
 
 def bonds(chain: Chain) -> float:

@@ -22,6 +22,8 @@ from castalia.models.proteins.invariant import InvariantPointAttention
 
 TORSIONS = ("omega", "phi", "psi", "chi")
 """The first is that of the bond before; ``chi`` is the torsion N, CA, CB, centroid of the side chain."""
+HELIX = (180.0, -63.0, -42.0, -65.0)
+"""Torsions of an alpha helix, degrees."""
 UNIT = 10.0
 """Å in the module's unit of length (section 1.8: nanometres)."""
 
@@ -109,6 +111,11 @@ class StructureModule(nn.Module):
         self.transition = nn.Sequential(nn.Linear(s, s), nn.ReLU(), nn.Linear(s, s), nn.ReLU(), last(nn.Linear(s, s)))
         self.move = last(nn.Linear(s, 6))
         self.torsions = TorsionNet(s, width)
+        if start == "chain":  # the first chain is a helix, more or less
+            with torch.no_grad():
+                turns = torch.deg2rad(torch.tensor(HELIX))
+                self.torsions.out.bias.copy_(torch.stack([turns.cos(), turns.sin()], -1).flatten())
+                self.torsions.out.weight.mul_(0.1)
         # along the bond of CA and CB, and away from it, for each residue: fitted to the data
         self.register_buffer("side", torch.tensor([[2.0, 1.0]]).repeat(21, 1))
 
@@ -123,7 +130,7 @@ class StructureModule(nn.Module):
             torsions: list[Tensor] = []
             if self.start == "chain":
                 torsions.append(self.torsions(s, first))
-                built = chain(unit2(torsions[0].detach()), mask)
+                built = chain(unit2(torsions[0]), mask)
                 every.append(built)
                 frames = built.scaled(1 / UNIT)
             for layer in range(self.layers):
