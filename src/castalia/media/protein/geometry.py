@@ -77,10 +77,6 @@ def chain(phi: np.ndarray, psi: np.ndarray, residues: np.ndarray) -> np.ndarray:
     c = ca + CA_C * np.array([-np.cos(N_CA_C), np.sin(N_CA_C), 0.0])
     rows = [np.stack([n, ca, c], -2)]
     for i in range(1, phi.shape[-1]):
-        one, two, three = (rows[-1][..., k, :] for k in range(3))
-        n = place(one, two, three, C_N, CA_C_N, psi[..., i - 1])
-        ca = place(two, three, n, N_CA, C_N_CA, np.pi)
-        c = place(three, n, ca, CA_C, N_CA_C, phi[..., i])
         a, b, d = (rows[-1][..., k, :] for k in range(3))
         n = place(a, b, d, C_N, CA_C_N, psi[..., i - 1])
         ca = place(b, d, n, N_CA, C_N_CA, np.pi)

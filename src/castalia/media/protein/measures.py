@@ -107,9 +107,6 @@ def _confidence(sure: Sequence[np.ndarray], real: Sequence[np.ndarray], seed: in
         for _ in range(300):
             again = np.concatenate([parts[i] for i in random.integers(len(parts), size=len(parts))], 1)
             if again.std(1).min() > 1e-6:
-                drawn.append(np.asarray(np.corrcoef(again))[0, 1])
-        low, high = (float(v) for v in np.quantile(drawn, [0.025, 0.975])) if drawn else (np.nan, np.nan)
-        value = float(np.asarray(np.corrcoef(whole))[0, 1])
                 drawn.append(_correlation(again))
         low, high = (float(np.quantile(drawn or [0.0], share)) for share in (0.025, 0.975))
         value = _correlation(whole)
