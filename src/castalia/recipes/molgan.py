@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from castalia.configuration import Data, Recipe, Schedule, Training
 from castalia.core.model import Optimizer
+from castalia.media.molecule.read import MoleculeOptions
 from castalia.models.molecules.molgan import MolGANConfig
 from castalia.recipes.preset import Preset
 
@@ -17,13 +18,20 @@ ADAM = Optimizer("adam", betas=(0.5, 0.9))
 
 
 def small() -> Recipe:
-    """Small molecules made by a rule: the demo."""
+    """Small molecules made by a rule, with a reward for whole ones: the demo."""
     return Recipe(
         model="molgan",
-        config=MolGANConfig(critic_steps=2, discrete="straight-through", batch_features=16),
+        config=MolGANConfig(
+            critic_steps=2,
+            discrete="straight-through",
+            batch_features=16,
+            reward="valid",
+            balance=0.5,
+            reward_from=0.1,
+        ),
         data=Data("small-molecules", medium="molecule"),
         training=Training(
-            steps=3_000,
+            steps=1_200,
             batch_size=64,
             lr=1e-3,
             optimizer=ADAM,
@@ -39,22 +47,76 @@ def tiny() -> Recipe:
     base = small()
     return replace(
         base,
-        config=replace(base.config, widths=(32, 48), convolutions=(16,), aggregated=32, dense=(32,), batch_features=0),
+        config=replace(
+            base.config,
+            widths=(32, 48),
+            convolutions=(16,),
+            aggregated=32,
+            dense=(32,),
+            batch_features=0,
+            reward="none",
+        ),
         training=replace(base.training, steps=200, lr=4e-3, ema_half_life=300),
+    )
+
+
+def qm9() -> Recipe:
+    """All small organic molecules, with the reward for whole ones: forty minutes of two cores."""
+    base = small()
+    return replace(
+        base,
+        config=replace(base.config, critic_steps=5, balance=0.8),
+        data=Data("qm9", medium="molecule"),
+        training=replace(base.training, steps=20_000, batch_size=32, lr=5e-4, ema_half_life=50_000),
+    )
+
+
+def molecules() -> Recipe:
+    """Any molecules of up to twelve atoms: the default for people's own."""
+    base = small()
+    options = MoleculeOptions(length=12, on_bad_line="skip")
+    return replace(
+        base,
+        data=Data("molecules", medium="molecule", options=options),
+        training=replace(base.training, steps=10_000),
+    )
+
+
+def paper() -> Recipe:
+    """The paper's networks, batch, rate and 300 epochs of QM9, without a reward; its shares are soft."""
+    base = qm9()
+    return replace(
+        base,
+        config=MolGANConfig(),
+        training=replace(
+            base.training,
+            steps=220_000,
+            batch_size=32,
+            lr=1e-3,
+            optimizer=Optimizer("adam", betas=(0.9, 0.999)),
+            schedule=Schedule("constant", warmup=0),
+            ema_half_life=0.0,
+        ),
     )
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "molgan-small": small,
+    "molgan-qm9": qm9,
+    "molgan-molecules": molecules,
+    "molgan-paper": paper,
     "molgan-tiny": tiny,
 }
 
 DEFAULTS: dict[str, str] = {
     "small-molecules": "molgan-small",
-    "molecule:*": "molgan-small",
+    "qm9": "molgan-qm9",
+    "molecule:*": "molgan-molecules",
 }
 
-PRESETS: dict[str, tuple[Preset, ...]] = {}
+PRESETS: dict[str, tuple[Preset, ...]] = {
+    "molecule": (Preset("molgan-molecules", 1_000, 20_000, "small molecules, most of them whole, of a few kinds"),),
+}
 
 DEMO = "molgan-small"
 
