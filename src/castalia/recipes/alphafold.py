@@ -11,7 +11,7 @@ from dataclasses import replace
 from castalia.configuration import Budget, Data, Expected, Recipe, Schedule, Training
 from castalia.core.model import Optimizer
 from castalia.media.protein.read import ProteinOptions
-from castalia.models.proteins.alphafold import AlphaFoldConfig
+from castalia.models.proteins.settings import AlphaFoldConfig
 from castalia.recipes.preset import Preset
 
 SMALL = AlphaFoldConfig(

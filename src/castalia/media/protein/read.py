@@ -145,7 +145,7 @@ def open_proteins(
                 progress(i + 1, len(chosen.items))
     if bad:
         notes = [*notes, f"Skipped {len(bad)} files that cannot be read: " + " ".join(bad[:3])]
-    return gathered(chains, options, name or path.name, [*notes, *found.notes, *chosen.notes[:0]], str(path), like, bad)
+    return gathered(chains, options, name or path.name, [*notes, *found.notes], str(path), like, bad)
 
 
 def _stem(name: str) -> str:

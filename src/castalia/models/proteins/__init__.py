@@ -1,1 +1,1 @@
-"""Proteins: ``alphafold.py`` with ``inputs.py``, ``evoformer.py``, ``structure.py``, ``losses.py``, geometry."""
+"""Proteins: ``alphafold.py``, with its parts in the other files."""
