@@ -81,9 +81,9 @@ def tiny() -> Recipe:
         expected=(),
         config=replace(base.config, extra_blocks=1, c_m=16, c_z=8, c_s=16, c_e=8, msa_head=8, triangle=8, pair_heads=1,
                        outer=4, layers=2, ipa_heads=2, ipa_points=2, ipa_values=2, torsion_width=16,
-                       confidence_width=16, confidence_bins=10, recycles=1, crop=12, clusters=2, extra=2,
+                       confidence_width=16, confidence_bins=10, recycles=1, crop=9, clusters=2, extra=2,
                        masked=0.15, masked_msa=0.1),
-        data=Data("folds", medium="protein", options=ProteinOptions(most=13, sequences=4)),
+        data=Data("folds", medium="protein", options=ProteinOptions(most=10, sequences=3)),
         training=replace(base.training, batch_size=8, lr=1e-2, ema_half_life=100,
                          schedule=Schedule("cosine", warmup=5)),
     )  # fmt: skip
