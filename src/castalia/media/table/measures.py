@@ -145,11 +145,11 @@ def closest(made: Rows, train: Rows, spec: TableSpec) -> np.ndarray:
     """Distance of each row to the closest training row (N,)."""
     from sklearn.neighbors import NearestNeighbors
 
-    (a, b) = (_spread_out(rows, train, spec) for rows in (made, train))
+    (a, b) = (spread_out(rows, train, spec) for rows in (made, train))
     return NearestNeighbors(n_neighbors=1, metric="manhattan").fit(b).kneighbors(a)[0][:, 0]
 
 
-def _spread_out(rows: Rows, train: Rows, spec: TableSpec) -> np.ndarray:
+def spread_out(rows: Rows, train: Rows, spec: TableSpec) -> np.ndarray:
     """Rows as numbers whose sums of differences are distances: the mean over columns."""
     columns = []
     for j, part in enumerate(spec.parts):
