@@ -3,8 +3,8 @@
     python -m benchmarks.tables --data adult --runs runs/tvae runs/ctgan runs/tabddpm --json FILE
 
 Told is, of as many rows each: F1 of the target on held-out rows, learned by four classifiers; the distance to the
-closest training row; the quality report. ``real`` are training rows themselves, ``held-out`` rows that nobody trained on, and
-``SMOTE`` (Chawla et al. 2002) mixes each of them with one of its five nearest neighbours of the same class.
+closest training row; the quality report. ``real`` are training rows themselves, ``held-out`` rows that nobody trained
+on, and ``SMOTE`` (Chawla et al. 2002) mixes training rows with one of their five nearest neighbours of the same class.
 """
 
 from __future__ import annotations
