@@ -165,3 +165,20 @@ def test_diversity_and_scaffolds() -> None:
     assert diversity([mol("CCO"), mol("c1ccccc1")]) == pytest.approx(0.5)  # each with itself is counted, as in MOSES
     assert sum(scaffolds([one, one, mol("CCO"), mol("c1ccccc1")]).values()) == 2
     assert len(rule()) > 700
+
+
+def test_known_molecules_are_those_that_they_are_called() -> None:
+    from rdkit.Chem.rdMolDescriptors import CalcMolFormula
+
+    formulas = {
+        "albuterol": "C13H21NO3",
+        "celecoxib": "C17H14F3N3O2S",
+        "mestranol": "C21H26O2",
+        "thiothixene": "C23H29N3O2S2",
+        "troglitazone": "C24H27NO5S",
+        "aspirin": "C9H8O4",
+        "caffeine": "C8H10N4O2",
+        "haloperidol": "C21H23ClFNO2",
+        "risperidone": "C23H27FN4O2",
+    }
+    assert {name: CalcMolFormula(mol(text)) for name, text in KNOWN.items()} == formulas
