@@ -228,3 +228,12 @@ def test_categories_are_counted_over_the_whole_table(monkeypatch: pytest.MonkeyP
     model = build(CTGAN, CTGANConfig(4, (8,), (8,), modes=((),)), spec, 0)
     model.initialise(data, BatchRng(0, total=1), {})
     assert model.get_buffer("share_0").tolist() == pytest.approx([0.5, 0.5], abs=0.03)
+
+
+def test_a_rule_needs_values_that_compare() -> None:
+    places = (Part("born", "category", ("Oslo", "Riga")), Part("lives", "category", ("Oslo", "Riga")))
+    spec = TableSpec((*places, Part("works", "category", ("Lyon", "Oslo")), Part("age", "integer", high=9.0)))
+    assert rule_of("born = lives", spec).right == 1
+    for text in ("born = works", "born <= age", "age < born"):
+        with pytest.raises(UsageError, match="the same values"):
+            rule_of(text, spec)
