@@ -182,3 +182,11 @@ def test_known_molecules_are_those_that_they_are_called() -> None:
         "risperidone": "C23H27FN4O2",
     }
     assert {name: CalcMolFormula(mol(text)) for name, text in KNOWN.items()} == formulas
+
+
+def test_no_molecule_is_worse_than_none() -> None:
+    oracle = Oracle(logp, 10)
+    scores = oracle([mol("OCC(O)C(O)CO"), None, mol("C.C"), mol("CCCCCC")])
+    assert scores[0] < 0 < scores[3]
+    assert scores[1] == scores[2] == scores[0]
+    assert Oracle(qed, 10)([None, mol("CCO")])[0] == 0
