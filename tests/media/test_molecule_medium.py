@@ -298,3 +298,8 @@ def test_stereochemistry_of_double_bonds_alone(tmp_path: Path, kind) -> None:
     assert tuple(keys) == data.files
     assert len(set(keys)) == 3
     assert torch.equal(MEDIUM.read(data.files[0], data.spec), data.batch(np.array([0])).x[0])
+
+
+def test_a_beginning_that_is_cut_in_a_token_is_told() -> None:
+    with pytest.raises(UsageError, match="not the beginning"):
+        MEDIUM.read("[C...", MoleculeSpec("selfies", 10, tokens=("[C]", "[O]")))

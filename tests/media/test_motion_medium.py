@@ -344,7 +344,7 @@ def test_motions_are_judged_by_few(count: int) -> None:
     found = judge.whitened(data.batch(np.arange(40)).x)
     assert np.isfinite(found).all()
     assert found.shape[1] == 1
-    assert frechet(found, found[:20]) >= 0
+    assert frechet(found, found[:20]) >= -1e-3  # the root's own jitter
 
 
 def test_a_joint_may_be_called_motion() -> None:

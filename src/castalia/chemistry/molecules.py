@@ -162,6 +162,9 @@ def molecules_of(batch: Batch, spec: MoleculeSpec) -> list[Mol | None]:
 
 def tokens_in(text: str, spec: MoleculeSpec) -> list[int] | None:
     """The tokens of a molecule's string, without its end; None where the spec does not have them all."""
-    parts = split_smiles(text) if spec.kind == "smiles" else list(selfies().split_selfies(text))
+    try:
+        parts = split_smiles(text) if spec.kind == "smiles" else list(selfies().split_selfies(text))
+    except ValueError:  # a bracket that stays open
+        return None
     number = {token: i for i, token in enumerate(spec.tokens)}
     return None if parts is None or not all(p in number for p in parts) else [number[p] for p in parts]
