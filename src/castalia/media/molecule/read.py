@@ -38,7 +38,7 @@ FEW = 20
 MANY = 5_000
 """From so many molecules on what was read is kept in the cache."""
 MOST_TOKENS = 4_096
-FORM = 1
+FORM = 2
 """Number of the form in which molecules are kept; raised when it changes."""
 
 
