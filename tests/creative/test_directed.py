@@ -165,3 +165,28 @@ def test_diversity_and_scaffolds() -> None:
     assert diversity([mol("CCO"), mol("c1ccccc1")]) == pytest.approx(0.5)  # each with itself is counted, as in MOSES
     assert sum(scaffolds([one, one, mol("CCO"), mol("c1ccccc1")]).values()) == 2
     assert len(rule()) > 700
+
+
+def test_known_molecules_are_those_that_they_are_called() -> None:
+    from rdkit.Chem.rdMolDescriptors import CalcMolFormula
+
+    formulas = {
+        "albuterol": "C13H21NO3",
+        "celecoxib": "C17H14F3N3O2S",
+        "mestranol": "C21H26O2",
+        "thiothixene": "C23H29N3O2S2",
+        "troglitazone": "C24H27NO5S",
+        "aspirin": "C9H8O4",
+        "caffeine": "C8H10N4O2",
+        "haloperidol": "C21H23ClFNO2",
+        "risperidone": "C23H27FN4O2",
+    }
+    assert {name: CalcMolFormula(mol(text)) for name, text in KNOWN.items()} == formulas
+
+
+def test_no_molecule_is_worse_than_none() -> None:
+    oracle = Oracle(logp, 10)
+    scores = oracle([mol("OCC(O)C(O)CO"), None, mol("C.C"), mol("CCCCCC")])
+    assert scores[0] < 0 < scores[3]
+    assert scores[1] == scores[2] == scores[0]
+    assert Oracle(qed, 10)([None, mol("CCO")])[0] == 0

@@ -25,6 +25,7 @@ from castalia.chemistry.molecules import (
 from castalia.core.data import Batch
 from castalia.core.errors import DataError, UsageError
 from castalia.core.specs.molecule import MoleculeSpec
+from castalia.media.molecule.measures import key_of
 from castalia.media.molecule.medium import MoleculeMedium
 from castalia.media.molecule.read import MoleculeOptions, open_molecules
 from castalia.media.molecule.sets import rule, small
@@ -276,3 +277,29 @@ def test_qm9(castalia_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert data.spec.size == 31
     batch = data.batch(np.arange(0, 13_000, 100))
     assert all(mol is not None and mol.GetNumAtoms() <= 9 for mol in molecules_of(batch, data.spec))
+
+
+def test_graphs_of_what_they_cannot_tell(tmp_path: Path) -> None:
+    path = file(tmp_path / "a.smi", "CCO", "[NH3]->[Fe]", "*CC", "C" * 600)
+    data = open_molecules(path, MoleculeOptions())
+    assert data.files == ("CCO",)
+    assert data.spec.length == 3
+    assert bonds_of(read_smiles("[NH3]->[Fe]")).max() > 3
+    with pytest.raises(UsageError, match="has other atoms"):
+        MEDIUM.read("*C", data.spec)
+
+
+@pytest.mark.parametrize("kind", ["smiles", "selfies"])
+def test_stereochemistry_of_double_bonds_alone(tmp_path: Path, kind) -> None:
+    path = file(tmp_path / "a.smi", r"C/C=C/CC", r"C/C=C\CC", "CCC")
+    data = open_molecules(path, MoleculeOptions(kind, stereo=True))
+    assert data.spec.stereo
+    keys = [key_of(one, data.spec) for one in molecules_of(data.batch(np.arange(3)), data.spec)]
+    assert tuple(keys) == data.files
+    assert len(set(keys)) == 3
+    assert torch.equal(MEDIUM.read(data.files[0], data.spec), data.batch(np.array([0])).x[0])
+
+
+def test_a_beginning_that_is_cut_in_a_token_is_told() -> None:
+    with pytest.raises(UsageError, match="not the beginning"):
+        MEDIUM.read("[C...", MoleculeSpec("selfies", 10, tokens=("[C]", "[O]")))

@@ -19,9 +19,18 @@ from castalia.core.specs.motion import Joint, MotionSpec
 from castalia.media.motion.bvh import Clip, bvh_text, read_bvh
 from castalia.media.motion.draw import film, places_of
 from castalia.media.motion.glb import glb_bytes
-from castalia.media.motion.measures import features, frechet, jerk, sliding
+from castalia.media.motion.measures import _Judge, features, frechet, jerk, sliding
 from castalia.media.motion.medium import MotionMedium
-from castalia.media.motion.read import MotionOptions, aligned, clip_of, frames_of, heading, open_motion, resampled
+from castalia.media.motion.read import (
+    MotionOptions,
+    Motions,
+    aligned,
+    clip_of,
+    frames_of,
+    heading,
+    open_motion,
+    resampled,
+)
 from castalia.media.motion.sets import walkers
 from castalia.media.named import open_data
 from castalia.nn.skeletons import Skeleton, bones, matrices, mirrored, six_of
@@ -315,3 +324,34 @@ def test_real_people(castalia_data: Path) -> None:
     places = places_of(torch.from_numpy(data.x), data.spec)
     assert 120 < np.ptp(places[..., 1], axis=(1, 2)).mean() < 220  # centimetres
     assert all(abs(heading(x[0], data.spec)) < 1e-4 for x in data.x[:20])
+
+
+def test_degenerate_numbers_are_some_rotation() -> None:
+    six = torch.zeros(4, 6)
+    six[1, 0], six[1, 3] = 1, 2  # along one another
+    six[2, 4] = 3
+    six[3] = torch.tensor([0.3, -0.5, 0.7, -0.6, 1.0, -1.4])
+    found = matrices(six)
+    torch.testing.assert_close(found.mT @ found, torch.eye(3).expand(4, 3, 3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(torch.linalg.det(found), torch.ones(4))
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_motions_are_judged_by_few(count: int) -> None:
+    data = walkers("train")
+    few = Motions(data.x[:count], data.spec, name="few", files=[""] * count)
+    judge = _Judge(few, data.spec)
+    found = judge.whitened(data.batch(np.arange(40)).x)
+    assert np.isfinite(found).all()
+    assert found.shape[1] == 1
+    assert frechet(found, found[:20]) >= -1e-3  # the root's own jitter
+
+
+def test_a_joint_may_be_called_motion() -> None:
+    clip = read_bvh(bvh_text(clip_of(walkers("train").x[0], walkers("train").spec)).encode(), "a")
+    root = Joint("MOTION_root", -1, clip.joints[0].offset)
+    text = bvh_text(Clip((root, *clip.joints[1:]), clip.ends, clip.fps, clip.root, clip.turned))
+    for ends in ("\n", "\r\n"):
+        back = read_bvh(text.replace("\n", ends).encode(), "b")
+        assert back.joints[0].name == "MOTION_root"
+        np.testing.assert_allclose(back.root, clip.root, atol=1e-5)

@@ -288,3 +288,48 @@ def test_adult(castalia_data: Path) -> None:
     original = pd.read_csv(io.BytesIO(gzip.decompress((castalia_data / "adult" / "adult.csv.gz").read_bytes())))
     assert [str(t) for t in frame_of(batch, train.spec).dtypes] == [str(t) for t in original.dtypes]
     assert torch.equal(batch.x, batch.x.round())
+
+
+def test_rows_that_end_with_a_mark(tmp_path: Path) -> None:
+    data = open_table(file(tmp_path / "a.csv", "a,b,c\n1,2,3,\n4,5,6,\n4,5,7,\n"), TableOptions())
+    assert data.x.tolist() == [[1, 2, 3], [4, 5, 6], [4, 5, 7]]
+    named = open_table(file(tmp_path / "b.csv", '"a","b"\n"r1",1,2\n"r2",4,5\n'), TableOptions())
+    assert named.x.tolist() == [[1, 2], [4, 5]]
+
+
+def test_the_line_that_is_told_has_the_strange_value(tmp_path: Path) -> None:
+    data = open_table(file(tmp_path / "a.csv", "a,b\n1,\n2,x\n3,y\n"), TableOptions())
+    with pytest.raises(DataError, match="line 3: column 'b' has 'z'"):
+        open_table(file(tmp_path / "b.csv", "a,b\n1,\n2,z\n"), TableOptions(columns_alike=True), like=data.spec)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a,b\n0900-01-01,1\n1899-12-31,2\n9999-12-31,2\n", 'a,b\n"x\ry",1\n"x\nz",2\n'],
+    ids=["far dates", "carriage returns"],
+)
+def test_what_is_written_reads_as_the_same(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(text.encode())
+    data = open_table(path, TableOptions())
+    MEDIUM.write(data.batch(np.arange(len(data))), data.spec, tmp_path / "out")
+    again = open_table(tmp_path / "out" / "table.csv", TableOptions(), like=data.spec)
+    assert torch.equal(again.x, data.x)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pd.Series(pd.to_datetime(["2020-01-01 10:00:00", "1960-01-01 00:00:01"]).tz_localize("UTC")),
+        pd.Series(pd.to_datetime(["2020-10-25 02:30:00", "1960-01-01 00:00:01"]).tz_localize("Europe/Oslo", True)),
+        pd.Series([True, True]),
+        pd.Series([False, False]),
+    ],
+    ids=["UTC", "zone", "true", "false"],
+)
+def test_columns_of_parquet_keep_their_types(tmp_path: Path, column: pd.Series) -> None:
+    frame = pd.DataFrame({"a": column, "b": [1, 2]})
+    data = table_of(frame, TableOptions(), "it")
+    back = frame_of(data.batch(np.arange(2)), data.spec)
+    pd.testing.assert_frame_equal(back, frame)
+    MEDIUM.write(data.batch(np.arange(2)), data.spec, tmp_path)

@@ -92,9 +92,10 @@ def bonds_of(mol: Mol) -> np.ndarray:
     mol = chem().Mol(mol)
     chem().Kekulize(mol, clearAromaticFlags=True)
     table = np.zeros((mol.GetNumAtoms(),) * 2, np.uint8)
+    kinds = chem().BondType
+    orders = {kinds.SINGLE: 1, kinds.DOUBLE: 2, kinds.TRIPLE: 3}
     for bond in mol.GetBonds():
-        order = bond.GetBondTypeAsDouble()
-        value = int(order) if order in (1.0, 2.0, 3.0) else 4
+        value = orders.get(bond.GetBondType(), 4)  # a dative bond is 4, though its order is 1
         table[bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()] = table[bond.GetEndAtomIdx(), bond.GetBeginAtomIdx()] = (
             value
         )
@@ -161,6 +162,9 @@ def molecules_of(batch: Batch, spec: MoleculeSpec) -> list[Mol | None]:
 
 def tokens_in(text: str, spec: MoleculeSpec) -> list[int] | None:
     """The tokens of a molecule's string, without its end; None where the spec does not have them all."""
-    parts = split_smiles(text) if spec.kind == "smiles" else list(selfies().split_selfies(text))
+    try:
+        parts = split_smiles(text) if spec.kind == "smiles" else list(selfies().split_selfies(text))
+    except ValueError:  # a bracket that stays open
+        return None
     number = {token: i for i, token in enumerate(spec.tokens)}
     return None if parts is None or not all(p in number for p in parts) else [number[p] for p in parts]

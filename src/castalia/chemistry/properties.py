@@ -85,7 +85,7 @@ PROPERTIES: Mapping[str, tuple[str, Callable[[Mol], float]]] = {
 KNOWN: Mapping[str, str] = {
     "albuterol": "CC(C)(C)NCC(O)c1ccc(O)c(CO)c1",
     "celecoxib": "Cc1ccc(-c2cc(C(F)(F)F)nn2-c2ccc(S(N)(=O)=O)cc2)cc1",
-    "mestranol": "C#CC1(OC)CCC2C3CCc4cc(OC)ccc4C3CCC21C",
+    "mestranol": "C#CC1(O)CCC2C3CCc4cc(OC)ccc4C3CCC21C",
     "thiothixene": "CN(C)S(=O)(=O)c1ccc2c(c1)C(=CCCN1CCN(C)CC1)c1ccccc1S2",
     "troglitazone": "Cc1c(C)c2c(c(C)c1O)CCC(C)(COc1ccc(CC3SC(=O)NC3=O)cc1)O2",
     "aspirin": "CC(=O)Oc1ccccc1C(=O)O",

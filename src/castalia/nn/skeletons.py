@@ -19,8 +19,14 @@ from castalia.core.specs.motion import ROOT, ROTATION, MotionSpec
 def matrices(six: Tensor) -> Tensor:
     """Rotations (..., 3, 3) of (..., 6); what is degenerate becomes some rotation, never nan."""
     a, b = six[..., :3], six[..., 3:]
-    x = F.normalize(a, dim=-1, eps=1e-8)
-    y = F.normalize(b - (x * b).sum(-1, keepdim=True) * x, dim=-1, eps=1e-8)
+    first = F.one_hot(torch.zeros_like(a[..., 0], dtype=torch.int64), 3).to(a)
+    x = torch.where(a.norm(dim=-1, keepdim=True) < 1e-8, first, F.normalize(a, dim=-1, eps=1e-8))
+    rest = b - (x * b).sum(-1, keepdim=True) * x
+    along = rest.norm(dim=-1, keepdim=True) <= 1e-6 * b.norm(dim=-1, keepdim=True) + 1e-8
+    # what is along the first column, or nothing: the axis that is least so takes its place
+    axis = F.one_hot(x.abs().argmin(-1), 3).to(a)
+    rest = torch.where(along, axis - (x * axis).sum(-1, keepdim=True) * x, rest)
+    y = F.normalize(rest, dim=-1, eps=1e-8)
     return torch.stack([x, y, torch.linalg.cross(x, y)], -1)
 
 

@@ -11,6 +11,7 @@ from castalia.core.errors import UsageError
 from castalia.core.model import build
 from castalia.core.rng import BatchRng, SampleRng
 from castalia.core.specs.table import Part, TableSpec
+from castalia.media.table.array import TableArray
 from castalia.media.table.read import TableOptions, open_table
 from castalia.media.table.sets import people
 from castalia.models.tables.columns import Columns, fit_modes
@@ -218,3 +219,21 @@ def test_a_table_of_numbers_alone_and_one_of_categories_alone(tmp_path) -> None:
         loss, _ = model.loss(data.batch(np.arange(8)), BatchRng(0, total=8), None)
         assert loss.isfinite()
         assert model.eval().sample(5, rng=SampleRng(0, range(5))).x.shape == (5, 2)
+
+
+def test_categories_are_counted_over_the_whole_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = TableSpec((Part("a", "category", ("x", "y")),))
+    data = TableArray(np.repeat([0.0, 1.0], 100)[:, None], None, spec, name="sorted")
+    monkeypatch.setattr("castalia.models.tables.ctgan.COUNTED", 50)
+    model = build(CTGAN, CTGANConfig(4, (8,), (8,), modes=((),)), spec, 0)
+    model.initialise(data, BatchRng(0, total=1), {})
+    assert model.get_buffer("share_0").tolist() == pytest.approx([0.5, 0.5], abs=0.03)
+
+
+def test_a_rule_needs_values_that_compare() -> None:
+    places = (Part("born", "category", ("Oslo", "Riga")), Part("lives", "category", ("Oslo", "Riga")))
+    spec = TableSpec((*places, Part("works", "category", ("Lyon", "Oslo")), Part("age", "integer", high=9.0)))
+    assert rule_of("born = lives", spec).right == 1
+    for text in ("born = works", "born <= age", "age < born"):
+        with pytest.raises(UsageError, match="the same values"):
+            rule_of(text, spec)

@@ -90,3 +90,9 @@ def test_class_and_missing_values() -> None:
     gone = [lot for lot in model.lots if lot.gone]
     assert [lot.column for lot in gone] == [1]
     assert (drawn.x[drawn.extra["missing"] == 1] == 0).all()
+
+
+def test_the_first_step_draws_from_the_shares() -> None:
+    shares = torch.tensor([[0.2, 0.3, 0.5]]).double()
+    found = tabddpm().posterior(torch.tensor([0]), shares, 3, torch.tensor([0]))
+    torch.testing.assert_close(found, shares)

@@ -13,6 +13,9 @@ from castalia.core.spec import Field, Spec, check_sizes
 BONDS = 3
 """Kinds of bonds: single, double, triple. Rings are written with alternating ones (Kekule's form)."""
 
+MOST_ATOMS = 512
+"""Atoms of a graph."""
+
 
 @dataclass(frozen=True)
 class MoleculeSpec(Spec):
@@ -38,8 +41,8 @@ class MoleculeSpec(Spec):
 
     def __post_init__(self) -> None:
         check_sizes(self, length=1 << 16)
-        if self.kind == "graph" and self.length > 512:
-            raise ValueError(f"a graph has at most 512 atoms, not {self.length}")
+        if self.kind == "graph" and self.length > MOST_ATOMS:
+            raise ValueError(f"a graph has at most {MOST_ATOMS} atoms, not {self.length}")
         names = self.atoms if self.kind == "graph" else self.tokens
         if not names or len(set(names)) != len(names) or not all(names):
             raise ValueError("a graph has atoms, a string has tokens: texts that all differ")
@@ -53,6 +56,11 @@ class MoleculeSpec(Spec):
     def end(self) -> int:
         """Strings: the token that ends a molecule; the last."""
         return len(self.tokens)
+
+    @property
+    def stereo(self) -> bool:
+        """Strings: whether they tell stereochemistry, of atoms or of double bonds."""
+        return any(mark in token for token in self.tokens for mark in "@/\\")
 
     def fields(self) -> Mapping[str, Field]:
         if self.kind == "graph":

@@ -55,8 +55,11 @@ class Oracle:
         return len(self.found) >= self.budget
 
     def __call__(self, mols: Sequence[Mol | None]) -> np.ndarray:
-        """Scores ``float64`` (N,); 0 where there is no molecule, where it is in pieces, or where no call is left."""
-        out = np.zeros(len(mols))
+        """Scores ``float64`` (N,); 0 where there is no molecule, where it is in pieces, or where no call is left.
+
+        Of scores that may be negative it is the lowest so far, so that no molecule is worse than none.
+        """
+        out = np.full(len(mols), np.nan)
         for i, mol in enumerate(mols):
             if mol is None or len(chem().GetMolFrags(mol)) != 1:
                 continue
@@ -64,8 +67,8 @@ class Oracle:
             if key not in self._known and not self.spent:
                 self._known[key] = float(self.score(mol))
                 self.found.append(Found(key, self._known[key], len(self.found) + 1))
-            out[i] = self._known.get(key, 0.0)
-        return out
+            out[i] = self._known.get(key, np.nan)
+        return np.where(np.isnan(out), min(0.0, min(self._known.values(), default=0.0)), out)
 
     def best(self, n: int = TOP) -> list[Found]:
         """The best so far, the best first."""

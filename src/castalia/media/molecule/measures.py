@@ -38,7 +38,7 @@ MOST = 2_000
 
 def key_of(mol: Mol, spec: MoleculeSpec) -> str:
     """What tells molecules apart."""
-    return canonical(mol, stereo=any("@" in token for token in spec.tokens))
+    return canonical(mol, stereo=spec.stereo)
 
 
 def _real(work: Work) -> Batch:

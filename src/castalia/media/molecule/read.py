@@ -25,7 +25,7 @@ from castalia.chemistry.molecules import (
 )
 from castalia.core.config import Config, from_json, to_json
 from castalia.core.errors import CastaliaError, DataError, UsageError
-from castalia.core.specs.molecule import BONDS, MoleculeSpec
+from castalia.core.specs.molecule import BONDS, MOST_ATOMS, MoleculeSpec
 from castalia.core.weights import load_tensors, save_tensors
 from castalia.media.arranged import class_numbers
 from castalia.media.molecule.source import Line, molecule_in, read_lines
@@ -38,7 +38,7 @@ FEW = 20
 MANY = 5_000
 """From so many molecules on what was read is kept in the cache."""
 MOST_TOKENS = 4_096
-FORM = 1
+FORM = 2
 """Number of the form in which molecules are kept; raised when it changes."""
 
 
@@ -217,7 +217,11 @@ def made_of(
             left[why] += 1
         else:
             # in the order of the canonical SMILES, so that a graph does not depend on how its file wrote it
-            found.append((i, text, chem().MolFromSmiles(text)))
+            again = chem().MolFromSmiles(text)
+            if again is None:
+                left["their SMILES cannot be read again"] += 1
+            else:
+                found.append((i, text, again))
     made = _graphs(found, options, like, left) if kind == "graph" else _strings(found, kind, options, like, left)
     notes = [f"Skipped {len(bad)} lines that are no molecules: {' '.join(bad[:3])}"] if bad else []
     notes += [f"Left out {n:,} of {len(lines):,} molecules: {why}." for why, n in sorted(left.items())]
@@ -238,8 +242,10 @@ def _refused(mol: Mol, options: MoleculeOptions, like: MoleculeSpec | None) -> s
         return "they have charged atoms (data.options.charged=true keeps them)"
     if any(atom.GetNumRadicalElectrons() or atom.GetIsotope() for atom in mol.GetAtoms()):
         return "they have radicals or isotopes, which a graph does not tell"
-    most = options.length if like is None else like.length
-    if most and mol.GetNumAtoms() > most:
+    if any(atom.GetAtomicNum() == 0 for atom in mol.GetAtoms()):
+        return "they have atoms that may be any"
+    most = min((options.length if like is None else like.length) or MOST_ATOMS, MOST_ATOMS)
+    if mol.GetNumAtoms() > most:
         return f"they have more than {most} atoms"
     if like is not None and not set(kinds_of(mol)) <= set(like.atoms):
         return "they have atoms that the run's molecules do not have"
@@ -257,7 +263,7 @@ def _graphs(
         weight = chem().GetPeriodicTable().GetAtomicNumber
         names = {name for row in kinds for name in row}
         order = sorted(names, key=lambda n: (weight(n.rstrip("+-0123456789")), n))
-        most = options.length or max((len(row) for row in kinds), default=1)
+        most = min(options.length or max((len(row) for row in kinds), default=1), MOST_ATOMS)
         like = MoleculeSpec("graph", most, atoms=tuple(order) or ("C",))
     number = {name: i + 1 for i, name in enumerate(like.atoms)}
     rows = np.zeros((len(found), like.length), np.uint8)
@@ -335,7 +341,7 @@ def values_of(mol: Mol, spec: MoleculeSpec) -> dict[str, np.ndarray] | None:
         x[: len(table)] = [1 + spec.atoms.index(kind) for kind in kinds_of(mol)]
         bonds[: len(table), : len(table)] = table
         return {"x": x, "bonds": bonds}
-    text = canonical(mol, stereo=any("@" in token for token in spec.tokens))
+    text = canonical(mol, stereo=spec.stereo)
     written = text if spec.kind == "smiles" else "".join(_selfies(text) or ())
     tokens = tokens_in(written, spec)
     return None if not tokens or len(tokens) >= spec.length else {"x": np.array([*tokens, spec.end], np.int64)}

@@ -97,8 +97,10 @@ def read_bvh(data: bytes, name: str) -> Clip:
     if len(data) > LARGEST:
         raise DataError(f"{name}: larger than {LARGEST >> 20} MiB.")
     text = data.decode("utf-8", "replace")
-    head, found, rest = text.partition("MOTION")
-    if not found or not head.lstrip("\ufeff \t\r\n").startswith("HIERARCHY"):
+    # a joint may be called so too
+    found = re.search(r"MOTION(?=\s+Frames:)", text) or re.search(r"MOTION(?!\S)", text)
+    head, rest = (text[: found.start()], text[found.end() :]) if found else (text, "")
+    if found is None or not head.lstrip("\ufeff \t\r\n").startswith("HIERARCHY"):
         raise DataError(f"{name}: not a BVH file: it has no HIERARCHY with MOTION behind it.")
     nodes = list(_nodes(_Words(head, name)))
     frames, fps = _frames(rest, sum(len(n.channels) for n in nodes), name, head.count("\n") + 1)

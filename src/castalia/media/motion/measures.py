@@ -81,8 +81,9 @@ class _Judge:
         # what hardly differs between training motions must not decide
         deviation = found.std(0)
         self.mean, self.scale = found.mean(0), np.maximum(deviation, max(0.1 * float(np.median(deviation)), 1e-9))
-        parts = PCA(min(PARTS, *found.shape), random_state=0).fit(self.scaled(found))
-        size = np.asarray(parts.explained_variance_)
+        with np.errstate(invalid="ignore"):
+            parts = PCA(min(PARTS, *found.shape), random_state=0).fit(self.scaled(found))
+        size = np.maximum(np.nan_to_num(np.asarray(parts.explained_variance_)), 1e-12)  # one motion has no variance
         kept = size > 0.005 * size[0]
         self.axes = (np.asarray(parts.components_)[kept] / np.sqrt(size[kept])[:, None]).T
         self.spec, self.classifier = spec, None
@@ -112,7 +113,7 @@ def frechet(a: np.ndarray, b: np.ndarray) -> float:
     """Frechet distance of two sets of features (N, F)."""
     from scipy.linalg import sqrtm
 
-    one, other = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    one, other = (np.atleast_2d(np.cov(x, rowvar=False)) for x in (a, b))
     root = np.real(sqrtm(one @ other + 1e-9 * np.eye(len(one))))
     return float(np.square(a.mean(0) - b.mean(0)).sum() + np.trace(one + other - 2 * root))
 
@@ -142,7 +143,7 @@ def _judged(work: Work) -> dict[str, Metric]:
             out[f"motion_recognised{suffix}"] = mean_metric(
                 judge.right(batch), "share", told, work.seed, f"a linear classifier sees the class asked for; {words}"
             )
-        if len(here) > PARTS:
+        if len(here) > PARTS and len(known) > 1:
             kind = "estimate (biased upwards)"
             what = f"between whitened features of {words} and of training motions"
             out[f"motion_frechet{suffix}"] = Metric(

@@ -121,7 +121,8 @@ def text_of(value: float, part: Part) -> str:
     if part.listed:
         return part.values[int(value)]
     if part.kind == "date":
-        return datetime.fromtimestamp(value, UTC).strftime(part.format)
+        when = datetime.fromtimestamp(value, UTC)
+        return when.strftime(part.format.replace("%Y", f"{when.year:04}"))  # years before 1000 have four digits too
     if part.kind == "integer":
         return str(round(value))
     return f"{value:.{part.decimals}f}" if part.decimals >= 0 else repr(float(value))

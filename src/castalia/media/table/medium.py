@@ -110,7 +110,9 @@ class TableMedium(Medium):
         path = folder / (f"table-{start:04d}.csv" if start else "table.csv")
         names, rows = texts_of(batch, spec, start)
         out = io.StringIO()
-        csv.writer(out, lineterminator="\n").writerows([names, *rows])
+        # a carriage return is not quoted unless all is
+        how = csv.QUOTE_ALL if any("\r" in text for row in (names, *rows) for text in row) else csv.QUOTE_MINIMAL
+        csv.writer(out, lineterminator="\n", quoting=how).writerows([names, *rows])
         replace_file(path, out.getvalue().encode())
         try:
             packed = io.BytesIO()
@@ -188,9 +190,14 @@ def _typed(package: Any, texts: list[str], part: Part | None) -> Any:
             wanted = "float64"
         return numbers.astype(wanted)
     if part.kind == "date":
+        if not part.dtype.startswith("datetime"):
+            return series.where(~gone, None)
         dates = package.to_datetime(series.where(~gone, None), format=part.format)
-        return dates.astype(part.dtype) if part.dtype.startswith("datetime") else series.where(~gone, None)
+        _, comma, zone = part.dtype.rstrip("]").partition(", ")
+        if comma:  # a time that its zone has twice or never is taken as it comes
+            dates = dates.dt.tz_localize(zone, ambiguous=[True] * len(dates), nonexistent="shift_forward")
+        return dates.astype(part.dtype)
     if part.dtype == "bool" and not bool(gone.any()):
-        return series == part.values[1]
+        return series.str.lower() == "true"
     plain = series.where(~gone, None)
     return plain.astype(part.dtype) if part.dtype in ("category", "string") else plain

@@ -148,9 +148,18 @@ def read_frame(path: Path) -> Any:
         with path.open("rb") as file:
             head = file.read(1 << 16)
         mark = "\t" if plain(path).endswith(".tsv") else _mark(head, path)
-        return package.read_csv(
-            path, sep=mark, dtype=str, keep_default_na=False, skipinitialspace=True, encoding="utf-8-sig"
-        )
+        how = {
+            "sep": mark,
+            "dtype": str,
+            "keep_default_na": False,
+            "skipinitialspace": True,
+            "encoding": "utf-8-sig",
+        }
+        frame = package.read_csv(path, **how)
+        if not isinstance(frame.index, package.RangeIndex) and bool((frame.iloc[:, -1] == "").all()):
+            # every row ends with a mark: pandas takes its first column for names of rows, and shifts the others
+            frame = package.read_csv(path, **how, usecols=range(len(frame.columns)), index_col=False)
+        return frame
     except MissingExtra:
         raise
     except Exception as error:  # pandas and pyarrow raise many kinds
@@ -276,7 +285,8 @@ def _filled(
         missing[:, j] = column == ""
         if (not part.missing and missing[:, j].any()) or strange:
             what = f"{strange[0][:40]!r}" if strange else "a missing value"
-            line = next(i for i, text in enumerate(column.tolist(), 2) if text == "" or text in strange)
+            wrong = strange[0] if strange else ""
+            line = next(i for i, text in enumerate(column.tolist(), 2) if text == wrong)
             told = f"{where}, line {line}: column {part.name!r} has {what}, which the run's data do not have"
             if strict:
                 raise DataError(told + ".")

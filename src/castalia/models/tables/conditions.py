@@ -121,9 +121,12 @@ def rule_of(text: str, spec: TableSpec) -> Rule:
 
 
 def _side(text: str, left: int, spec: TableSpec, whole: str) -> int | float:
-    if text in spec.names:
-        return spec.place(text)
     part = spec.parts[left]
+    if text in spec.names:
+        other = spec.parts[spec.place(text)]
+        if part.values != other.values:  # numbers of values in different lists do not compare
+            raise UsageError(f"{whole!r}: {part.name!r} and {other.name!r} do not have the same values.")
+        return spec.place(text)
     if part.listed:
         if text not in part.values:
             raise UsageError(f"{whole!r}: {part.name} has no value {text!r}. {near(text, part.values)}")

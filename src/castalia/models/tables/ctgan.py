@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 from castalia.core.capabilities import Latents
 from castalia.core.config import Config
-from castalia.core.data import Batch, Dataset
+from castalia.core.data import Batch, Dataset, spread
 from castalia.core.model import Generator, Logs, Model, Objective, Optimizer, Progress, Stage
 from castalia.core.rng import Rng, SampleRng
 from castalia.core.sampling import Given, Sampling, Watch, check_given
@@ -132,8 +132,7 @@ class CTGAN(Generator[CTGANConfig, TableSpec], Latents):
 
     def initialise(self, data: Dataset, rng: Rng, parents: Mapping[str, Model]) -> None:
         """Count how often each category occurs."""
-        count = min(len(data), COUNTED)
-        numbers = _numbers(data.batch(np.arange(count)), self.spec)
+        numbers = _numbers(data.batch(spread(len(data), COUNTED)), self.spec)
         for k, span in enumerate(self.lists):
             counts = torch.bincount(numbers[:, k], minlength=span.size).float()
             self.get_buffer(f"share_{k}").copy_(counts / counts.sum())

@@ -276,7 +276,8 @@ class TabDDPM(Generator[TabDDPMConfig, TableSpec]):
         here = a * F.one_hot(state, size).double() + (1 - a) / size
         there = before * clean.double() + (1 - before) / size
         both = here * there
-        return both / both.sum(1, keepdim=True).clamp(min=1e-300)
+        # the first step has no posterior: x_0 is drawn from the shares, of which its loss is the likelihood
+        return torch.where((t > 0)[:, None], both / both.sum(1, keepdim=True).clamp(min=1e-300), clean.double())
 
     def divergence(self, which: Tensor, state: Tensor, logits: Tensor, size: int, t: Tensor) -> Tensor:
         """Nats (n,) that a step costs: the divergence of both posteriors, at the first step -log of the truth."""
