@@ -31,7 +31,7 @@ def environment(folder: Path) -> dict[str, str]:
     return {
         **os.environ,
         "OMP_NUM_THREADS": "1",
-        "JE_ARROW_MALLOC_CONF": "background_thread:false",  # scikit-learn imports pandas, and pandas Arrow, where they are
+        "JE_ARROW_MALLOC_CONF": "background_thread:false",  # scikit-learn imports pandas, and pandas Arrow
         "PYTHONPATH": os.pathsep.join(paths),
         "CASTALIA_CACHE": str(folder / "cache"),
     }
