@@ -74,8 +74,8 @@ def _elsewhere(name: str, own: dict[str, Any]) -> Sight:
     if Path(path).suffix.lower() in FOREIGN:
         raise UsageError(
             f"{path}: a dream needs gradients, and a network file of others gives none here: an ONNX graph is run "
-            "forward only, and a pickled or exported module could run code of its own. Name a run folder; in Python, "
-            "any module can dream (castalia.creative.dreams)."
+            "forward only, and a pickled or exported module could run code "  # safe: a sentence, which loads nothing
+            "of its own. Name a run folder; in Python, any module can dream (castalia.creative.dreams)."
         )
     if not Path(path).is_dir():
         raise UsageError(
