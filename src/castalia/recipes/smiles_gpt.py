@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from castalia.configuration import Data, Recipe, Schedule, Training
+from castalia.configuration import Data, Expected, Recipe, Schedule, Training
 from castalia.core.model import Optimizer
 from castalia.media.molecule.read import MoleculeOptions
 from castalia.models.molecules.smiles_gpt import MOLGPT
@@ -50,6 +50,7 @@ def zinc() -> Recipe:
         config=GPT2Config(layers=4, heads=4, dim=192, dropout=0.0),
         data=Data("zinc250k", medium="molecule", options=MoleculeOptions(kind="smiles")),
         training=replace(base.training, steps=1_800, batch_size=128),
+        expected=(Expected("nats_per_token", 0.63, "none on these molecules", 20),),
     )
 
 
@@ -57,7 +58,7 @@ def molecules() -> Recipe:
     """Any molecules: the default for people's own."""
     base = zinc()
     options = MoleculeOptions(kind="smiles", on_bad_line="skip")
-    return replace(base, data=Data("molecules", medium="molecule", options=options))
+    return replace(base, data=Data("molecules", medium="molecule", options=options), expected=())
 
 
 def paper() -> Recipe:
@@ -66,6 +67,7 @@ def paper() -> Recipe:
     return replace(
         base,
         config=MOLGPT,
+        expected=(),
         training=Training(
             steps=5_850,
             batch_size=384,
