@@ -33,6 +33,7 @@ def make_recipe(
     precision: str | None = None,
     on_bad_file: str | None = None,
     start: str | None = None,
+    parents: Sequence[str] = (),
     settings: Sequence[str] = (),
 ) -> Recipe:
     """Put a recipe together from a name (or the model's default for the data) and changes.
@@ -48,6 +49,7 @@ def make_recipe(
         precision: ``auto``, ``float32`` or ``bfloat16``.
         on_bad_file: ``error`` or ``skip``.
         start: a finished run of the same network, whose weights this one starts with.
+        parents: other finished runs that the model needs, each as ``ROLE=RUN``; its page says which.
         settings: further changes as ``path.to.field=value`` texts.
 
     Raises:
@@ -76,7 +78,9 @@ def make_recipe(
         source = replace(made.data, source=name) if same else Data(name, made.data.split, medium.name)
         made = replace(made, data=source)
     if start is not None:
-        made = replace(made, parents=(*made.parents, ("start", start)))
+        parents = (*parents, f"start={start}")
+    if parents:
+        made = replace(made, parents=tuple({**dict(made.parents), **dict(map(_parent, parents))}.items()))
     changes: list[str] = []
     for option, name, value in (
         ("--size", "data.options.size", size),
@@ -106,6 +110,14 @@ def make_recipe(
         data=override_data(rest.data, data_changes),
         training=override(rest.training, training_changes, "training"),
     )
+
+
+def _parent(text: str) -> tuple[str, str]:
+    """Role and run folder of ``ROLE=RUN``."""
+    role, _, run = text.partition("=")
+    if not role or not run:
+        raise UsageError(f"--parent {text}: write ROLE=RUN, as in teacher=runs/edm.")
+    return role, run
 
 
 def source_of(data: str) -> str:

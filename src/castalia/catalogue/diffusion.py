@@ -24,4 +24,31 @@ ENTRIES = (
         good="Diffusion set up so that it learns evenly at all noise levels: fewer steps for the same quality, "
         "and an exact likelihood.",
     ),
+    Entry(
+        "flow-matching",
+        "Flow matching and rectified flow",
+        "diffusion.flow_matching:FlowMatching",
+        media=("image", "points"),
+        paper="Lipman et al. 2023 (arXiv:2210.02747); Liu et al. 2023 (arXiv:2209.03003)",
+        capabilities=("Generator", "Density", "Latents", "Refinement", "Exportable"),
+        good="Diffusion on straight paths: the simplest loss, good pictures in few steps; with reflow in one or two.",
+    ),
+    Entry(
+        "consistency",
+        "Consistency models",
+        "diffusion.consistency:Consistency",
+        media=("image", "points"),
+        paper="Song et al. 2023 (arXiv:2303.01469); Song & Dhariwal 2024 (arXiv:2310.14189)",
+        capabilities=("Generator", "Latents", "Refinement", "Exportable"),
+        good="A picture in one or two evaluations, with or without a teacher. Training is delicate.",
+    ),
+    Entry(
+        "dit",
+        "Diffusion transformer (DiT)",
+        "diffusion.dit:DiT",
+        media=("image",),
+        paper="Peebles & Xie 2023 (arXiv:2212.09748)",
+        capabilities=("Generator", "Density", "Latents", "Refinement", "Exportable"),
+        good="Diffusion with a transformer: what grows best with data and machines, and wants much of both.",
+    ),
 )

@@ -198,6 +198,14 @@ def make_parser() -> Parser:
         help="learn the classes of the data; without it, own data that have some and a system that can",
     )
     p.add_argument("--start", metavar="RUN", help="begin with the weights of a finished run of the same network")
+    p.add_argument(
+        "--parent",
+        action="append",
+        default=[],
+        metavar="ROLE=RUN",
+        dest="parents",
+        help="another finished run that the model needs: a teacher, a generator",
+    )
     p.add_argument("--seed", type=int, help="of weights, order and noise")
     p.add_argument("--precision", choices=["auto", "float32", "bfloat16"], help="auto measures")
     p.add_argument("--on-bad-file", choices=["error", "skip"], help="what to do with broken files")

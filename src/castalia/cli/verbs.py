@@ -114,6 +114,7 @@ def train(options: Namespace) -> int:
         steps=options.steps,
         minutes=options.minutes,
         start=options.start,
+        parents=options.parents,
         seed=options.seed,
         precision=options.precision,
         on_bad_file=options.on_bad_file,

@@ -234,7 +234,7 @@ def test_default_sampling_is_that_of_the_paper() -> None:
     model.network.forward_embedded = counted  # type: ignore[method-assign]
     model.sample(1, rng=SampleRng(0, [0]))
     assert len(levels) == evaluations("heun", 18) == 35
-    sigmas = model._levels(EDMOptions())
+    sigmas = model.levels(EDMOptions())
     assert (sigmas[0], sigmas[17], sigmas[18]) == (80.0, 0.002, 0.0)
     assert sigmas[5] == pytest.approx((80 ** (1 / 7) + 5 / 17 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7)
 

@@ -1,7 +1,7 @@
 """What every system of the family shares: its network and units, and what can be asked of it.
 
-A system derives from :class:`Diffusion` and says how it is trained, how likely it finds an example, and how a sampling
-is set up (:meth:`Diffusion.job`).
+A system derives from :class:`Diffusion` and says how it is trained and how a sampling is set up
+(:meth:`Diffusion.job`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from castalia.core.capabilities import Density, Exportable, Latents, Refinement
+from castalia.core.capabilities import Exportable, Latents, Refinement
 from castalia.core.config import Config
 from castalia.core.data import Batch, Dataset
 from castalia.core.model import Generator, Model
@@ -25,7 +25,7 @@ from castalia.core.spec import LabelSpec, Spec
 from castalia.core.specs.image import ImageSpec
 from castalia.core.specs.points import PointsSpec
 from castalia.models.diffusion.drawing import Job
-from castalia.models.diffusion.networks import PerceptronConfig, network_of
+from castalia.models.diffusion.networks import Network, PerceptronConfig, network_of
 from castalia.nn.labels import Labels, classes_of
 from castalia.nn.unet import ResidualBlock, UNetConfig, small_28
 from castalia.nn.units import units_of
@@ -58,7 +58,7 @@ class DiffusionConfig(Config):
 D = TypeVar("D", bound=DiffusionConfig)
 
 
-class Diffusion(Generator[D, ImageSpec | PointsSpec], Density, Latents, Refinement, Exportable):
+class Diffusion(Generator[D, ImageSpec | PointsSpec], Latents, Refinement, Exportable):
     """A network that removes noise, and what sampling, redrawing and export have in common.
 
     Args:
@@ -74,8 +74,12 @@ class Diffusion(Generator[D, ImageSpec | PointsSpec], Density, Latents, Refineme
         self.config, self.spec = config, spec
         self.latent_dims = math.prod(spec.shape)
         self.classes = classes_of(spec, config.conditional)
-        self.network = network_of(spec, config.unet, config.perceptron, maps, self.classes)
+        self.network = self.make_network(maps)
         self.units, self.labels = units_of(spec), Labels(self.classes, config.label_drop)
+
+    def make_network(self, maps: int) -> Network:
+        """The network, with ``maps`` outputs for each channel or coordinate; the family's own are the default."""
+        return network_of(self.spec, self.config.unet, self.config.perceptron, maps, self.classes)
 
     def initialise(self, data: Dataset, rng: Rng, parents: Mapping[str, Model]) -> None:
         """Find the values that pictures hold (or mean and deviation of points), and how often each label occurs."""

@@ -27,7 +27,7 @@ from castalia.core.rng import SampleRng
 from castalia.core.sampling import Preview, Sampling, Watch
 from castalia.models.diffusion.guidance import Guidance, guided
 from castalia.models.diffusion.networks import Network
-from castalia.models.diffusion.samplers import SAMPLERS, Denoise, Noise
+from castalia.models.diffusion.samplers import SAMPLERS, Denoise, Noise, Sampler
 from castalia.nn.units import Units
 
 EMBEDDED_AT_ONCE = 2_048
@@ -76,6 +76,11 @@ class DrawingOptions(Sampling, ABC):
         """The options of guidance together."""
         high = math.inf if self.guidance_high is None else self.guidance_high
         return Guidance(self.guidance, self.guidance_low, high, self.guidance_rescale)
+
+    @property
+    def method(self) -> str | Sampler:
+        """The chosen sampler: its name in samplers.py, or itself."""
+        return self.sampler
 
     def own(self) -> dict[str, Any]:
         """The options that the chosen sampler takes."""
@@ -172,7 +177,7 @@ class Job:
     Attributes:
         denoise: the model for this batch.
         sigmas: noise levels, 0 at the end.
-        sampler: its name.
+        sampler: its name in samplers.py, or itself.
         own: its own parameters.
         rng: one stream per example.
         units: of the medium.
@@ -183,7 +188,7 @@ class Job:
 
     denoise: Denoise
     sigmas: Sequence[float]
-    sampler: str
+    sampler: str | Sampler
     own: Mapping[str, Any]
     rng: SampleRng
     units: Units
@@ -210,7 +215,7 @@ class Job:
                 examples = lambda: Batch.of(self.units.outward(denoised))  # noqa: E731
                 self.watch(Preview(step + 1, len(self.sigmas) - 1, examples))
 
-        sampler = SAMPLERS[self.sampler]
+        sampler = SAMPLERS[self.sampler] if isinstance(self.sampler, str) else self.sampler
         if times == 1:
             x = sampler(self.denoise, x, self.sigmas, noise=noise_of(self.rng), callback=callback, **self.own)
             return self.units.outward(x)

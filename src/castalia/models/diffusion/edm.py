@@ -4,9 +4,7 @@ Papers
     Karras, Aittala, Aila & Laine 2022, "Elucidating the Design Space of Diffusion-Based Generative Models"
     (arXiv:2206.00364): preconditioning, noise distribution and weights (table 1), the rho grid (eq. 5), Heun's method
     (algorithm 1) and its stochastic form (algorithm 2).
-    Song et al. 2021, "Score-Based Generative Modeling through Stochastic Differential Equations" (arXiv:2011.13456):
-    the probability flow and its likelihood. Kingma et al. 2021, "Variational Diffusion Models" (arXiv:2107.00630): the
-    decoder of noisy pictures. Ho & Salimans 2022: dropped labels.
+    Ho & Salimans 2022: dropped labels.
 
 The network F sees x = x0 + sigma eps through
 
@@ -17,19 +15,7 @@ every level counts alike at the start. In the paper m is 0, and the deviation of
 measured, so is the mean that it is measured about, m: dark pictures of little contrast would otherwise be far from all
 that the network can reach through c_out.
 
-The likelihood of a picture. The flow gives a density of noisy pictures y at the lowest level. With q(y | x) a Gaussian
-around x of deviation ``dequantise_sigma``, at which the flow then starts,
-
-    log p(x) >= E_q[log p(y) + log P(x | y) - log q(y | x)],   P(x | y) ~ q(y | x) over all values of a pixel,
-
-a bound. Noise of that kind is what the model was trained on. P(x | y) knows nothing of what the model knows about the
-values. At the default, 0.4 of the distance between values, that costs 0.002 nat per value where the density is smooth,
-and the more the surer the model is of a value, up to 0.50 nat where it leaves no doubt (0.25 at the ends of the scale).
-``dequantise="uniform"`` is what is usual instead: x + u with u uniform on the bin, of which the model knows nothing
-where pictures hold few values.
-The trace is estimated (Hutchinson), the equation solved in finitely many steps and the density at the highest level
-taken to be N(m, sigma_max^2): so the number is called an estimate and not a bound. What twice as many steps of the
-solver change is measured on a few examples, and said with the number: at the default of 25 it can be 0.4 nat.
+The likelihood is that of its probability flow; see continuous.py.
 
 What differs, and why
     With sinusoidal features the network is told 250 ln(sigma): features made for whole step numbers up to 1,000 would
@@ -49,26 +35,19 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from castalia.core.capabilities import Likelihood
 from castalia.core.data import Batch, Dataset
 from castalia.core.model import Logs, Model, Objective, Progress, Stage
-from castalia.core.rng import Rng, SampleRng
-from castalia.core.sampling import Watch
+from castalia.core.rng import Rng
 from castalia.core.specs.image import ImageSpec
 from castalia.core.specs.points import PointsSpec
 from castalia.models.diffusion import schedules
-from castalia.models.diffusion.base import Diffusion, DiffusionConfig
-from castalia.models.diffusion.drawing import Denoiser, DrawingOptions, Job
-from castalia.models.diffusion.likelihood import flow_log_density
-from castalia.nn.dequantisation import gaussian_dequantisation
-from castalia.nn.units import PictureUnits, units_of
-
-CHECKED = 4
-"""Examples of a batch whose likelihood is computed with twice the steps as well, to know the error of the solver."""
+from castalia.models.diffusion.continuous import Continuous, ContinuousConfig
+from castalia.models.diffusion.drawing import Denoiser, DrawingOptions
+from castalia.nn.units import Units, units_of
 
 
 @dataclass(frozen=True)
-class EDMConfig(DiffusionConfig):
+class EDMConfig(ContinuousConfig):
     """Configuration of preconditioned continuous diffusion.
 
     Attributes:
@@ -77,33 +56,17 @@ class EDMConfig(DiffusionConfig):
             (points are standardised). Runs that were made without it have 0.
         noise_mean: P_mean, mean of ln sigma in training.
         noise_std: P_std, its deviation.
-        sigma_min: lowest noise level of sampling.
-        sigma_max: highest noise level.
-        flow_steps: likelihood: steps of fourth order, of four evaluations and gradients each.
-        probes: likelihood: random vectors for the trace; 0 computes it exactly, for few dimensions.
-        dequantise: likelihood of pictures: how values become continuous.
-        dequantise_sigma: ``gaussian``: deviation, as a share of the distance between neighbouring values.
     """
 
     data_std: float = 0.0
     data_mean: float = 0.0
     noise_mean: float = -1.2
     noise_std: float = 1.2
-    sigma_min: float = 0.002
-    sigma_max: float = 80.0
-    flow_steps: int = 25
-    probes: int = 1
-    dequantise: Literal["gaussian", "uniform"] = "gaussian"
-    dequantise_sigma: float = 0.4
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.data_std < 0 or self.noise_std <= 0:
             raise ValueError("data_std must not be negative, noise_std must be positive")
-        if not 0 < self.sigma_min < self.sigma_max:
-            raise ValueError("0 < sigma_min < sigma_max")
-        if self.flow_steps < 1 or self.probes < 0 or self.dequantise_sigma <= 0:
-            raise ValueError("flow_steps and dequantise_sigma must be positive, probes not negative")
 
 
 @dataclass(frozen=True)
@@ -147,7 +110,7 @@ class EDMOptions(DrawingOptions):
         return {name: getattr(self, name) for name in names}
 
 
-class EDM(Diffusion[EDMConfig]):
+class EDM(Continuous[EDMConfig]):
     """dx / dsigma = (x - D(x, sigma)) / sigma, from N(0, sigma_max^2) down to 0."""
 
     Config = EDMConfig
@@ -163,20 +126,13 @@ class EDM(Diffusion[EDMConfig]):
     @classmethod
     def complete(cls, config: EDMConfig, data: Dataset) -> EDMConfig:
         """Measure the mean of pictures, where their deviation is going to be measured as well."""
-        if config.data_std or config.data_mean or not isinstance(data.spec, ImageSpec):
-            return config
-        units = units_of(data.spec)
-        units.fit(data)
-        return replace(config, data_mean=round(units.moments(data)[0], 6))
+        return config if config.data_std else replace(config, data_mean=measured_mean(config.data_mean, data))
 
     def initialise(self, data: Dataset, rng: Rng, parents: Mapping[str, Model]) -> None:
         """Find the values that pictures hold (or mean and deviation of points), labels' rates, and the deviation."""
         super().initialise(data, rng, parents)
         if not self.config.data_std:
-            mean, square = self.units.moments(data)
-            about = math.sqrt(max(square - 2 * self.config.data_mean * mean + self.config.data_mean**2, 0.0))
-            # pictures that are all alike differ by less than the step between two values
-            self.data_std.fill_(max(about, 1e-3))
+            self.data_std.fill_(measured_deviation(self.units, data, self.config.data_mean))
 
     # the objective
 
@@ -198,8 +154,11 @@ class EDM(Diffusion[EDMConfig]):
 
     # what it can do
 
-    def _denoiser(self, label: Tensor | None, clip: bool) -> Denoiser:
-        """The network as a denoise function of (x, sigma, label)."""
+    @property
+    def mean(self) -> float:
+        return self.config.data_mean
+
+    def denoiser(self, label: Tensor | None, clip: bool) -> Denoiser:
         std = float(self.data_std)
 
         def scalings(sigma: float) -> tuple[float, float, float, float]:
@@ -210,8 +169,8 @@ class EDM(Diffusion[EDMConfig]):
         units, mean = self.units if clip else None, self.config.data_mean
         return Denoiser(self.network, scalings, label=label, units=units, mean=mean)
 
-    def _levels(self, options: EDMOptions, strength: float = 1.0) -> list[float]:
-        """Noise levels of a sampling that starts at a share ``strength`` of the way up sigma^(1/rho)."""
+    def levels(self, options: EDMOptions, strength: float = 1.0) -> list[float]:
+        """Of a sampling that starts at a share ``strength`` of the way up sigma^(1/rho)."""
         c, inverse = self.config, 1 / options.rho
         low, high = c.sigma_min**inverse, c.sigma_max**inverse
         high = c.sigma_max if strength == 1 else (low + strength * (high - low)) ** options.rho
@@ -222,59 +181,18 @@ class EDM(Diffusion[EDMConfig]):
             return schedules.log_sigmas(options.steps, low, high)
         return schedules.logistic_sigmas(options.steps, low, high, float(self.data_std))
 
-    def job(
-        self,
-        label: Tensor | None,
-        options: EDMOptions,
-        rng: SampleRng,
-        *,
-        strength: float = 1.0,
-        watch: Watch | None = None,
-    ) -> Job:
-        denoiser = self._denoiser(self.everything(label, options.guidance), options.clip)
-        sigmas = self._levels(options, strength)
-        denoiser.prepare(sigmas)
-        denoise = denoiser.for_labels(label, self.classes, options)
-        return Job(
-            denoise, sigmas, options.sampler, options.own(), rng, self.units, sigmas[0], options.temperature, watch
-        )
 
-    def log_likelihood(self, batch: Batch, *, rng: SampleRng, samples: int = 1) -> Likelihood:
-        """By the probability flow, see the module; ``samples`` is ignored (``config.probes`` counts the probes)."""
-        x = batch.x
-        self.units.check(x)
-        c, label, mean = self.config, self.labels.null(len(x)), self.config.data_mean
-        denoiser, x0 = self._denoiser(label, clip=False), self.units.inward(x)
-        low, change = c.sigma_min, torch.tensor(self.units.log_volume(), dtype=torch.float64)
-        how = f"probability flow, {c.flow_steps} Runge-Kutta steps"
-        preprocessing = self.units.preprocessing
-        if isinstance(self.units, PictureUnits):
-            gap = 2 / (self.units.levels - 1)
-            if c.dequantise == "uniform":
-                x0 = x0 + gap * (rng.uniform("dequantise", *self.spec.shape) - 0.5)
-                change = torch.tensor(self.latent_dims * math.log(gap), dtype=torch.float64)
-                preprocessing += "; uniform dequantisation"
-            else:
-                low = c.dequantise_sigma * gap
-                x0, change = gaussian_dequantisation(
-                    x0, rng.normal("dequantise", *self.spec.shape), low, self.units.levels
-                )
-                preprocessing += "; Gaussian dequantisation"
-        probes = [rng.at("probe", i).integers("sign", 2, *self.spec.shape) * 2.0 - 1 for i in range(c.probes)]
+def measured_mean(given: float, data: Dataset) -> float:
+    """Mean of all values of pictures in the model's units, unless one is given; 0 for what is standardised anyway."""
+    if given or not isinstance(data.spec, ImageSpec):
+        return given
+    units = units_of(data.spec)
+    units.fit(data)
+    return round(units.moments(data)[0], 6)
 
-        def density(rows: int, steps: int) -> Tensor:
-            """Of the first so many examples, around the mean."""
-            own = None if label is None else label[:rows]
-            sigmas = schedules.karras_sigmas(steps + 1, low, c.sigma_max)[-2::-1]
 
-            def denoise(y: Tensor, sigma: float) -> Tensor:
-                return denoiser(y + mean, sigma, own) - mean if mean else denoiser(y, sigma, own)
-
-            start = x0[:rows] - mean if mean else x0[:rows]
-            return flow_log_density(denoise, start, sigmas, probes=[p[:rows] for p in probes] or None)
-
-        nats, few = density(len(x), c.flow_steps), min(CHECKED, len(x))
-        error = float((density(few, 2 * c.flow_steps) - nats[:few]).abs().max())
-        how += f", {c.probes} random probes of the trace" if c.probes else ", exact trace"
-        how += "; null class" if self.classes else ""
-        return Likelihood(nats + change, "estimate", how, preprocessing, self.units.values, error)
+def measured_deviation(units: Units, data: Dataset, about: float) -> float:
+    """Deviation of all values of the data in the model's units, about a mean."""
+    mean, square = units.moments(data)
+    # pictures that are all alike differ by less than the step between two values
+    return max(math.sqrt(max(square - 2 * about * mean + about**2, 0.0)), 1e-3)

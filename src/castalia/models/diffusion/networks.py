@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from castalia.core.specs.image import ImageSpec
 from castalia.core.specs.points import PointsSpec
+from castalia.models.diffusion.transformer import Transformer
 from castalia.nn.embeddings import sinusoids
 from castalia.nn.unet import UNet, UNetConfig
 
@@ -78,7 +79,7 @@ class Perceptron(nn.Module):
         return self.forward_embedded(x, self.embed(t, label))
 
 
-Network = UNet | Perceptron
+Network = UNet | Perceptron | Transformer
 
 
 def network_of(

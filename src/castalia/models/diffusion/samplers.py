@@ -19,6 +19,8 @@ the (first) evaluation of each step; what it raises ends the sampling.
     dpm_2m              N                               2       no      Lu et al. 2022 (arXiv:2211.01095), 2M
     dpm_3m              N + 4 (at most N + 2 (N - 1))   3       no      the same, third order; see below
     dpm_2m_sde          N                               -       yes     the same, SDE form of 2M
+    renoise             N                               -       yes     Song et al. 2023 (arXiv:2303.01469), algo-
+                                                                        rithm 1: for what jumps to the example
 
 In the variance-exploding picture, with r = sigma' / sigma, Euler's step is x' = D + r (x - D); the posterior of a
 variance-preserving process is D + r^2 (x - D) plus noise of variance sigma'^2 (1 - r^2), whatever its alphas.
@@ -280,6 +282,22 @@ def dpm_2m_sde(
     return x
 
 
+def renoise(
+    denoise: Denoise,
+    x: Tensor,
+    sigmas: Sequence[float],
+    *,
+    noise: Noise | None = None,
+    callback: Callback | None = None,
+) -> Tensor:
+    """All noise is removed, and fresh noise of the next level added."""
+    for i, (sigma, following) in enumerate(pairwise(sigmas)):
+        x = _evaluate(denoise, x, i, sigma, callback)
+        if following:
+            x = torch.add(x, _required(noise, "renoise")(i), alpha=following)
+    return x
+
+
 SAMPLERS: Mapping[str, Sampler] = {
     "ddpm": ddpm,
     "ddim": ddim,
@@ -290,6 +308,7 @@ SAMPLERS: Mapping[str, Sampler] = {
     "dpm++2m": dpm_2m,
     "dpm++3m": dpm_3m,
     "dpm++2m-sde": dpm_2m_sde,
+    "renoise": renoise,
 }
 
 
