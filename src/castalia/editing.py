@@ -53,6 +53,7 @@ WORDS = {
     "Styled": "makes a picture from styles, one for each layer",
     "Streaming": "makes an example piece by piece",
     "Perception": "has a network that looks at pictures",
+    "Matching": "tells how well pictures and words belong together",
     "Density": "knows how likely an example is",
 }
 """What a model must be able to do, by the name of the capability."""

@@ -15,6 +15,7 @@ from castalia.catalogue import (
     flows,
     molecules,
     motion,
+    multimodal,
     music,
     pixels,
     proteins,
@@ -41,6 +42,7 @@ FAMILIES = (
     proteins,
     shapes,
     motion,
+    multimodal,
 )
 """The files of this folder, in the order in which systems are listed."""
 

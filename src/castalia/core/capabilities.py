@@ -118,6 +118,18 @@ class Perception(ABC):
         """
 
 
+class Matching(ABC):
+    """A model that tells how well pictures and words belong together: unit vectors of both, compared by their product."""
+
+    @abstractmethod
+    def of_pictures(self, x: Tensor) -> Tensor:
+        """Unit vectors ``float32`` (B, d) of pictures ``uint8`` or ``float32`` (B, C, H, W), 0 to 255."""
+
+    @abstractmethod
+    def of_texts(self, texts: Sequence[str]) -> Tensor:
+        """Unit vectors ``float32`` (B, d) of texts."""
+
+
 class Inference(Latents):
     """A model that also finds the latents of an example."""
 

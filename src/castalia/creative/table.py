@@ -25,6 +25,7 @@ EDITS: tuple[str, ...] = (
     "dissect",
     "paint",
     "direct",
+    "find",
 )
 """Names of the edits, and of their files, in the order in which they are listed."""
 

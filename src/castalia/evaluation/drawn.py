@@ -177,6 +177,7 @@ def measure_samples(
     precision: Precision = "float32",
     space: FeatureSpace | None = None,
     show: Show | None = None,
+    columns: np.ndarray | None = None,
 ) -> Measured:
     """Draw from a model and measure what the samples allow.
 
@@ -198,6 +199,8 @@ def measure_samples(
         precision: of the networks when sampling.
         space: the feature space; None for the one of the training data.
         show: receives lines of progress.
+        columns: numbers of the held-out examples whose columns (captions) and labels the samples are given; None gives
+            them labels of training examples alone.
 
     Raises:
         UsageError: there are too few examples, or ``n`` is too small.
@@ -212,8 +215,19 @@ def measure_samples(
     ids = generator(seed, "reference").permutation(len(held_out)).astype(np.int64)
     wanted = model.accepts().get("label")
     classes = wanted.classes if isinstance(wanted, LabelSpec) else ()
-    asked = batch.label if classes else None
-    drawn = draw(model, count, seed=seed, options=options, condition=asked, precision=precision, show=show)
+    wishes = batch if columns is None else held_out.batch(columns)
+    asked = wishes.label if classes else None
+    given = {} if columns is None else {k: v for k, v in wishes.extra.items() if k in model.accepts()}
+    drawn = draw(
+        model,
+        len(wishes),
+        seed=seed,
+        options=options,
+        condition=asked,
+        given=given,
+        precision=precision,
+        show=show,
+    )
     reference = see_data(space, held_out, ids)
     compare = Comparison(reference.features, held_out.name, space, seed, show)
     count_modes = mode_counter(train, space, seed)

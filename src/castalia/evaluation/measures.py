@@ -92,15 +92,23 @@ def measure(
     medium = medium_of(model.spec)
     if words := too_few(n, train, held_out):
         raise UsageError(words)
-    asked: np.ndarray | None = None
+    asked = columns_asked(model, held_out, n, seed)
     if compare := COMPARED.get(medium.name):
         found = compare(
-            model, train, held_out, n=n, seed=seed, options=options, precision=precision, space=space, show=show
+            model,
+            train,
+            held_out,
+            n=n,
+            seed=seed,
+            options=options,
+            precision=precision,
+            space=space,
+            show=show,
+            columns=asked,
         )
     elif space is not None:
         raise UsageError(f"Samples of the medium {medium.name!r} are not compared in the features of a network.")
     else:
-        asked = columns_asked(model, held_out, n, seed)
         found = _draw(model, train, held_out, asked, min(n, len(train)), seed, options, precision, show)
     work = Work(model.spec, found.drawn.examples, train, held_out, asked, seed, show)
     more = run_measures(medium, model, work)

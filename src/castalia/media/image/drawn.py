@@ -54,9 +54,9 @@ def shapes(split: str, count: int) -> ArrayListing:
         across, down = ((place - 1) * free + float(rng.uniform(-0.02, 0.02)) for place in (column, row))
         paper = PAPERS[int(rng.integers(len(PAPERS)))]
         turn = 0.0 if kind in ("moon", "heart") else float(rng.uniform(-0.3, 0.3))
-        picture = _shape(kind, COLOURS[colour], paper, (0.5 + across, 0.5 + down), radius, turn)
+        picture = drawn_shape(kind, COLOURS[colour], paper, (0.5 + across, 0.5 + down), radius, turn)
         pixels[i], labels[i] = np.asarray(picture), SHAPES.index(kind)
-        captions.append(f"a {size} {colour} {kind} {_place(column, row)}")
+        captions.append(f"a {size} {colour} {kind} {place_named(column, row)}")
     return ArrayListing(pixels, labels, SHAPES, split=split, captions=tuple(captions))
 
 
@@ -72,7 +72,7 @@ def _rng(name: str, split: str, number: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(derive(0, name, split, number)))
 
 
-def _place(column: int, row: int) -> str:
+def place_named(column: int, row: int) -> str:
     """Where on the picture, in words."""
     if column == row == 1:
         return "in the middle"
@@ -80,7 +80,7 @@ def _place(column: int, row: int) -> str:
     return f"at the {wide if row == 1 else high if column == 1 else f'{high} {wide}'}"
 
 
-def _shape(
+def drawn_shape(
     kind: str,
     colour: tuple[int, int, int],
     paper: tuple[int, int, int],
@@ -88,6 +88,7 @@ def _shape(
     radius: float,
     turn: float,
 ) -> Image.Image:
+    """A picture of one shape; centre and radius are shares of its side, the turn is in radians."""
     side = SIZE * FINE
     picture = Image.new("RGB", (side, side), paper)
     draw = ImageDraw.Draw(picture)

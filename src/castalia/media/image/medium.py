@@ -18,11 +18,12 @@ from castalia.core.files import disk_error
 from castalia.core.spec import Spec
 from castalia.core.specs.image import ImageSpec
 from castalia.core.specs.text import TextSpec
-from castalia.media.base import Medium, Rate
+from castalia.media.base import Measure, Medium, Rate
 from castalia.media.captions import CAPTION
 from castalia.media.classes import match_classes
 from castalia.media.image import sets
 from castalia.media.image.decode import ImageOptions, decode_image
+from castalia.media.image.obedience import MEASURES
 from castalia.media.image.sources import is_images, open_images, size_of_all
 from castalia.media.image.tree import file_opener, read_bounded
 from castalia.media.image.write import grid_image, save_png
@@ -37,6 +38,7 @@ class ImageMedium(Medium):
     spec: ClassVar[type[Spec]] = ImageSpec
     options: ClassVar[type[Config]] = ImageOptions
     shown: ClassVar[int] = 64
+    measures: ClassVar[tuple[Measure, ...]] = MEASURES
     reading: ClassVar[str] = "a folder, .zip, .tar, .npy, .npz, .parquet or IDX file of pictures"
 
     def reads(self, path: Path) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from castalia.core.data import Dataset
-from castalia.media.image import drawn
+from castalia.media.image import drawn, scenes
 from castalia.media.image.array import MEMORY_LIMIT, ImageArray, Progress
 from castalia.media.image.arrays import ArrayListing
 from castalia.media.image.decode import ImageOptions
@@ -86,6 +86,13 @@ SETS: Mapping[str, NamedData] = {
         {"train": 4000, "test": 1000},
         {},
     ),
+    "scenes": NamedData(
+        "one or two coloured shapes, captions; test pictures hold pairs of colour and shape that training lacks",
+        "as this program",
+        (3, 32, 32),
+        {"train": 8000, "test": 1000},
+        {},
+    ),
     "letters": NamedData(
         "capital letters in the font that Pillow brings, turned and slanted; nothing to download",
         "as this program",
@@ -160,7 +167,7 @@ def _pictures(name: str, split: str, options: ImageOptions, memory_limit: int, p
     if not entry.files:
         if name == "digits":
             return from_pixels(_digits(split), options, name)
-        draw = drawn.shapes if name == "shapes" else drawn.letters
+        draw = {"shapes": drawn.shapes, "scenes": scenes.scenes, "letters": drawn.letters}[name]
         return from_pixels(draw(split, entry.counts[split]), options, name)
     own = split in entry.files
     paths = [find(name, entry, file, progress) for file in entry.files[split if own else "all"]]

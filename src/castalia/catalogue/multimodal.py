@@ -1,0 +1,16 @@
+"""Pictures and words."""
+
+from castalia.catalogue.record import Entry
+
+ENTRIES = (
+    Entry(
+        "clip",
+        "CLIP",
+        "multimodal.clip:CLIP",
+        media=("image",),
+        paper="Radford et al. 2021 (arXiv:2103.00020)",
+        capabilities=("Perception", "Matching", "Exportable"),
+        good="Tells which picture and which words belong together: search by words, classes by their names. "
+        "It makes nothing itself.",
+    ),
+)

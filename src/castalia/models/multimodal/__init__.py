@@ -1,0 +1,1 @@
+"""Pictures and words: what tells which belong together, and what makes pictures of words."""
