@@ -13,4 +13,14 @@ ENTRIES = (
         good="Tells which picture and which words belong together: search by words, classes by their names. "
         "It makes nothing itself.",
     ),
+    Entry(
+        "dalle",
+        "DALL-E",
+        "multimodal.dalle:DALLE",
+        media=("image",),
+        paper="Ramesh et al. 2021 (arXiv:2102.12092)",
+        capabilities=("Generator", "Refinement", "Matching", "Exportable"),
+        good="Pictures of words by one transformer over words and codes; it writes captions too, fills in, and takes "
+        "the best of many by its own CLIP.",
+    ),
 )

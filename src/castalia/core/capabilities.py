@@ -119,7 +119,7 @@ class Perception(ABC):
 
 
 class Matching(ABC):
-    """A model that tells how well pictures and words belong together: unit vectors of both, compared by their product."""
+    """A model that tells how well pictures and words belong together: by the product of unit vectors of both."""
 
     @abstractmethod
     def of_pictures(self, x: Tensor) -> Tensor:

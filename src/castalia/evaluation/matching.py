@@ -29,7 +29,7 @@ PROMPT = "a {}"
 def measure(
     model: Matching, data: Dataset, ids: np.ndarray, *, seed: int, show: Show | None = None
 ) -> dict[str, Metric]:
-    """``recall_1``, ``recall_5`` (the caption among all captions), ``recall_pictures_1`` (a picture among all pictures).
+    """``recall_1``, ``recall_5`` (the caption among all captions), ``recall_pictures_1`` (a picture among all).
 
     Of labelled pictures also ``named_accuracy``: the class by its name. Captions that are the same text count as one.
     """

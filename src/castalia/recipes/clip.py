@@ -48,6 +48,7 @@ def tiny() -> Recipe:
     base = scenes()
     return replace(
         base,
+        data=replace(base.data, split="test"),
         config=CLIPConfig(
             dims=16,
             vision=VisionConfig(patch=8, width=24, layers=1, heads=2),

@@ -121,6 +121,25 @@ class Words:
             row[: min(len(found), length - 1)] = torch.tensor(found[: length - 1])
         return out.to(captions.device)
 
+    def text(self, tokens: Tensor) -> str:
+        """The caption of tokens ``int64`` (length,): words with spaces between, up to the first end."""
+        out: list[str] = []
+        raw = bytearray()
+        for token in tokens.tolist():
+            if token == END:
+                break
+            if token < END:
+                raw.append(token)
+                continue
+            if raw:
+                out.append(raw.decode("utf-8", "replace"))
+                raw = bytearray()
+            if FIRST_WORD <= token < self.config.size:
+                out.append(self.config.words[token - FIRST_WORD])
+        if raw:
+            out.append(raw.decode("utf-8", "replace"))
+        return " ".join(out)
+
     def nothing(self, n: int, device: torch.device) -> Tensor:
         """Tokens of an empty caption."""
         out = torch.full((n, self.config.length), END, dtype=torch.int64, device=device)
