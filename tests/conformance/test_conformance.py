@@ -481,7 +481,13 @@ def examples_of(given: str, spec: Spec, data: Dataset) -> tuple[torch.Tensor, to
         low, high = spec.low or 0.0, spec.high if spec.high is not None else (spec.low or 0.0) + 1
         return torch.full((4,), low), torch.full((4,), high)
     batch = data.batch(np.arange(8))
-    part = batch.part(given)
+    part, field = batch.part(given), spec.fields()["x"]
+    if part is None and (field.dtype, field.shape) != (batch.x.dtype, tuple(batch.x.shape[1:])):
+        part = (
+            torch.randn(8, *field.shape, generator=torch.Generator().manual_seed(0))
+            if None not in field.shape
+            else None
+        )
     part = batch.x if part is None else part
     if None in spec.fields()["x"].shape:  # the beginning of an example
         part = part[..., : max(1, part.shape[-1] // 4)]

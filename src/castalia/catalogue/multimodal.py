@@ -23,4 +23,14 @@ ENTRIES = (
         good="Pictures of words by one transformer over words and codes; it writes captions too, fills in, and takes "
         "the best of many by its own CLIP.",
     ),
+    Entry(
+        "unclip",
+        "DALL-E 2 (unCLIP)",
+        "multimodal.unclip:UnCLIP",
+        media=("image",),
+        paper="Ramesh et al. 2022 (arXiv:2204.06125); Nichol et al. 2022 (arXiv:2112.10741)",
+        capabilities=("Generator", "Latents", "Refinement", "Matching", "Exportable"),
+        good="Pictures of words by way of CLIP's embeddings: variations of a given picture, mixes of two, words added "
+        "to one.",
+    ),
 )

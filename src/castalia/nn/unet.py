@@ -340,12 +340,13 @@ class UNet(nn.Module):
                 nn.init.zeros_(module.conv2.weight)
         nn.init.zeros_(self.last.weight)
 
-    def embed(self, t: Tensor, label: Tensor | None = None) -> Tensor:
+    def embed(self, t: Tensor, label: Tensor | None = None, beside: Tensor | None = None) -> Tensor:
         """What all blocks need to know of time and label. It does not depend on the picture.
 
         Args:
             t: times, float (B,), in the unit that the network was trained with.
             label: ``int64`` (B,), 0 to ``classes`` - 1, or ``classes`` for the null class; None means the null class.
+            beside: (B, ``embedding_dims``), added to the embedding of the time.
 
         Returns:
             (B, shares), in the type of the weights.
@@ -370,6 +371,8 @@ class UNet(nn.Module):
                     raise ValueError("this network has no null class: give labels")
                 label = torch.full(t.shape, self.classes, dtype=torch.int64, device=t.device)
             h = h + self.label(label)
+        if beside is not None:
+            h = h + beside
         return self.projection(F.silu(h))
 
     def forward_embedded(self, x: Tensor, embedding: Tensor) -> Tensor:

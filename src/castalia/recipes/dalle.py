@@ -51,7 +51,7 @@ def tiny() -> Recipe:
         data=Data("scenes", split="test", options=ImageOptions(size=16, captions=LETTERS)),
         config=DALLEConfig(
             codes=CodesConfig(codes=32, width=8, levels=3, blocks=1, entry=16),
-            prior=PriorConfig(layers=2, heads=2, dim=24, square=3, dropout=0.0),
+            prior=PriorConfig(layers=2, heads=2, dim=16, square=3, dropout=0.0),
             words=WordsConfig(length=12, most=30),
             code_share=0.5,
             judge_share=0.1,
