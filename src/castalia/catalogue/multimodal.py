@@ -33,4 +33,14 @@ ENTRIES = (
         good="Pictures of words by way of CLIP's embeddings: variations of a given picture, mixes of two, words added "
         "to one.",
     ),
+    Entry(
+        "latent-diffusion",
+        "Latent diffusion",
+        "multimodal.latent_diffusion:LatentDiffusion",
+        media=("image",),
+        paper="Rombach et al. 2022 (arXiv:2112.10752); Peebles & Xie 2023 (arXiv:2212.09748)",
+        capabilities=("Generator", "Refinement", "Exportable"),
+        good="Diffusion where an autoencoder has made pictures small: large pictures at a fraction of the cost, by "
+        "words, by class or alone.",
+    ),
 )

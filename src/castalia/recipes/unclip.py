@@ -51,11 +51,11 @@ def tiny() -> Recipe:
     unet = UNetConfig(channels=(8,), blocks=1, attention=(), head_channels=8, groups=4)
     return replace(
         base,
-        data=Data("scenes", split="test", options=ImageOptions(size=16, captions=LETTERS)),
+        data=Data("scenes", split="test", options=ImageOptions(size=8, captions=LETTERS)),
         config=UnCLIPConfig(
             clip=CLIPConfig(
                 dims=8,
-                vision=VisionConfig(patch=8, width=16, layers=1, heads=2),
+                vision=VisionConfig(patch=4, width=16, layers=1, heads=2),
                 text=TextConfig(width=16, layers=1, heads=2),
                 words=WordsConfig(length=12, most=30),
             ),
@@ -68,7 +68,7 @@ def tiny() -> Recipe:
         training=replace(
             base.training,
             lr=1e-2,
-            batch_size=16,
+            batch_size=8,
             optimizer=Optimizer("adamw", betas=(0.9, 0.98), eps=1e-4),
             schedule=Schedule(warmup=0),
             ema_half_life=100,

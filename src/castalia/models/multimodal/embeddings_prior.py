@@ -63,7 +63,7 @@ class EmbeddingPrior(nn.Module):
 
     def forward(self, z: Tensor, t: Tensor, words: Tensor, caption: Tensor) -> Tensor:
         """Noisy embeddings (B, d), times (B,), encoded words (B, L, words), embeddings of captions (B, d) to (B, d)."""
-        time = self.time(sinusoids(t, self.width).to(self.query.dtype))
+        time = self.time(sinusoids(t, self.width, cos_first=True, freq_shift=0.0).to(self.query.dtype))
         query = self.query.expand(len(z), 1, -1)
         parts = [self.words(words), self.caption(caption)[:, None], time[:, None], self.picture(z)[:, None], query]
         h = torch.cat(parts, 1) + self.places

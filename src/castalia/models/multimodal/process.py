@@ -145,6 +145,6 @@ class WordsDrawing(DrawingOptions):
     sampler: Literal["ddpm", "ddim", "euler", "euler-ancestral", "heun", "dpm++2m", "dpm++3m", "dpm++2m-sde"] = (
         "dpm++2m"
     )
-    steps: int = 25
+    steps: int = 16
     grid: Literal["leading", "trailing", "linspace", "karras", "log", "logistic"] = "logistic"
     guidance: float = 2.0

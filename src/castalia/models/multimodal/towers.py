@@ -108,7 +108,10 @@ def start(blocks: nn.ModuleList, width: int) -> None:
 
 
 class TextTower(nn.Module):
-    """Tokens ``int64`` (B, length) to vectors (B, dims): what stands at the end of the caption."""
+    """Tokens ``int64`` (B, length) to vectors (B, dims): what stands at the end of the caption.
+
+    With ``dims`` 0 it is left as it is, for those who want what stands at every token.
+    """
 
     def __init__(self, config: TextConfig, vocabulary: int, length: int, dims: int) -> None:
         super().__init__()
@@ -117,10 +120,11 @@ class TextTower(nn.Module):
         self.places = nn.Parameter(torch.empty(length, w))
         self.blocks = nn.ModuleList(Block(w, config.heads, causal=True) for _ in range(config.layers))
         self.norm = nn.LayerNorm(w)
-        self.project = nn.Linear(w, dims, bias=False)
+        self.project = nn.Linear(w, dims, bias=False) if dims else nn.Identity()
         nn.init.normal_(self.tokens.weight, std=0.02)
         nn.init.normal_(self.places, std=0.01)
-        nn.init.normal_(self.project.weight, std=w**-0.5)
+        if isinstance(self.project, nn.Linear):
+            nn.init.normal_(self.project.weight, std=w**-0.5)
         start(self.blocks, w)
 
     def every(self, tokens: Tensor) -> Tensor:
