@@ -23,6 +23,7 @@ from castalia.core.capabilities import (
     Exportable,
     Inference,
     Latents,
+    Matching,
     Perception,
     Refinement,
     Searchable,
@@ -411,6 +412,20 @@ def test_perception(name: str, trained: dict[str, runs.Run], data: dict[str, Dat
             (gradient,) = torch.autograd.grad(seen.float().square().sum(), x)
         assert gradient.isfinite().all()
         assert gradient.abs().max() > 0
+
+
+@pytest.mark.parametrize("name", having(Matching))
+def test_matching(name: str, trained: dict[str, runs.Run], data: dict[str, Dataset]) -> None:
+    """Unit vectors of pictures and of texts, of one length, each on its own."""
+    model, _ = trained[name].model()
+    assert isinstance(model, Matching)
+    pictures, texts = data[name].batch(np.arange(4)).x, ["a red heart", "", "något annat", "a"]
+    u, v = model.of_pictures(pictures), model.of_texts(texts)
+    assert u.shape == v.shape == (4, u.shape[1])
+    for vectors in (u, v):
+        torch.testing.assert_close(vectors.norm(dim=1), torch.ones(4))
+    torch.testing.assert_close(model.of_pictures(pictures[2:]), u[2:], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(model.of_texts(texts[2:]), v[2:], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", having(Inference))
