@@ -36,7 +36,7 @@ from castalia.core.errors import UsageError
 from castalia.core.model import CAPABILITIES, Generator, Model, Objective, Progress, build
 from castalia.core.rng import BatchRng, SampleRng
 from castalia.core.sampling import Preview, Sampling
-from castalia.core.spec import LabelSpec, ScalarSpec, Spec
+from castalia.core.spec import Field, LabelSpec, ScalarSpec, Spec
 from castalia.core.weights import load_tensors, save_tensors
 from castalia.media.rooms import medium_of
 from castalia.training.loop import train
@@ -498,15 +498,19 @@ def examples_of(given: str, spec: Spec, data: Dataset) -> tuple[torch.Tensor, to
     batch = data.batch(np.arange(8))
     part, field = batch.part(given), spec.fields()["x"]
     if part is None and (field.dtype, field.shape) != (batch.x.dtype, tuple(batch.x.shape[1:])):
-        part = (
-            torch.randn(8, *field.shape, generator=torch.Generator().manual_seed(0))
-            if None not in field.shape
-            else None
-        )
+        part = made_up(field) if None not in field.shape else None
     part = batch.x if part is None else part
     if None in spec.fields()["x"].shape:  # the beginning of an example
         part = part[..., : max(1, part.shape[-1] // 4)]
     return part[:4], part[4:]
+
+
+def made_up(field: Field) -> torch.Tensor:
+    """Eight values of an input that the data do not have."""
+    g = torch.Generator().manual_seed(0)
+    if field.dtype.is_floating_point:
+        return torch.randn(8, *field.shape, generator=g)
+    return torch.randint(field.low or 0, (field.high or 255) + 1, (8, *field.shape), generator=g).to(field.dtype)
 
 
 @every_generator

@@ -23,6 +23,7 @@ from castalia.catalogue import (
     shapes,
     sound,
     tables,
+    video,
 )
 from castalia.catalogue.record import Entry
 from castalia.core.errors import UsageError, near
@@ -42,6 +43,7 @@ FAMILIES = (
     proteins,
     shapes,
     motion,
+    video,
     multimodal,
 )
 """The files of this folder, in the order in which systems are listed."""

@@ -17,6 +17,7 @@ ROOMS: dict[str, str | type[Medium]] = {
     "audio": "audio.medium:AudioMedium",
     "music": "music.medium:MusicMedium",
     "motion": "motion.medium:MotionMedium",
+    "video": "video.medium:VideoMedium",
     "shape": "shape.medium:ShapeMedium",
     "protein": "protein.medium:ProteinMedium",
     "text": "text.medium:TextMedium",

@@ -11,10 +11,10 @@ from dataclasses import replace
 from castalia.configuration import Data, Recipe, Schedule, Training
 from castalia.core.model import Optimizer
 from castalia.media.image.decode import ImageOptions
+from castalia.models.diffusion.process import ProcessConfig
 from castalia.models.diffusion.transformer import size
 from castalia.models.multimodal.first_stage import FirstStageConfig
 from castalia.models.multimodal.latent_diffusion import LatentDiffusionConfig
-from castalia.models.multimodal.process import ProcessConfig
 from castalia.models.multimodal.towers import TextConfig
 from castalia.models.multimodal.words import WordsConfig
 from castalia.nn.unet import UNetConfig

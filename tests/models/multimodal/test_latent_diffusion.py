@@ -15,14 +15,14 @@ from castalia.core.data import Batch
 from castalia.core.model import Progress, build
 from castalia.core.rng import BatchRng, SampleRng
 from castalia.core.specs.image import ImageSpec
+from castalia.models.diffusion.process import WordsDrawing
 from castalia.models.diffusion.transformer import Transformer, TransformerConfig
 from castalia.models.multimodal.first_stage import Critic, Decoder, Encoder, FirstStageConfig, distance
 from castalia.models.multimodal.latent_diffusion import LatentDiffusion, LatentDiffusionConfig
-from castalia.models.multimodal.process import WordsDrawing
-from castalia.models.multimodal.unclip import inward
 from castalia.models.multimodal.unet import WordAttention, WordUNet
 from castalia.models.multimodal.words import bytes_of
 from castalia.nn.attention import PictureAttention
+from castalia.nn.pixels import inward
 from castalia.nn.unet import ResidualBlock, UNetConfig
 from castalia.recipes import recipe
 from tests.models.multimodal.captioned import scenes, some

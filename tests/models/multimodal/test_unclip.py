@@ -16,11 +16,12 @@ from castalia.core.errors import UsageError
 from castalia.core.model import Progress, build
 from castalia.core.rng import BatchRng, SampleRng
 from castalia.core.sampling import Preview
+from castalia.models.diffusion.process import Process, ProcessConfig, guided
 from castalia.models.multimodal.clip import CLIP
 from castalia.models.multimodal.embeddings_prior import EmbeddingPrior, EmbeddingPriorConfig, scaled
-from castalia.models.multimodal.process import Process, ProcessConfig, guided
-from castalia.models.multimodal.unclip import UnCLIP, UnCLIPConfig, UnCLIPOptions, inward, outward
+from castalia.models.multimodal.unclip import UnCLIP, UnCLIPConfig, UnCLIPOptions
 from castalia.models.multimodal.words import bytes_of
+from castalia.nn.pixels import inward, outward
 from castalia.recipes import recipe
 from tests.models.multimodal.captioned import scenes, some
 

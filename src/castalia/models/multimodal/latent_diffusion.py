@@ -48,15 +48,15 @@ from castalia.core.spec import LabelSpec, Spec
 from castalia.core.specs.image import ImageSpec
 from castalia.core.specs.points import PointsSpec
 from castalia.models.autoencoders.quantiser import straight_through
+from castalia.models.diffusion.process import Call, Process, ProcessConfig, WordsDrawing, guided
 from castalia.models.diffusion.transformer import Transformer, TransformerConfig
 from castalia.models.multimodal.first_stage import Critic, Decoder, Encoder, FirstStageConfig, distance, split
-from castalia.models.multimodal.process import Call, Process, ProcessConfig, WordsDrawing, guided
 from castalia.models.multimodal.towers import TextConfig, TextTower
-from castalia.models.multimodal.unclip import inward, outward
 from castalia.models.multimodal.unet import WordUNet
 from castalia.models.multimodal.words import CAPTION, Words, WordsConfig, captioned, ends, found_words
 from castalia.nn.gathering import everyone
 from castalia.nn.labels import Labels, classes_of
+from castalia.nn.pixels import inward, outward
 from castalia.nn.unet import ResidualBlock, UNetConfig
 
 FIT_EXAMPLES = 2_000

@@ -46,12 +46,13 @@ from castalia.core.sampling import Given, Preview, Watch, check_given
 from castalia.core.spec import Spec
 from castalia.core.specs.image import ImageSpec
 from castalia.core.specs.points import PointsSpec
+from castalia.models.diffusion.process import Call, Process, ProcessConfig, WordsDrawing, guided
 from castalia.models.multimodal.clip import CLIP, CLIPConfig
 from castalia.models.multimodal.embeddings_prior import EmbeddingPrior, EmbeddingPriorConfig, scaled
-from castalia.models.multimodal.process import Call, Process, ProcessConfig, WordsDrawing, guided
 from castalia.models.multimodal.towers import TextConfig, VisionConfig
 from castalia.models.multimodal.unet import WordUNet
 from castalia.models.multimodal.words import CAPTION, Words, WordsConfig, captioned, ends, found_words
+from castalia.nn.pixels import inward, outward
 from castalia.nn.unet import ResidualBlock, UNetConfig
 
 EMBEDDING = "embedding"
@@ -389,13 +390,3 @@ class UnCLIP(Generator[UnCLIPConfig, ImageSpec], Latents, Refinement, Matching, 
         if not isinstance(parent, CLIP) or parent.config != self.config.clip:
             raise UsageError("The parent `clip` must be a run of `clip` with the same configuration and words.")
         self.clip.load_state_dict(parent.state_dict())
-
-
-def inward(x: Tensor) -> Tensor:
-    """Pictures ``uint8`` to [-1, 1]."""
-    return x.float() / 127.5 - 1
-
-
-def outward(x: Tensor) -> Tensor:
-    """The inverse, rounded and clipped."""
-    return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

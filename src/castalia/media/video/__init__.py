@@ -1,0 +1,1 @@
+"""Video: clips of frames, read from GIF, WebP and films, drawn as strips."""
