@@ -14,6 +14,16 @@ ENTRIES = (
         "text; short runs spell well and make no sense.",
     ),
     Entry(
+        "gpt3",
+        "GPT-3",
+        "sequence.gpt3:GPT3",
+        media=("text",),
+        paper="Brown et al. 2020 (arXiv:2005.14165)",
+        capabilities=("Generator", "Density", "Streaming", "Exportable"),
+        good="GPT-2 in which every second layer sees a band only: longer contexts for the same work, and examples in "
+        "the prompt instead of training.",
+    ),
+    Entry(
         "lstm",
         "LSTM language model",
         "sequence.lstm:LSTM",
