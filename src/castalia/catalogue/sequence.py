@@ -24,6 +24,15 @@ ENTRIES = (
         "the prompt instead of training.",
     ),
     Entry(
+        "gpt-modern",
+        "Modern GPT",
+        "sequence.gpt_modern:GPTModern",
+        media=("text",),
+        paper="Jordan et al. 2024, modded-nanogpt; Su et al. 2021 (arXiv:2104.09864)",
+        capabilities=("Generator", "Density", "Streaming", "Exportable"),
+        good="The text model to begin with: a GPT with the details of today, which learns more in the same minutes.",
+    ),
+    Entry(
         "lstm",
         "LSTM language model",
         "sequence.lstm:LSTM",

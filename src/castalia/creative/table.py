@@ -25,6 +25,7 @@ EDITS: tuple[str, ...] = (
     "dissect",
     "paint",
     "direct",
+    "answer",
 )
 """Names of the edits, and of their files, in the order in which they are listed."""
 
