@@ -15,7 +15,7 @@ The sizes, and errors of table 2.1
     million with d = 5,120 (12,936 with 5,140). ``head_dim`` makes the printed ones all the same.
 
 What differs, and why
-    The width of the band is not published. 256 is that of GPT-Neo, which is the same network but for a scale and biases.
+    The width of the band is not published. 256 is GPT-Neo's, which is the same network but for a scale and biases.
     The batch grows linearly in the paper, from 32 thousand tokens over the first 4 to 12 billion. Here it doubles
     (``ramp``, ``begin``): every k-th row of a batch is used, k a power of two, so that every process and every part of
     an accumulated batch has its share, and optimizer and schedule go on undisturbed. Rows left out wait for the next
