@@ -1,7 +1,8 @@
 """A small GPT as they are made today: other details, the same idea.
 
 Papers
-    Su et al. 2021 (arXiv:2104.09864): rotary positions. Henry et al. 2020 (arXiv:2010.04245): normalised queries and keys.
+    Su et al. 2021 (arXiv:2104.09864): rotary positions.
+    Henry et al. 2020 (arXiv:2010.04245): normalised queries and keys.
     Zhang & Sennrich 2019 (arXiv:1910.07467): RMSNorm. So et al. 2021 (arXiv:2109.08668): squared ReLU.
     Jordan et al. 2024, "modded-nanogpt": normalisation without gain, projections that start at zero, an untied head,
     Muon for matrices (see ``training/muon.py``); Karpathy 2025, "nanochat", has the same.
@@ -12,7 +13,7 @@ Papers
 
 What differs, and why
     Left out are what the records have beyond that: embeddings of values, skips that are learned, soft caps, windows.
-    ``head_scale`` s stands for a learning rate of the head that is so many times smaller than that of the embedding: Adam
+    ``head_scale`` s stands for a learning rate of the head that is so much smaller than that of the embedding: Adam
     moves a weight by the rate whatever its gradient is, so that the two are the same.
     Sampling, ``restarts`` and how a full context is forgotten are as in ``gpt2.py``.
 
@@ -77,7 +78,7 @@ def norm(x: Tensor) -> Tensor:
 
 
 def turned(x: Tensor, angles: Tensor) -> Tensor:
-    """``x`` (n, heads, t, d) with its i-th pair, numbers i and i + d / 2, turned by ``angles`` (n or 1, 1, t, d / 2)."""
+    """``x`` (n, heads, t, d) with its pairs, numbers i and i + d / 2, turned by ``angles`` (n or 1, 1, t, d / 2)."""
     a, b = x.chunk(2, -1)
     cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
     return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
