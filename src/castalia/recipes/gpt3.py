@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from castalia.configuration import Data, Recipe, Schedule, Training
+from castalia.configuration import Data, Expected, Recipe, Schedule, Training
 from castalia.core.model import Optimizer
 from castalia.media.text.packing import TextOptions
 from castalia.models.sequence.gpt3 import SIZES, GPT3Config
@@ -55,6 +55,7 @@ def shakespeare() -> Recipe:
             precision="bfloat16",
             threads=1,
         ),
+        expected=(Expected("nats_per_token", 1.64, "1.88 (nanoGPT's README, dense, context 64)", 4),),
     )
 
 
@@ -66,6 +67,7 @@ def library() -> Recipe:
         config=replace(base.config, restarts=0.0),
         data=Data("stdlib", medium="text", options=TextOptions(tokens="bytes", length=256)),
         training=replace(base.training, steps=500),
+        expected=(),
     )
 
 
@@ -77,6 +79,7 @@ def text() -> Recipe:
         config=GPT3Config(layers=6, heads=6, dim=192, dropout=0.1, window=128),
         data=Data("texts", medium="text", options=TextOptions(tokens="bytes", length=512)),
         training=replace(base.training, steps=4_000, precision="auto", threads=0),
+        expected=(),
     )
 
 
