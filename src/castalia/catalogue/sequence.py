@@ -42,4 +42,14 @@ ENTRIES = (
         good="Continues text with a small memory that it carries along: little to compute per letter, any "
         "length, less far-sighted than GPT-2.",
     ),
+    Entry(
+        "retro",
+        "RETRO",
+        "sequence.retro:Retro",
+        media=("text",),
+        paper="Borgeaud et al. 2021 (arXiv:2112.04426)",
+        capabilities=("Generator", "Density", "Streaming", "Exportable"),
+        good="Looks up what is like the text before in the training data, and reads it while it writes: for texts that "
+        "have much in common.",
+    ),
 )

@@ -239,6 +239,10 @@ class Cached:
                 logits[rows] = self._step(rows, first, [after[i] for i in rows], [forgotten[i] for i in rows]).float()
         return logits
 
+    def through(self, x: Tensor, caches: list[Cache], places: Tensor, rows: Tensor, stop: Tensor) -> Tensor:
+        """Features of tokens ``int64`` (r, t) of some rows, which now have ``stop`` (r,) tokens."""
+        return self.model.features(x, caches, places)
+
     def _remember(self, tokens: Tensor, before: list[int], longest: int) -> None:
         if (more := longest - self.texts.shape[1]) > 0:
             self.texts = F.pad(self.texts, (0, max(more, self.model.spec.length)))
@@ -256,7 +260,7 @@ class Cached:
         places = at - torch.tensor(forgotten, device=device)[:, None]
         whole = len(rows) == self.n
         caches = self.caches if whole else [Cache(c.keys[index], c.values[index]) for c in self.caches]
-        h = self.model.features(x, caches, places)
+        h = self.through(x, caches, places, index, stop)
         if not whole:
             for mine, part in zip(self.caches, caches, strict=True):
                 mine.keys[index], mine.values[index] = part.keys, part.values
