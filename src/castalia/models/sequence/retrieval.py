@@ -51,7 +51,7 @@ class Index(ABC):
             barred: ``int64`` (q, 2): rows from the first number up to before the second are not found.
 
         Returns:
-            Scores ``float64`` (q, k), larger is better, -inf where there is nothing; numbers ``int64`` (q, k), -1 there.
+            Scores ``float64`` (q, k), larger is better, -inf where there is nothing; numbers ``int64`` (q, k), or -1.
         """
 
 

@@ -11,11 +11,11 @@ Papers
     so that p(x_t | ...) depends on Ret(C_u) only where C_u lies before t.
 
 What differs, and why
-    Chunks are compared by hashed runs of tokens, weighted by rarity (``retrieval.py``), and not by a mean of BERT: there
+    Chunks are compared by hashed runs of tokens, weighted by rarity (``retrieval.py``), not by a mean of BERT. There
     are no weights of a BERT here, they would fit one language and no code, and what makes neighbours useful is mostly
     what they share literally (Doostmohammadi et al. 2023, arXiv:2305.16243, found BM25 better than BERT). ``index`` is
     ``terms`` for BM25 itself.
-    Positions are learned and not relative; the encoder has the embedding of the decoder. Normalisation has gain and bias.
+    Positions are learned and not relative. The encoder is as wide as the decoder and has its embedding.
     The database are the training data, at most ``most`` tokens of them: an asset of the run, named by its hash. What is
     barred in training is the text of the window, of long texts the sections (``section``) that it touches.
     Attention to neighbours begins by adding nothing, so a run of GPT-2 can be started from (``--start``): RETRO-fit.
@@ -307,13 +307,16 @@ class Retro(GPT2):
         """
         at = self.places.weight[: x.shape[1]] if places is None else self.places(places)
         h = F.dropout(self.tokens(x.clamp(min=0)) + at, self.config.dropout, self.training)
-        add = self._step(places, memory) if x.shape[1] == 1 and memory is not None else self._whole(x, near, memory)
+        if x.shape[1] == 1 and memory is not None:
+            add = self._step(places, memory)
+        else:
+            add = self._whole(x, near, places, memory)
         for i, block in enumerate(self.blocks):
             between = partial(add, str(i + 1)) if i + 1 in self.config.cross else None
             h = block(h, None if caches is None else caches[i], places, between)
         return self.norm(h)
 
-    def _whole(self, x: Tensor, near: Tensor | None, memory: Memory | None) -> Add:
+    def _whole(self, x: Tensor, near: Tensor | None, places: Tensor | None, memory: Memory | None) -> Add:
         """Chunked cross-attention of texts from their beginning."""
         n, t, m = *x.shape, self.config.chunk
         count = t // m
@@ -330,7 +333,9 @@ class Retro(GPT2):
                 return torch.zeros_like(h)
             asking = F.pad(h[:, m - 1 :], (0, 0, 0, count * m - (t - m + 1))).view(n * count, m, -1)
             y = self.crosses[layer](asking, *encoded[0]).view(n, count * m, -1)
-            return F.pad(y[:, : t - m + 1], (0, 0, m - 1, 0))
+            y = F.pad(y[:, : t - m + 1], (0, 0, m - 1, 0))
+            # padding is a row's last token once more, and goes into the cache as that
+            return y if places is None else y.gather(1, places[..., None].expand_as(y))
 
         return add
 
