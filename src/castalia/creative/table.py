@@ -26,6 +26,7 @@ EDITS: tuple[str, ...] = (
     "paint",
     "direct",
     "answer",
+    "recall",
 )
 """Names of the edits, and of their files, in the order in which they are listed."""
 

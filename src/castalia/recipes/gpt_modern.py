@@ -61,7 +61,7 @@ def plays() -> Recipe:
         base,
         config=GPTModernConfig(layers=6, heads=6, dim=192, dropout=0.15, restarts=0.02),
         data=Data("tinyshakespeare", medium="text", options=TextOptions(tokens="chars", length=256)),
-        training=replace(base.training, steps=2_700),
+        training=replace(base.training, steps=2_200),
         expected=(),
     )
 

@@ -181,7 +181,10 @@ def _best(scores: Tensor, k: int, start: int, barred: Tensor | None) -> tuple[Te
     if barred is not None:
         scores = scores.masked_fill((numbers >= barred[:, :1]) & (numbers < barred[:, 1:]), -math.inf)
     k = min(k, scores.shape[1])
-    least = scores.topk(k).values[:, -1:]
+    top = scores.topk(k)
+    least = top.values[:, -1:]
+    if bool(((scores >= least).sum(1) == k).all()):
+        return _merged(top.values, top.indices + start, k)
     # topk takes any of those that are equal to the last: of these, the first ones are wanted
     surely = scores > least
     equal = (scores == least) & ((scores == least).cumsum(1) <= k - surely.sum(1, keepdim=True))
