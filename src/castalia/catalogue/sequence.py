@@ -33,6 +33,15 @@ ENTRIES = (
         good="The text model to begin with: a GPT with the details of today, which learns more in the same minutes.",
     ),
     Entry(
+        "lora",
+        "LoRA on GPT-2",
+        "sequence.lora:LoRA",
+        media=("text",),
+        paper="Hu et al. 2021 (arXiv:2106.09685)",
+        capabilities=("Generator", "Density", "Streaming", "Exportable"),
+        good="Teaches a trained GPT-2 your manner with a hundredth of its weights, from a few pages and in minutes.",
+    ),
+    Entry(
         "lstm",
         "LSTM language model",
         "sequence.lstm:LSTM",
