@@ -78,7 +78,8 @@ def _question(line: str, where: str) -> Question:
         raise DataError(f"{where} is not JSON ({str(error)[:100]}).") from error
     if not isinstance(data, dict) or not isinstance(data.get("context"), str):
         raise DataError(f"{where}: expected an object with a text 'context'.")
-    context, choices, answer, target = (data.get(name) for name in ("context", "choices", "answer", "target"))
+    context: str = data["context"]
+    choices, answer, target = (data.get(name) for name in ("choices", "answer", "target"))
     if choices is None:
         if not isinstance(target, str) or not target.strip():
             raise DataError(f"{where}: expected 'choices' and 'answer', or a text 'target'.")

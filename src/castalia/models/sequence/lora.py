@@ -103,9 +103,9 @@ class AdaptedLinear(nn.Linear):
         self.beside = (adapter,)
         self.merged = False
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = super().forward(x)
-        return y if self.merged else y + self.beside[0](x)
+    def forward(self, input: Tensor) -> Tensor:
+        y = super().forward(input)
+        return y if self.merged else y + self.beside[0](input)
 
 
 class LoRA(GPT2):
