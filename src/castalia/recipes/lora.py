@@ -78,17 +78,9 @@ def paper(size: str) -> Callable[[], Recipe]:
         config, c = SIZES[size], LoRAConfig
         data = Data("texts", medium="text", options=TextOptions(tokens="bpe", vocabulary=50_257, length=512))
         adapted = c(config.layers, config.heads, config.dim, 0.0, rank=4, alpha=32.0, targets=("qkv",), drop=0.1)
-        return Recipe(
-            "lora",
-            adapted,
-            data,
-            replace(
-                training(20_000),
-                batch_size=8,
-                lr=2e-4,
-                optimizer=Optimizer("adamw", betas=(0.9, 0.999), weight_decay=0.01),
-            ),
-        )
+        optimizer = Optimizer("adamw", betas=(0.9, 0.999), weight_decay=0.01)
+        how = replace(training(20_000), batch_size=8, lr=2e-4, optimizer=optimizer)
+        return Recipe("lora", adapted, data, how)
 
     made.__doc__ = f"The paper's adapters of GPT-2 {size}."
     return made

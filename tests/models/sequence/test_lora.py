@@ -65,7 +65,7 @@ def test_at_first_it_is_the_network_below() -> None:
 
 
 def test_the_equation_and_merging() -> None:
-    model = small().double()
+    model: Any = small().double()
     state = plain(model).double().state_dict()
     with torch.no_grad():
         for key, adapter in model.added.items():

@@ -70,7 +70,7 @@ def test_bm25_is_its_formula() -> None:
             tf = row.count(term)
             idf = math.log(1 + (4 - df + 0.5) / (df + 0.5))
             total += idf * tf * 2.5 / (tf + 1.5 * (0.25 + 0.75 * lengths[n] / np.mean(lengths)))
-        return total
+        return float(total)
 
     queries = [[2, 2, 1], [5, 4, 9], [7, 8, -1]]
     scores = np.array([[score([t for t in q if t >= 0], n) or -math.inf for n in range(4)] for q in queries])
