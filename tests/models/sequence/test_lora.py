@@ -17,7 +17,7 @@ from castalia.core.rng import BatchRng
 from castalia.core.specs.text import TextSpec
 from castalia.media.text.sets import tiny
 from castalia.models.sequence.gpt2 import GPT2, SIZES, GPT2Config
-from castalia.models.sequence.lora import AdaptedLinear, LoRA, LoRAConfig
+from castalia.models.sequence.lora import AdaptedLinear, Adapter, LoRA, LoRAConfig
 from castalia.training.loop import train
 from tests.models.sequence.toys import made
 from tests.tools import small_recipe
@@ -58,7 +58,9 @@ def test_at_first_it_is_the_network_below() -> None:
     model = small(stir=False)
     assert torch.equal(model(X), plain(model)(X))
     assert all(not adapter.b.weight.any() for adapter in model.added.values())  # type: ignore[union-attr]
-    first = model.added["0-qkv"].a.weight  # type: ignore[union-attr]
+    adapter = model.added["0-qkv"]
+    assert isinstance(adapter, Adapter)
+    first = adapter.a.weight
     assert first.abs().max() <= math.sqrt(1 / 16)
     assert first.std().item() == pytest.approx(math.sqrt(1 / 48), rel=0.3)
     assert not torch.allclose(small()(X), plain(model)(X), atol=1e-2)
