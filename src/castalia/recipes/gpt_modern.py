@@ -51,6 +51,7 @@ def shakespeare() -> Recipe:
             precision="bfloat16",
             threads=1,
         ),
+        expected=(Expected("nats_per_token", 1.56, "1.88 (nanoGPT's README, this size, context 64)", 3),),
     )
 
 
