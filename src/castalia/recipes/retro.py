@@ -34,13 +34,13 @@ def tiny() -> Recipe:
 
 
 def shakespeare() -> Recipe:
-    """Plays by characters, chunks of 32 with two neighbours: minutes of one core."""
+    """Plays by characters, chunks of 32 with two neighbours: three minutes of one core."""
     return Recipe(
         model="retro",
         config=RetroConfig(4, 4, 128, restarts=0.02, cross=(2, 4), chunk=32, encoder=1, runs=(3, 4, 5), keys=512),
         data=Data("tinyshakespeare", medium="text", options=TextOptions(tokens="chars", length=128)),
         training=Training(
-            steps=940,
+            steps=400,
             batch_size=16,
             lr=0.02,
             optimizer=MUON,
@@ -60,7 +60,7 @@ def library() -> Recipe:
         base,
         config=replace(base.config, restarts=0.0, most=2_000_000),
         data=Data("stdlib", medium="text", options=TextOptions(tokens="bytes", length=128)),
-        training=replace(base.training, steps=400),
+        training=replace(base.training, steps=300),
         expected=(),
     )
 
