@@ -33,6 +33,15 @@ ENTRIES = (
         good="The text model to begin with: a GPT with the details of today, which learns more in the same minutes.",
     ),
     Entry(
+        "dpo",
+        "DPO on GPT-2",
+        "sequence.dpo:DPO",
+        media=("text",),
+        paper="Rafailov et al. 2023 (arXiv:2305.18290)",
+        capabilities=("Generator", "Density", "Streaming", "Exportable"),
+        good="Teaches a trained GPT-2 which of two answers you like better, from pairs of them.",
+    ),
+    Entry(
         "lora",
         "LoRA on GPT-2",
         "sequence.lora:LoRA",

@@ -96,16 +96,20 @@ class AdaptedLinear(nn.Linear):
         inputs: numbers that it reads.
         outputs: that it gives.
         adapter: what is added.
+
+    Attributes:
+        merged: whether it has been put into the matrix.
+        off: whether it is left out for now.
     """
 
     def __init__(self, inputs: int, outputs: int, adapter: Adapter) -> None:
         super().__init__(inputs, outputs)
         self.beside = (adapter,)
-        self.merged = False
+        self.merged = self.off = False
 
     def forward(self, input: Tensor) -> Tensor:
         y = super().forward(input)
-        return y if self.merged else y + self.beside[0](input)
+        return y if self.merged or self.off else y + self.beside[0](input)
 
 
 class LoRA(GPT2):
