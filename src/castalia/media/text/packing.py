@@ -56,7 +56,7 @@ class TextOptions(Config):
         length: tokens that a window predicts: the context of a model.
         field: the field of JSONL, or column of Parquet, that holds the text.
         encoding: what happens to bytes that are no UTF-8: ``strict`` is an error, ``replace`` makes them U+FFFD.
-        pairs: rows are pairs of answers, ``prompt``, ``chosen`` and ``rejected``, for models that learn what is preferred.
+        pairs: rows are pairs of answers, ``prompt``, ``chosen`` and ``rejected``, for what learns from preferences.
         unknown: what happens to characters that a run's alphabet does not have: ``error``, or ``skip`` with a note.
     """
 

@@ -50,7 +50,7 @@ SETS: Mapping[str, NamedData] = {
         {},
     ),
     "counting-pairs": NamedData(
-        "pairs of answers to three numbers: the next two, and two that are not: for tests; built in",
+        "pairs of answers to three numbers: back again is preferred to onwards: for tests; built in",
         "none needed: computed",
         (),
         {"train": 270, "test": 30},
@@ -134,13 +134,13 @@ def _counting(options: TextOptions, split: str, like: TextSpec | None) -> Packed
 
 
 def _counting_pairs(options: TextOptions, split: str, like: TextSpec | None) -> Pairs:
-    """Pairs such as ``17 18 19`` with `` 20 21`` rather than `` 20 57``, for every number below 300."""
+    """Pairs such as ``17 18 19`` with `` 18 17`` rather than `` 20 21``, for every number below 300."""
     rows = []
     for n in range(300):
         if split == "all" or (n * 7 % 10 == 0) == (split == "test"):
-            rows.append((f"{n} {n + 1} {n + 2}", f" {n + 3} {n + 4}", f" {n + 3} {(n * 37 + 11) % 300}"))
+            rows.append((f"{n} {n + 1} {n + 2}", f" {n + 1} {n}", f" {n + 3} {n + 4}"))
     spec = like or TextSpec("chars", len(COUNTED) + 1, options.length, alphabet=COUNTED)
-    return pair_up([row for row in rows if row[1] != row[2]], tokens_of(spec), spec, name="counting-pairs")
+    return pair_up(rows, tokens_of(spec), spec, name="counting-pairs")
 
 
 def tiny() -> PackedText:
