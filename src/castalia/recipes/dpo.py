@@ -44,9 +44,9 @@ def counting() -> Recipe:
     base = gpt2.tiny()
     return Recipe(
         model="dpo",
-        config=on(base.config),
+        config=on(base.config, likelihood=3.0),
         data=Data("counting-pairs", medium="text", options=TextOptions(tokens="chars", length=32, pairs=True)),
-        training=replace(training(100), batch_size=32),
+        training=replace(training(400), batch_size=32),
     )
 
 
