@@ -58,9 +58,9 @@ def library() -> Recipe:
     base = shakespeare()
     return replace(
         base,
-        config=replace(base.config, restarts=0.0, most=2_000_000),
+        config=replace(base.config, restarts=0.0, most=1_000_000),
         data=Data("stdlib", medium="text", options=TextOptions(tokens="bytes", length=128)),
-        training=replace(base.training, steps=300),
+        training=replace(base.training, steps=200),
         expected=(),
     )
 
