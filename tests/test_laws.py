@@ -30,7 +30,8 @@ from tests.tools import Table, small_recipe
 
 PICTURES = [name for name in having(Density) if CATALOGUE[name].media[0] == "image"]
 POINTS = [name for name in having(Density) if "points" in CATALOGUE[name].media]
-TEXTS = [name for name in having(Density) if CATALOGUE[name].media[0] == "text"]
+TEXTS = [name for name in having(Density) if CATALOGUE[name].media[0] == "text" and name != "dpo"]
+"""Those that learn from texts; ``dpo`` learns from pairs of them."""
 
 
 @pytest.mark.parametrize("name", PICTURES)

@@ -188,6 +188,10 @@ class Desk(Work):
         split = None if source else data.split
         return api.open_data(source or data.source, split=split, options=options, like=self.run)
 
+    def held_out(self, source: str | None) -> Dataset:
+        data = self.run.recipe.data
+        return api.open_data(source or data.source, split=None if source else "test", like=self.run)
+
     def given(self, options: Asking, n: int) -> dict[str, Tensor]:
         short = {"label": options.label, "prompt": options.prompt}
         return asked.given_of(self.model, asked.wishes(options.given, short), n)

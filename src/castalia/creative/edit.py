@@ -195,6 +195,10 @@ class Work(ABC):
         """The data named, or the run's own, in the shape of the run."""
 
     @abstractmethod
+    def held_out(self, source: str | None) -> Dataset:
+        """The data named, or the run's own that it was not trained on, in the shape of the run."""
+
+    @abstractmethod
     def given(self, options: Asking, n: int) -> dict[str, Tensor]:
         """What the options ask for, for ``n`` examples.
 

@@ -26,6 +26,8 @@ EDITS: tuple[str, ...] = (
     "paint",
     "direct",
     "find",
+    "answer",
+    "recall",
 )
 """Names of the edits, and of their files, in the order in which they are listed."""
 

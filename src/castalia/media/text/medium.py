@@ -24,6 +24,7 @@ from castalia.media.text.draw import texts_image
 from castalia.media.text.measures import MEASURES, pair_shares, total_variation
 from castalia.media.text.packed import PackedText
 from castalia.media.text.packing import TextOptions, open_texts
+from castalia.media.text.pairs import open_pairs
 from castalia.media.text.read import kind, text_columns
 from castalia.media.text.sets import SETS, open_set, tiny
 from castalia.media.text.tokens import END, tokens_of
@@ -72,7 +73,10 @@ class TextMedium(Medium):
         like: Spec | None = None,
         progress: Progress | None = None,
     ) -> Dataset:
-        return open_texts(path, options, split, _text(like), progress)
+        shape = _text(like)
+        if options.pairs if shape is None else bool(shape.columns):
+            return open_pairs(path, options, None if split == "all" else split, shape)
+        return open_texts(path, options, split, shape, progress)
 
     def named(self) -> Mapping[str, NamedData]:
         return SETS

@@ -56,6 +56,7 @@ class TextOptions(Config):
         length: tokens that a window predicts: the context of a model.
         field: the field of JSONL, or column of Parquet, that holds the text.
         encoding: what happens to bytes that are no UTF-8: ``strict`` is an error, ``replace`` makes them U+FFFD.
+        pairs: rows are pairs of answers, ``prompt``, ``chosen`` and ``rejected``, for what learns from preferences.
         unknown: what happens to characters that a run's alphabet does not have: ``error``, or ``skip`` with a note.
     """
 
@@ -66,6 +67,7 @@ class TextOptions(Config):
     field: str = "text"
     encoding: Errors = "strict"
     unknown: Literal["error", "skip"] = "error"
+    pairs: bool = False
 
     def __post_init__(self) -> None:
         if self.length < 1 or self.vocabulary < 257:

@@ -17,7 +17,9 @@ from castalia.core.specs.text import TextSpec
 from castalia.media.sets import DataFile, NamedData, Progress, data_folder, find
 from castalia.media.text.packed import PackedText, pack
 from castalia.media.text.packing import TextOptions, open_texts
+from castalia.media.text.pairs import Pairs, pair_up
 from castalia.media.text.read import Source
+from castalia.media.text.tokens import tokens_of
 
 _PLAYS = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 _PLAYS_SIZE = 1_115_394
@@ -47,6 +49,13 @@ SETS: Mapping[str, NamedData] = {
         {"train": 31, "test": 4},
         {},
     ),
+    "counting-pairs": NamedData(
+        "pairs of answers to three numbers: back again is preferred to onwards: for tests; built in",
+        "none needed: computed",
+        (),
+        {"train": 270, "test": 30},
+        {},
+    ),
 }
 
 LIBRARY_BYTES, LIBRARY_FILE = 8 << 20, 256 << 10
@@ -59,7 +68,7 @@ def open_set(
     split: str,
     like: TextSpec | None = None,
     progress: Progress | None = None,
-) -> PackedText:
+) -> PackedText | Pairs:
     """Open a named set.
 
     Raises:
@@ -67,6 +76,8 @@ def open_set(
     """
     if name == "counting":
         return _counting(options, split, like)
+    if name == "counting-pairs":
+        return _counting_pairs(options, split, like)
     if name == "stdlib":
         source = _library()
         return open_texts(source.path, options, split, like, progress, name, source)
@@ -120,6 +131,16 @@ def _counting(options: TextOptions, split: str, like: TextSpec | None) -> Packed
     chosen = [text for n, text in enumerate(texts) if split == "all" or (n * 7 % 10 == 0) == (split == "test")]
     spec = like or TextSpec("chars", len(COUNTED) + 1, options.length, alphabet=COUNTED)
     return pack([chosen[i * 131 % len(chosen)] for i in range(len(chosen))], spec, name="counting")
+
+
+def _counting_pairs(options: TextOptions, split: str, like: TextSpec | None) -> Pairs:
+    """Pairs such as ``17 18 19`` with `` 18 17`` rather than `` 20 21``, for every number below 300."""
+    rows = []
+    for n in range(300):
+        if split == "all" or (n * 7 % 10 == 0) == (split == "test"):
+            rows.append((f"{n} {n + 1} {n + 2}", f" {n + 1} {n}", f" {n + 3} {n + 4}"))
+    spec = like or TextSpec("chars", len(COUNTED) + 1, options.length, alphabet=COUNTED)
+    return pair_up(rows, tokens_of(spec), spec, name="counting-pairs")
 
 
 def tiny() -> PackedText:

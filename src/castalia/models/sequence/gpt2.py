@@ -100,7 +100,7 @@ class GPT2(Generator[GPT2Config, TextSpec], Density, Streaming, Exportable):
         c = config
         self.tokens = nn.Embedding(spec.size, c.dim)  # also the head
         self.places = nn.Embedding(spec.length, c.dim)
-        blocks = [CausalBlock(c.dim, c.heads, 4 * c.dim, c.dropout) for _ in range(c.layers)]
+        blocks = [self.block(layer) for layer in range(c.layers)]
         self.blocks = nn.ModuleList(blocks)
         self.norm = nn.LayerNorm(c.dim, 1e-5)
         for module in self.modules():
@@ -111,6 +111,16 @@ class GPT2(Generator[GPT2Config, TextSpec], Density, Streaming, Exportable):
         for block in blocks:
             for layer in (block.attention.out, block.down):
                 nn.init.normal_(layer.weight, 0, c.init / math.sqrt(2 * c.layers))
+
+    def block(self, layer: int) -> CausalBlock:
+        """A block as it is before training, the one number ``layer``; systems with other attention make others."""
+        c = self.config
+        return CausalBlock(c.dim, c.heads, 4 * c.dim, c.dropout)
+
+    def caches(self, n: int, dtype: torch.dtype) -> list[Cache]:
+        """Room in every block for what ``n`` texts have in their context."""
+        c, length = self.config, self.spec.length
+        return [Cache.empty(n, c.heads, length, c.dim // c.heads, dtype, self.device) for _ in range(c.layers)]
 
     def features(self, x: Tensor, caches: list[Cache] | None = None, places: Tensor | None = None) -> Tensor:
         """What the head sees, (n, t, dim), for tokens ``int64`` (n, t); padding may stand behind them.
@@ -123,9 +133,13 @@ class GPT2(Generator[GPT2Config, TextSpec], Density, Streaming, Exportable):
             h = block(h, None if caches is None else caches[i], places)
         return self.norm(h)
 
+    def logits(self, h: Tensor) -> Tensor:
+        """Logits (..., size) of what follows the places whose features are (..., dim)."""
+        return F.linear(h, self.tokens.weight)
+
     def forward(self, x: Tensor) -> Tensor:
         """Logits (n, t, size) of the token after each of ``int64`` (n, t), t at most the context."""
-        return F.linear(self.features(x), self.tokens.weight)
+        return self.logits(self.features(x))
 
     # the objective
 
@@ -134,11 +148,19 @@ class GPT2(Generator[GPT2Config, TextSpec], Density, Streaming, Exportable):
 
     def loss(self, batch: Batch, rng: Rng, progress: Progress) -> tuple[Tensor, Logs]:
         """Nats per token, averaged over all tokens of the batch but the first of each window."""
-        x, target = batch.x[:, :-1], batch.x[:, 1:]
-        if self.config.restarts:
-            anew = rng.uniform("restart") < self.config.restarts
-            x = torch.cat([torch.where(anew, self.spec.end, x[:, 0])[:, None], x[:, 1:]], 1)
-        nats = F.cross_entropy(full(self(x)).flatten(0, 1), target.flatten(), ignore_index=-1)
+        return self.scored(self.begun(batch.x, rng))
+
+    def begun(self, x: Tensor, rng: Rng) -> Tensor:
+        """Windows (n, t + 1), of which a share of ``restarts`` begin as texts do."""
+        if not self.config.restarts:
+            return x
+        anew = rng.uniform("restart") < self.config.restarts
+        return torch.cat([torch.where(anew, self.spec.end, x[:, 0])[:, None], x[:, 1:]], 1)
+
+    def scored(self, x: Tensor) -> tuple[Tensor, Logs]:
+        """The loss of windows (n, t + 1), and what is logged."""
+        logits = full(self(x[:, :-1]))
+        nats = F.cross_entropy(logits.flatten(0, 1), x[:, 1:].flatten(), ignore_index=-1)
         return nats, {"nats_per_token": nats.detach()}
 
     # what it can do
@@ -156,7 +178,7 @@ class GPT2(Generator[GPT2Config, TextSpec], Density, Streaming, Exportable):
 
     @torch.no_grad()
     def start(self, n: int, given: Given, rng: SampleRng, options: WritingOptions) -> Writing:
-        return begin(_Cached(self, n), self.spec, n, given, rng, options)
+        return begin(Cached(self, n), self.spec, n, given, rng, options)
 
     @torch.no_grad()
     def advance(self, state: Writing) -> tuple[Tensor, Writing]:
@@ -189,16 +211,15 @@ class GPT2(Generator[GPT2Config, TextSpec], Density, Streaming, Exportable):
         return {"logits": (self, (torch.zeros(2, self.spec.length, dtype=torch.int64, device=self.device),))}
 
 
-class _Cached:
+class Cached:
     """Reads on with a cache of keys and values; rows may have read different numbers of tokens."""
 
     def __init__(self, model: GPT2, n: int) -> None:
-        c, length = model.config, model.spec.length
         self.model, self.n = model, n
         kind, device = model.tokens.weight.dtype, model.device
         if torch.is_autocast_enabled(device.type):  # what attention will compute in
             kind = torch.get_autocast_dtype(device.type)
-        self.caches = [Cache.empty(n, c.heads, length, c.dim // c.heads, kind, device) for _ in range(c.layers)]
+        self.caches = model.caches(n, kind)
         self.texts = torch.zeros(n, 0, dtype=torch.int64, device=model.device)
         self.read_so_far = [0] * n
 
@@ -218,6 +239,10 @@ class _Cached:
                 logits[rows] = self._step(rows, first, [after[i] for i in rows], [forgotten[i] for i in rows]).float()
         return logits
 
+    def through(self, x: Tensor, caches: list[Cache], places: Tensor, rows: Tensor, stop: Tensor) -> Tensor:
+        """Features of tokens ``int64`` (r, t) of some rows, which now have ``stop`` (r,) tokens."""
+        return self.model.features(x, caches, places)
+
     def _remember(self, tokens: Tensor, before: list[int], longest: int) -> None:
         if (more := longest - self.texts.shape[1]) > 0:
             self.texts = F.pad(self.texts, (0, max(more, self.model.spec.length)))
@@ -235,9 +260,9 @@ class _Cached:
         places = at - torch.tensor(forgotten, device=device)[:, None]
         whole = len(rows) == self.n
         caches = self.caches if whole else [Cache(c.keys[index], c.values[index]) for c in self.caches]
-        h = self.model.features(x, caches, places)
+        h = self.through(x, caches, places, index, stop)
         if not whole:
             for mine, part in zip(self.caches, caches, strict=True):
                 mine.keys[index], mine.values[index] = part.keys, part.values
         last = h[torch.arange(len(rows), device=device), stop - start - 1]
-        return F.linear(last, self.model.tokens.weight)
+        return self.model.logits(last)
