@@ -16,7 +16,9 @@ from castalia.nn.rasteriser import Camera, corners, interpolate, project, render
 SIDE = 20
 
 
-def cameras(*azimuth: float, elevation: float = 15.0, distance: float = 4.0, dtype: torch.dtype = torch.float64) -> Camera:
+def cameras(
+    *azimuth: float, elevation: float = 15.0, distance: float = 4.0, dtype: torch.dtype = torch.float64
+) -> Camera:
     a = torch.tensor(azimuth, dtype=dtype)
     return Camera(a, torch.full_like(a, elevation), torch.full_like(a, distance))
 

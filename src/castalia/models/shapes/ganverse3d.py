@@ -36,7 +36,9 @@ Expected: see ``recipes/ganverse3d.py`` and the system's page.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -46,11 +48,12 @@ from torch import Tensor, nn
 from castalia.core.capabilities import Inference, Meshes, Meshing
 from castalia.core.data import Batch, Dataset, some_of
 from castalia.core.errors import UsageError
-from castalia.core.model import Generator, Logs, Model, Objective, Progress, Stage
+from castalia.core.model import Generator, Logs, Model, Objective, Optimizer, Progress, Stage
 from castalia.core.rng import Rng, SampleRng
 from castalia.core.sampling import Given, Sampling, Watch, check_given
 from castalia.core.spec import ScalarSpec, Spec
 from castalia.core.specs.image import ImageSpec
+from castalia.models.shapes.cycles import cycle_loss, take, views_of, warm_up_loss
 from castalia.models.shapes.ganverse3d_config import GANverse3DConfig, said_of
 from castalia.models.shapes.inverse import (
     Codes,
@@ -59,9 +62,13 @@ from castalia.models.shapes.inverse import (
     Seats,
     ShapeDecoder,
     TextureDecoder,
+    border,
+    degrees,
+    foreground,
     overlap,
 )
 from castalia.models.shapes.meshes import folds, smoothed, sphere
+from castalia.models.shapes.style_space import StyleRenderer, StyleSpace
 from castalia.nn.rasteriser import Camera, render
 
 VIEW, OTHER, OTHER_VIEW, AZIMUTH = "view", "other", "other_view", "azimuth"
@@ -70,14 +77,22 @@ VIEW, OTHER, OTHER_VIEW, AZIMUTH = "view", "other", "other_view", "azimuth"
 FINE = 2
 """Pictures are drawn so many times as large, so that their edges are smooth."""
 
-FOREIGN = 24
-"""Levels of 255 by which a pixel differs from the border where it belongs to the thing, of pictures without alpha."""
-
 CAMERA_STD = 0.05
 """Deviation of the latent of the camera, whose azimuth is seen in a picture nearly exactly."""
 
 SEEN = 2_000
 """Examples that are looked at for the colour of the background."""
+
+
+@dataclass(frozen=True)
+class ViewOptions(Sampling):
+    """How to draw pictures of new things.
+
+    Attributes:
+        by: ``mesh``: the mesh is rendered; ``stylegan``: by the StyleGAN, which StyleGAN-R tells what to draw.
+    """
+
+    by: Literal["mesh", "stylegan"] = "mesh"
 
 
 class GANverse3D(Generator[GANverse3DConfig, ImageSpec], Inference, Meshing):
@@ -88,7 +103,7 @@ class GANverse3D(Generator[GANverse3DConfig, ImageSpec], Inference, Meshing):
     """
 
     Config = GANverse3DConfig
-    SampleOptions: ClassVar[type[Sampling]] = Sampling
+    SampleOptions: ClassVar[type[Sampling]] = ViewOptions
     vertices: Tensor
     faces: Tensor
     places: Tensor
@@ -113,9 +128,24 @@ class GANverse3D(Generator[GANverse3DConfig, ImageSpec], Inference, Meshing):
         for name in ("vertices", "faces", "places", "edges", "wings", "mirror", "degree"):
             self.register_buffer(name, getattr(ball, name).clone(), persistent=False)
         self.register_buffer("background", torch.ones(self.colours))
+        self.space: StyleSpace | None = None
+        self.renderer: StyleRenderer | None = None
+        if c.generator is not None:
+            size, n = (spec.height, spec.width), len(c.view_seeds)
+            self.space = StyleSpace(c.generator, spec, c.view_layers)
+            self.renderer = StyleRenderer(
+                self.space, n, len(ball.vertices), c.texture, self.colours, size, c.view_dims, c.renderer_width
+            )
 
     def initialise(self, data: Dataset, rng: Rng, parents: Mapping[str, Model]) -> None:
-        """Find the colour of the background, where pictures have one."""
+        """Take the generator of the parent, where there is to be one, and find the colour of the background.
+
+        Raises:
+            UsageError: there is no parent ``generator``, or it is another than the configuration says.
+        """
+        if self.space is not None and self.renderer is not None:
+            take(self.space, self.config, parents)
+            self.renderer.fit(self.space, self.config.view_seeds, SampleRng(0, [0], self.device))
         if self.spec.channels != 4:
             seen = torch.cat([data.batch(ids).x for ids in np.array_split(some_of(data, SEEN), 8) if len(ids)])
             self.background.copy_(border(seen.float() / 255).mean(0))
@@ -124,14 +154,31 @@ class GANverse3D(Generator[GANverse3DConfig, ImageSpec], Inference, Meshing):
         """What the inverse graphics network is made of."""
         return nn.ModuleList([self.encoder, self.shape, self.texture, self.seats])
 
+    def frozen(self) -> tuple[nn.Module, ...]:
+        return () if self.space is None else (self.space,)
+
     def stages(self) -> tuple[Stage, ...]:
-        return (Stage("inverse", (Objective("inverse", self.inverse(), self.inverse_loss),)),)
+        c, inverse = self.config, Objective("inverse", self.inverse(), self.inverse_loss)
+        if self.space is None or self.renderer is None:
+            return (Stage("inverse", (inverse,)),)
+        optimizer = Optimizer("adam", lr=c.renderer_lr, betas=(0.9, 0.999))
+        warm = Objective("renderer", self.renderer, partial(warm_up_loss, self), optimizer)
+        tune = Objective("renderer", self.renderer, partial(cycle_loss, self), optimizer)
+        views = partial(views_of, self)
+        return (
+            Stage("inverse", (inverse,), transform=views),
+            Stage("warm-up", (warm,), share=c.warm_up, transform=views),
+            Stage("fine-tune", (inverse, tune), share=c.fine_tune, transform=views),
+        )
 
     # from pictures to meshes and back
 
     def inside(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Of pictures ``uint8`` (B, C, H, W) the colours, 0 to 1 and 0 outside the mask, and the mask (B, 1, H, W)."""
-        x = x.float() / 255
+        return self.parted(x.float() / 255)
+
+    def parted(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The same of pictures of 0 to 1."""
         mask = x[:, 3:] if self.spec.channels == 4 else foreground(x)
         return x[:, : self.colours] * mask, mask
 
@@ -209,13 +256,26 @@ class GANverse3D(Generator[GANverse3DConfig, ImageSpec], Inference, Meshing):
 
     def draw(self, n: int, given: Given, rng: SampleRng, options: Any, watch: Watch | None) -> Batch:
         """Pictures of new things, from anywhere around or from the azimuth that is given."""
-        return self.decode(options.temperature * rng.normal("latent", self.latent_dims), given)
+        z = options.temperature * rng.normal("latent", self.latent_dims)
+        if options.by == "mesh":
+            return self.decode(z, given)
+        if self.space is None or self.renderer is None:
+            raise UsageError("by=stylegan needs a run that was trained with a parent `generator`.")
+        camera = self.seats.usual(self.around(z, given))
+        _, moved = self.deformed(z[:, 1:])
+        colour = self.background if self.spec.channels != 4 else 0 * self.background
+        ground = colour[:, None, None].expand(n, -1, self.spec.height, self.spec.width)
+        codes = self.renderer(camera, moved, self.painted(z[:, 1:]), ground)
+        return Batch.of((255 * self.space.pictures(codes)).round().to(torch.uint8))
+
+    def around(self, z: Tensor, given: Given) -> Tensor:
+        """Azimuths (B,) in degrees: what is given, or what the latents say."""
+        return given[AZIMUTH] if AZIMUTH in given else 360 * torch.special.ndtr(z[:, 0].float())
 
     @torch.no_grad()
     def decode(self, z: Tensor, given: Given | None = None, *, rng: SampleRng | None = None) -> Batch:
         given = check_given(self, given, len(z))
-        azimuth = given[AZIMUTH] if AZIMUTH in given else 360 * torch.special.ndtr(z[:, 0].float())
-        return Batch.of(self.look(self.mesh(z), azimuth))
+        return Batch.of(self.look(self.mesh(z), self.around(z, given)))
 
     @torch.no_grad()
     def encode(self, batch: Batch, *, rng: SampleRng | None = None) -> Tensor:
@@ -275,11 +335,6 @@ class GANverse3D(Generator[GANverse3DConfig, ImageSpec], Inference, Meshing):
         return own.azimuth, self.seen(meshes, own), other
 
 
-def degrees(around: Tensor) -> Tensor:
-    """Azimuths (B,) in degrees, 0 to 360, of cosines and sines (B, 2)."""
-    return torch.rad2deg(torch.atan2(around[:, 1], around[:, 0])) % 360
-
-
 def seen_by(batch: Batch, column: str) -> Tensor:
     """Numbers of cameras (B,).
 
@@ -289,15 +344,3 @@ def seen_by(batch: Batch, column: str) -> Tensor:
     if column not in batch.extra:
         raise UsageError(f"This model learns from views, and the data have no column {column!r}: take car-views.")
     return batch.extra[column]
-
-
-def border(x: Tensor) -> Tensor:
-    """Mean colour (B, C) of the outermost pixels of pictures (B, C, H, W)."""
-    edge = torch.cat([x[:, :, 0], x[:, :, -1], x[:, :, :, 0], x[:, :, :, -1]], 2)
-    return edge.mean(2)
-
-
-def foreground(x: Tensor) -> Tensor:
-    """Masks (B, 1, H, W), 0 and 1, of pictures (B, C, H, W), 0 to 1: what differs from the border."""
-    far = (x - border(x)[:, :, None, None]).abs().amax(1, keepdim=True)
-    return (far > FOREIGN / 255).to(x.dtype)

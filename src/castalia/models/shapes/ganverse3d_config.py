@@ -52,6 +52,7 @@ class GANverse3DConfig(Config):
         renderer_width: of the networks of StyleGAN-R.
         warm_up: share of the steps in which those learn alone.
         fine_tune: in which they learn together with the others.
+        renderer_lr: learning rate of those.
         consistency: weight of shape, texture and background that come back in the latter.
     """
 
@@ -85,6 +86,7 @@ class GANverse3DConfig(Config):
     renderer_width: int = 512
     warm_up: float = 0.0035
     fine_tune: float = 0.0125
+    renderer_lr: float = 1e-5
     consistency: float = 1.0
 
     def __post_init__(self) -> None:
@@ -95,7 +97,10 @@ class GANverse3DConfig(Config):
             raise ValueError("divisions is 0 to 5")
         if self.texture < 8 or self.texture > 2048 or self.texture & (self.texture - 1):
             raise ValueError("texture is a power of two, 8 to 2048")
-        if min(self.radius, self.distance, *self.softness, self.warm_up, self.fine_tune) <= 0 or not 1 <= self.lens < 120:
+        if (
+            min(self.radius, self.distance, *self.softness, self.warm_up, self.fine_tune, self.renderer_lr) <= 0
+            or not 1 <= self.lens < 120
+        ):
             raise ValueError("radius, distance, softness, warm_up and fine_tune must be positive; lens is 1 to 120")
         if self.radius >= self.distance:
             raise ValueError("distance must be larger than radius: cameras are outside")

@@ -26,6 +26,9 @@ TURN = 30.0
 STRETCH = 0.3
 """Of the logarithm of its distance."""
 
+FOREIGN = 24
+"""Levels of 255 by which a pixel differs from the border where it belongs to the thing, of pictures without alpha."""
+
 
 def norm(channels: int) -> nn.Module:
     """Group normalisation with as many groups as go, at most 8."""
@@ -100,7 +103,8 @@ class ShapeDecoder(nn.Module):
             last.bias.zero_()
 
     def forward(self, code: Tensor) -> Tensor:
-        return self.body(code).float().unflatten(1, (-1, 3))
+        with torch.autocast(code.device.type, enabled=False):  # eight bits are too few for places
+            return self.body(code.float()).unflatten(1, (-1, 3))
 
 
 class TextureDecoder(nn.Module):
@@ -215,3 +219,20 @@ def overlap(a: Tensor, b: Tensor) -> Tensor:
     """Intersection over union (B,) of masks (B, H, W), 0 to 1."""
     both = (a * b).sum((1, 2))
     return both / ((a + b).sum((1, 2)) - both).clamp(min=1e-6)
+
+
+def degrees(around: Tensor) -> Tensor:
+    """Azimuths (B,) in degrees, 0 to 360, of cosines and sines (B, 2)."""
+    return torch.rad2deg(torch.atan2(around[:, 1], around[:, 0])) % 360
+
+
+def border(x: Tensor) -> Tensor:
+    """Mean colour (B, C) of the outermost pixels of pictures (B, C, H, W)."""
+    edge = torch.cat([x[:, :, 0], x[:, :, -1], x[:, :, :, 0], x[:, :, :, -1]], 2)
+    return edge.mean(2)
+
+
+def foreground(x: Tensor) -> Tensor:
+    """Masks (B, 1, H, W), 0 and 1, of pictures (B, C, H, W), 0 to 1: what differs from the border."""
+    far = (x - border(x)[:, :, None, None]).abs().amax(1, keepdim=True)
+    return (far > FOREIGN / 255).to(x.dtype)
