@@ -30,7 +30,7 @@ ENTRIES = (
         media=("image",),
         paper="Zhang et al. 2021 (arXiv:2010.09125); rasteriser: Chen et al. 2019 (arXiv:1908.01210)",
         capabilities=("Generator", "Latents", "Inference", "Meshing"),
-        good="A picture becomes a textured mesh that turns, learned from views alone: from a set that has several of each "
-        "thing, or from a StyleGAN2 of yours whose viewpoints you name.",
+        good="A picture becomes a textured mesh that turns, learned from views alone: of a set that has several of "
+        "each thing, or of a StyleGAN2 of yours whose viewpoints you name.",
     ),
 )

@@ -99,7 +99,7 @@ def _boxes(low: Tensor, high: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]
 
 
 def _whole(triangles: Tensor, height: int, width: int, reach: float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
-    """Boxes of pixels around triangles (N, 3, 3), low and high (N, 2), empty where one cannot be drawn; and which can."""
+    """Boxes of pixels around triangles (N, 3, 3), low and high (N, 2), empty where one is not drawn; and which are."""
     flat = triangles[..., :2]
     drawn = triangles.isfinite().flatten(1).all(1) & (triangles[..., 2] > NEAR).all(1)
     flat = torch.where(drawn[:, None, None], flat, 0.0)

@@ -10,17 +10,17 @@ Papers
     There is no code by the authors. Weights of the losses, rates and steps are the paper's.
 
 Equations
-    L = 20 L_col + 0.5 L_percept + 3 L_IoU + 5 L_lap + 5 L_sm + 2.5 L_mov, the first three of the picture seen by its own
-    camera and of another view of the same thing seen by that view's camera (multi-view consistency): both are rendered
-    from the mesh that the one picture gives. L_col: mean |M I - M' I'|. L_IoU: 1 - sum M M' / sum (M + M' - M M').
-    L_lap: mean square of the Laplacian of how vertices move. L_sm: mean (1 + cos)^2 of the angles at edges. L_mov: mean
-    square of how vertices move. L_percept begins after a share of the steps.
+    L = 20 L_col + 0.5 L_percept + 3 L_IoU + 5 L_lap + 5 L_sm + 2.5 L_mov, the first three of the picture seen by its
+    own camera and of another view of the same thing seen by that view's camera (multi-view consistency): both are
+    rendered from the mesh that the one picture gives. L_col: mean |M I - M' I'|. L_IoU: 1 - sum M M' / sum (M + M' -
+    M M'). L_lap: mean square of the Laplacian of how vertices move. L_sm: mean (1 + cos)^2 of the angles at edges.
+    L_mov: mean square of how vertices move. L_percept begins after a share of the steps.
 
 What differs, and why
     Views come from a StyleGAN (``generator``), as in the paper, or, without one, from data that have several views of
     each thing (columns ``view``, ``other``, ``other_view``).
-    A head tells the camera from the picture; it learns from the cameras of the viewpoints as they are found. So it can be
-    measured how well a picture's azimuth is recovered, and pictures of one's own need none.
+    A head tells the camera from the picture; it learns from the cameras of the viewpoints as they are found. So it can
+    be measured how well a picture's azimuth is recovered, and pictures of one's own need none.
     Codes of shape and texture are drawn from a normal distribution whose divergence from N(0, 1) costs a little
     (``divergence``), as in a VAE: so new things can be drawn. 0 is the paper. The texture comes from the code alone.
     The paper's networks are not published layer by layer; these are convolutions that halve the picture, a
@@ -36,7 +36,7 @@ Expected: see ``recipes/ganverse3d.py`` and the system's page.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Literal
 
@@ -115,7 +115,8 @@ class GANverse3D(Generator[GANverse3DConfig, ImageSpec], Inference, Meshing):
 
     def __init__(self, config: GANverse3DConfig, spec: ImageSpec) -> None:
         super().__init__()
-        self.config, self.spec, c = config, spec, config
+        self.config, self.spec = config, spec
+        c = config
         self.colours = 1 if spec.channels == 1 else 3
         dims = c.shape_dims + c.texture_dims
         self.latent_dims = 1 + dims
@@ -168,7 +169,7 @@ class GANverse3D(Generator[GANverse3DConfig, ImageSpec], Inference, Meshing):
         return (
             Stage("inverse", (inverse,), transform=views),
             Stage("warm-up", (warm,), share=c.warm_up, transform=views),
-            Stage("fine-tune", (inverse, tune), share=c.fine_tune, transform=views),
+            Stage("fine-tune", (replace(inverse, loss=self.late_loss), tune), share=c.fine_tune, transform=views),
         )
 
     # from pictures to meshes and back
@@ -248,6 +249,10 @@ class GANverse3D(Generator[GANverse3DConfig, ImageSpec], Inference, Meshing):
         rest = (found.camera - self.seats.moved.detach().index_select(0, number)[:, 1:]).square().sum(1).mean()
         loss = loss + c.divergence * divergence + c.camera * (around + rest)
         return loss, {**logs, "divergence": divergence.detach(), "camera": around.detach()}
+
+    def late_loss(self, batch: Batch, rng: Rng, progress: Progress) -> tuple[Tensor, Logs]:
+        """The same as at the end of its stage."""
+        return self.inverse_loss(batch, rng, Progress(progress.steps, progress.steps))
 
     # what it can do
 

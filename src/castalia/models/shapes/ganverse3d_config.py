@@ -126,8 +126,8 @@ def said_of(spec: ImageSpec, config: GANverse3DConfig) -> list[float]:
     cameras = dict(spec.columns).get(VIEW)
     if not isinstance(cameras, LabelSpec):
         raise UsageError(
-            "The data have no views to learn from. Take a set that has (car-views, solid-views), or a StyleGAN2 of your "
-            "pictures as the parent `generator`, with config.generator, config.view_seeds and config.view_bins."
+            "The data have no views to learn from. Take a set that has (car-views, solid-views), or a StyleGAN2 of "
+            "your pictures as the parent `generator`, with config.generator, config.view_seeds and config.view_bins."
         )
     try:
         return [float(name.split()[0]) % 360 for name in cameras.classes]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -124,8 +125,7 @@ class TextureDecoder(nn.Module):
         self.first = widths[0]
         self.dense = nn.Linear(dims, 16 * widths[0])
         self.levels = nn.ModuleList(
-            nn.Sequential(norm(a), nn.SiLU(), nn.Upsample(scale_factor=2), Around(a, b))
-            for a, b in zip(widths[:-1], widths[1:], strict=True)
+            nn.Sequential(norm(a), nn.SiLU(), nn.Upsample(scale_factor=2), Around(a, b)) for a, b in pairwise(widths)
         )
         self.last = nn.Sequential(norm(widths[-1]), nn.SiLU(), Around(widths[-1], channels))
 

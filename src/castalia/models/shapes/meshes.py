@@ -20,9 +20,9 @@ class Sphere(NamedTuple):
     Attributes:
         vertices: ``float32`` (V, 3): x, y (up), z.
         faces: ``int64`` (F, 3), anticlockwise from outside.
-        places: ``float32`` (F, 3, 2): u around the upright axis and v from the top to the bottom, of each corner of each
-            triangle, 0 to 1; u beyond 1 where a triangle lies across the seam, which is at the back. The texture goes
-            round. u of a place and 1 - u of its mirror image add up to a whole number.
+        places: ``float32`` (F, 3, 2): u around the upright axis and v from the top to the bottom, of each corner of
+            each triangle, 0 to 1; u beyond 1 where a triangle lies across the seam, which is at the back. The texture
+            goes round. u of a place and 1 - u of its mirror image add up to a whole number.
         edges: ``int64`` (E, 2), each once.
         wings: ``int64`` (E, 2): the vertices opposite to each edge in its two triangles.
         mirror: ``int64`` (V,): the vertex that is the mirror image of each.
@@ -103,7 +103,7 @@ def _edges(faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _places(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """u and v of each corner (F, 3, 2)."""
+    """Places of each corner (F, 3, 2) in the texture."""
     x, y, z = vertices[faces].transpose(2, 0, 1)  # each (F, 3)
     u = np.arctan2(x, z) / (2 * np.pi) + 0.5  # 0.5 at the front
     v = np.arccos(np.clip(y, -1, 1)) / np.pi

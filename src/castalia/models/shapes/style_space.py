@@ -6,10 +6,10 @@ Paper
     of these each number of the code comes from).
 
 What differs, and why
-    Codes are what the convolutions take: a style after the layer's affine map, as in the paper (2,048 and 3,008 numbers
-    there). The house's StyleGAN2 also adds up pictures of all levels; their codes belong to the viewpoint or the content
-    like those of their level. Codes made are deviations from the mean code, in its deviations: then networks need not
-    learn these first.
+    Codes are what the convolutions take: a style after the layer's affine map, as in the paper (2,048 and 3,008
+    numbers there). The house's StyleGAN2 also adds up pictures of all levels; their codes belong to the viewpoint or
+    the content like those of their level. Codes made are deviations from the mean code, in its deviations: then
+    networks need not learn these first.
 """
 
 from __future__ import annotations
@@ -158,8 +158,8 @@ def _convolved(layer: StyledConv, x: Tensor, code: Tensor) -> Tensor:
 class StyleRenderer(nn.Module):
     """StyleGAN-R: camera, shape, texture and background to a code (B, D) of a :class:`StyleSpace`.
 
-    Of the viewpoint the ``view_dims`` numbers that differ most between viewpoints are made of the camera, the others are
-    their mean. Each number of the content is a mixture of those that shape, texture and background make.
+    Of the viewpoint the ``view_dims`` numbers that differ most between viewpoints are made of the camera, the others
+    are their mean. Each number of the content is a mixture of those that shape, texture and background make.
 
     Args:
         space: whose codes are made.
