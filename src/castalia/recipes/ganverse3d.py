@@ -11,7 +11,9 @@ from dataclasses import replace
 from castalia.configuration import Data, Recipe, Schedule, Training
 from castalia.core.model import Optimizer
 from castalia.media.image.decode import ImageOptions
+from castalia.models.adversarial.stylegan2 import StyleGAN2Config
 from castalia.models.shapes.ganverse3d_config import GANverse3DConfig
+from castalia.recipes.stylegan2 import stylegan2_pictures
 
 ADAM = Optimizer("adam", betas=(0.9, 0.999))
 
@@ -76,13 +78,96 @@ def tiny() -> Recipe:
     )
 
 
+def solids() -> Recipe:
+    """Chairs, tables, lamps and cars by one network. The legs of things are nothing that a sphere becomes."""
+    base = cars()
+    return replace(
+        base,
+        config=replace(base.config, shape_dims=96, texture_dims=64, hidden=384),
+        data=replace(base.data, source="solid-views"),
+        training=replace(base.training, steps=8_000),
+        expected=(),
+    )
+
+
+def few_cars() -> Recipe:
+    """Cars of 32 pixels: the demo."""
+    base = cars()
+    return replace(
+        base,
+        config=replace(base.config, divisions=2, width=16, hidden=128, texture=32, texture_width=8),
+        data=replace(base.data, options=ImageOptions(size=32, channels=4)),
+        training=replace(base.training, steps=500, lr=2e-3, ema_half_life=100),
+        expected=(),
+    )
+
+
+def stylegan() -> Recipe:
+    """Views from a StyleGAN2 of people's own pictures, trained by ``stylegan2-pictures``.
+
+    It needs that run as the parent ``generator``, and viewpoints.
+    """
+    base, generator = cars(), stylegan2_pictures()
+    assert isinstance(generator.config, StyleGAN2Config)
+    return replace(
+        base,
+        config=replace(
+            base.config,
+            symmetric=False,
+            generator=generator.config,
+            views=tuple(range(12)),
+            view_bins=(-1,) * 12,
+            view_dims=96,
+            renderer_width=256,
+            renderer_lr=1e-4,
+            warm_up=0.1,
+            fine_tune=0.2,
+        ),
+        data=generator.data,
+        training=replace(base.training, steps=20_000),
+        expected=(),
+    )
+
+
+def paper() -> Recipe:
+    """The sizes, weights, rates and steps of the paper, for accelerators: cars of 512 pixels from 39 viewpoints.
+
+    Which pictures of the StyleGAN show the viewpoints, and from where, is for a person to say; these numbers stand for
+    as many as the paper has.
+    """
+    return Recipe(
+        model="ganverse3d",
+        config=GANverse3DConfig(
+            generator=StyleGAN2Config(channels=16384), views=tuple(range(39)), view_bins=(-1,) * 39
+        ),
+        data=Data("pictures", medium="image", options=ImageOptions(size=512, channels=3)),
+        training=Training(
+            steps=203_200,
+            batch_size=16,
+            lr=1e-4,
+            optimizer=ADAM,
+            schedule=Schedule("constant", warmup=0),
+            ema_half_life=0.0,
+        ),
+    )
+
+
 RECIPES: dict[str, Callable[[], Recipe]] = {
+    "ganverse3d-cars-32": few_cars,
     "ganverse3d-cars": cars,
+    "ganverse3d-solids": solids,
+    "ganverse3d-stylegan": stylegan,
+    "ganverse3d-paper": paper,
     "ganverse3d-tiny": tiny,
 }
 
-DEFAULTS: dict[str, str] = {"car-views": "ganverse3d-cars", "*": "ganverse3d-cars"}
+DEFAULTS: dict[str, str] = {
+    "car-views": "ganverse3d-cars",
+    "solid-views": "ganverse3d-solids",
+    "few-car-views": "ganverse3d-cars-32",
+    "*": "ganverse3d-stylegan",
+}
 
-DEMO = "ganverse3d-tiny"
+DEMO = "ganverse3d-cars-32"
 
 TINY = "ganverse3d-tiny"

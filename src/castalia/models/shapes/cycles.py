@@ -47,6 +47,13 @@ def take(space: StyleSpace, config: GANverse3DConfig, parents: Mapping[str, Mode
             "config.generator is not the configuration of the parent run. In Python: replace(recipe, "
             "config=replace(recipe.config, generator=castalia.load(PARENT).recipe.config))."
         )
+    if min(config.view_bins) < 0:
+        raise UsageError(
+            "Of each viewpoint it has to be said from where it looks. Draw pictures of the parent run (castalia sample "
+            "PARENT -n 64 --out views/), choose some that show all sides, and give their numbers and, in thirties of "
+            "degrees (0 the front, 3 from x, 6 the back), where they look from: --set config.views=[3,17,...] --set "
+            "config.view_bins=[0,4,...]."
+        )
     space.generator.load_state_dict(parent.generator.state_dict())
 
 

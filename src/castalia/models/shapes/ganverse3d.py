@@ -132,7 +132,7 @@ class GANverse3D(Generator[GANverse3DConfig, ImageSpec], Inference, Meshing):
         self.space: StyleSpace | None = None
         self.renderer: StyleRenderer | None = None
         if c.generator is not None:
-            size, n = (spec.height, spec.width), len(c.view_seeds)
+            size, n = (spec.height, spec.width), len(c.views)
             self.space = StyleSpace(c.generator, spec, c.view_layers)
             self.renderer = StyleRenderer(
                 self.space, n, len(ball.vertices), c.texture, self.colours, size, c.view_dims, c.renderer_width
@@ -146,10 +146,10 @@ class GANverse3D(Generator[GANverse3DConfig, ImageSpec], Inference, Meshing):
         """
         if self.space is not None and self.renderer is not None:
             take(self.space, self.config, parents)
-            self.renderer.fit(self.space, self.config.view_seeds, SampleRng(0, [0], self.device))
+            self.renderer.fit(self.space, self.config.views, SampleRng(0, [0], self.device))
         if self.spec.channels != 4:
             seen = torch.cat([data.batch(ids).x for ids in np.array_split(some_of(data, SEEN), 8) if len(ids)])
-            self.background.copy_(border(seen.float() / 255).mean(0))
+            self.background.copy_(border(seen.float() / 255).median(0).values)
 
     def inverse(self) -> nn.ModuleList:
         """What the inverse graphics network is made of."""

@@ -45,8 +45,9 @@ class GANverse3DConfig(Config):
         camera: of what the picture tells of its camera.
         generator: of the StyleGAN2 that views are taken from: that of the parent run ``generator``; none: data have
             views.
-        view_seeds: viewpoints of that: each is the first layers of the styles of the latents of a seed.
-        view_bins: from where each of them looks, as a person says it: 0 for the front, 1 for 30 degrees, to 11.
+        views: viewpoints of that: numbers of pictures that ``castalia sample`` draws of it with seed 0.
+        view_bins: from where each of them looks, as a person says it: 0 for the front, 1 for 30 degrees, to 11; -1: not
+            said yet.
         view_layers: styles that hold the viewpoint; the others hold the content.
         view_dims: numbers of the codes of the viewpoint that a camera of one's own sets (StyleGAN-R).
         renderer_width: of the networks of StyleGAN-R.
@@ -79,7 +80,7 @@ class GANverse3DConfig(Config):
     divergence: float = 0.0
     camera: float = 1.0
     generator: StyleGAN2Config | None = None
-    view_seeds: tuple[int, ...] = ()
+    views: tuple[int, ...] = ()
     view_bins: tuple[int, ...] = ()
     view_layers: int = 4
     view_dims: int = 144
@@ -109,10 +110,12 @@ class GANverse3DConfig(Config):
             raise ValueError("weights must not be negative, and percept_after lies in [0, 1]")
         if not -80 <= self.elevation <= 80:
             raise ValueError("elevation is -80 to 80 degrees")
-        if len(self.view_seeds) != len(self.view_bins) or not all(0 <= b < 360 // BIN for b in self.view_bins):
-            raise ValueError("view_seeds and view_bins are as many; a bin is 0 to 11, in thirties of degrees")
-        if self.generator is not None and len(self.view_seeds) < 2:
-            raise ValueError("a generator needs at least two viewpoints: view_seeds and view_bins")
+        if len(self.views) != len(self.view_bins) or not all(-1 <= b < 360 // BIN for b in self.view_bins):
+            raise ValueError("views and view_bins are as many; a bin is 0 to 11, in thirties of degrees")
+        if min(self.views, default=0) < 0 or len(set(self.views)) < len(self.views):
+            raise ValueError("views are different numbers of pictures, from 0")
+        if self.generator is not None and len(self.views) < 2:
+            raise ValueError("a generator needs at least two viewpoints: views and view_bins")
 
 
 def said_of(spec: ImageSpec, config: GANverse3DConfig) -> list[float]:
@@ -122,12 +125,12 @@ def said_of(spec: ImageSpec, config: GANverse3DConfig) -> list[float]:
         UsageError: there are no viewpoints, or their names do not begin with degrees.
     """
     if config.generator is not None:
-        return [float(BIN * b) for b in config.view_bins]
+        return [float(BIN * max(b, 0)) for b in config.view_bins]
     cameras = dict(spec.columns).get(VIEW)
     if not isinstance(cameras, LabelSpec):
         raise UsageError(
             "The data have no views to learn from. Take a set that has (car-views, solid-views), or a StyleGAN2 of "
-            "your pictures as the parent `generator`, with config.generator, config.view_seeds and config.view_bins."
+            "your pictures as the parent `generator`, with config.generator, config.views and config.view_bins."
         )
     try:
         return [float(name.split()[0]) % 360 for name in cameras.classes]

@@ -208,13 +208,16 @@ class StyleRenderer(nn.Module):
         self.register_buffer("chosen", torch.arange(n))
 
     @torch.no_grad()
-    def fit(self, space: StyleSpace, seeds: tuple[int, ...], rng: SampleRng) -> None:
+    def fit(self, space: StyleSpace, views: tuple[int, ...], rng: SampleRng) -> None:
         """Find the codes of the viewpoints, which numbers of them matter, and how codes are distributed.
 
-        The viewpoint of a seed is that of the first picture which ``castalia sample --seed`` draws from the generator.
+        Args:
+            space: of the generator.
+            views: numbers of the pictures that ``castalia sample`` draws of it with seed 0.
+            rng: of one row.
         """
         device = self.mean.device
-        z = torch.cat([SampleRng(seed, [0], device).normal("latent", space.latent_dims) for seed in seeds])
+        z = SampleRng(0, views, device).normal("latent", space.latent_dims)
         self.views.copy_(space.codes(z)[:, : self.split])
         many = space.codes(rng.normal("codes", LATENTS, space.latent_dims)[0].to(device))
         self.mean.copy_(many.mean(0))
