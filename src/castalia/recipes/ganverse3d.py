@@ -35,7 +35,7 @@ def cars() -> Recipe:
             smooth=0.05,
             moving=0.02,
             percept=0.2,
-            divergence=2e-3,
+            divergence=1e-2,
         ),
         data=Data("car-views", medium="image", options=ImageOptions(channels=4)),
         training=Training(

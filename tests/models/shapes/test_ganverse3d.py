@@ -55,9 +55,9 @@ def test_parameters_of_the_size_of_the_paper() -> None:
     """The paper publishes no count. Ours is made of, in this order:
 
     encoder: convolutions of 3 x 3 with biases, 4-64-128-256-512-512-512-512, and two vectors of normalisation each
-    (pictures of 512, seven times halved to 4), a matrix from 512 x 4 x 4 to 1,024, and heads of 1,024 and 4;
+    (pictures of 512, seven times halved to 4), a matrix from 512 x 4 x 4 + 3 to 1,024, and heads of 1,024 and 4;
     shape: 256-1024-1024-3 x 642; texture: 256 to 512 x 4 x 4, convolutions of 3 x 3 512-512-512-256-128-64-32 with
-    normalisation, and one to 3; three numbers for each of 39 cameras.
+    normalisation, and one to 3, and 256 to 3; three numbers for each of 39 cameras.
     Codes of the StyleGAN: 2,048 numbers of the viewpoint and 3,008 of the content stand in the convolutions, as in the
     paper; the house's network takes 1,024 and 2,080 more for the pictures of its levels below the last.
     """
@@ -74,16 +74,16 @@ def test_parameters_of_the_size_of_the_paper() -> None:
 
     widths = [4, 64, 128, 256, 512, 512, 512, 512]
     steps = list(pairwise(widths))
-    encoder = sum(conv(a, b) + 2 * b for a, b in steps) + (512 * 16 + 1) * 1024 + 1025 * 1024 + 1025 * 4
+    encoder = sum(conv(a, b) + 2 * b for a, b in steps) + (512 * 16 + 3 + 1) * 1024 + 1025 * 1024 + 1025 * 4
     assert count(model.encoder) == encoder
     shape = 257 * 1024 + 1025 * 1024 + 1025 * 3 * 642
     assert count(model.shape) == shape
     widths = [512, 512, 512, 256, 128, 64, 32]
     steps = list(pairwise(widths))
-    texture = 257 * 512 * 16 + sum(conv(a, b) + 2 * a for a, b in steps) + conv(32, 3) + 2 * 32
+    texture = 257 * 512 * 16 + sum(conv(a, b) + 2 * a for a, b in steps) + conv(32, 3) + 2 * 32 + 257 * 3
     assert count(model.texture) == texture
     assert count(model.seats) == 3 * 39
-    assert encoder + shape + texture + 117 == count(model.inverse()) == 29_763_394
+    assert encoder + shape + texture + 117 == count(model.inverse()) == 29_767_237
     assert model.space is not None
     assert model.renderer is not None
     convolutions = [s for s in model.space.slots() if hasattr(s.layer, "noise")]

@@ -55,6 +55,8 @@ class Codes(NamedTuple):
 class PictureEncoder(nn.Module):
     """Pictures (B, C, H, W), 0 to 1 and 0 outside the mask, and masks (B, 1, H, W) to :class:`Codes`.
 
+    The mean colour of what is seen stands beside what convolutions make of it, because normalisation takes that away.
+
     Args:
         channels: of the pictures.
         size: height and width.
@@ -72,12 +74,14 @@ class PictureEncoder(nn.Module):
             now, width, height, across = after, 2 * width, -(-height // 2), -(-across // 2)
         if not layers:
             raise UsageError(f"Pictures of {size[1]} x {size[0]} are too small; make data.options.size larger.")
-        self.body = nn.Sequential(*layers, nn.Flatten(), nn.Linear(now * height * across, 2 * dims), nn.SiLU())
+        self.body = nn.Sequential(*layers, nn.Flatten())
+        self.all = nn.Linear(now * height * across + channels, 2 * dims)
         self.codes = nn.Linear(2 * dims, 2 * dims)
         self.seat = nn.Linear(2 * dims, 4)
 
     def forward(self, x: Tensor, mask: Tensor) -> Codes:
-        h = self.body(2 * torch.cat([x, mask], 1) - 1)
+        colour = x.sum((2, 3)) / mask.sum((2, 3)).clamp(min=1)
+        h = F.silu(self.all(torch.cat([self.body(2 * torch.cat([x, mask], 1) - 1), 4 * colour - 2], 1)))
         mean, log_std = self.codes(h).float().chunk(2, 1)
         around, rest = self.seat(h).float().split([2, 2], 1)
         return Codes(mean, (log_std - 3).clamp(*LOG_STD), F.normalize(around, dim=1, eps=1e-6), rest)
@@ -109,7 +113,7 @@ class ShapeDecoder(nn.Module):
 
 
 class TextureDecoder(nn.Module):
-    """Codes (B, d) to textures (B, C, T, T), 0 to 1, which go round.
+    """Codes (B, d) to textures (B, C, T, T), 0 to 1, which go round: what convolutions make, on one colour.
 
     Args:
         dims: length of the code.
@@ -124,6 +128,7 @@ class TextureDecoder(nn.Module):
         widths = [min(width << (times - i), MOST) for i in range(times + 1)]
         self.first = widths[0]
         self.dense = nn.Linear(dims, 16 * widths[0])
+        self.colour = nn.Linear(dims, channels)
         self.levels = nn.ModuleList(
             nn.Sequential(norm(a), nn.SiLU(), nn.Upsample(scale_factor=2), Around(a, b)) for a, b in pairwise(widths)
         )
@@ -133,7 +138,7 @@ class TextureDecoder(nn.Module):
         x = self.dense(code).unflatten(1, (self.first, 4, 4))
         for level in self.levels:
             x = level(x)
-        return self.last(x).float().sigmoid()
+        return (self.last(x) + self.colour(code)[:, :, None, None]).float().sigmoid()
 
 
 class Around(nn.Module):
