@@ -102,6 +102,18 @@ def few_cars() -> Recipe:
     )
 
 
+def views() -> Recipe:
+    """Things of people's own, each photographed from several sides; names of files tell which and from where."""
+    base = cars()
+    return replace(
+        base,
+        config=replace(base.config, symmetric=False, shape_dims=96, texture_dims=96, hidden=384),
+        data=Data("views", medium="image", options=ImageOptions(size=64, views="{thing}_{degrees}")),
+        training=replace(base.training, steps=10_000),
+        expected=(),
+    )
+
+
 def stylegan() -> Recipe:
     """Views from a StyleGAN2 of people's own pictures, trained by ``stylegan2-pictures``.
 
@@ -156,6 +168,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "ganverse3d-cars-32": few_cars,
     "ganverse3d-cars": cars,
     "ganverse3d-solids": solids,
+    "ganverse3d-views": views,
     "ganverse3d-stylegan": stylegan,
     "ganverse3d-paper": paper,
     "ganverse3d-tiny": tiny,
@@ -165,7 +178,7 @@ DEFAULTS: dict[str, str] = {
     "car-views": "ganverse3d-cars",
     "solid-views": "ganverse3d-solids",
     "few-car-views": "ganverse3d-cars-32",
-    "*": "ganverse3d-stylegan",
+    "*": "ganverse3d-views",
 }
 
 DEMO = "ganverse3d-cars-32"
