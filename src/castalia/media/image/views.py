@@ -10,14 +10,13 @@ from __future__ import annotations
 import hashlib
 import posixpath
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import final
 
 import numpy as np
 import torch
 
-from castalia.core.data import Batch, Dataset
+from castalia.core.data import Batch, Dataset, Texts
 from castalia.core.errors import DataError, UsageError
 from castalia.core.rng import Rng
 from castalia.core.spec import LabelSpec, Spec
@@ -73,7 +72,7 @@ class PictureViews(Dataset):
         names = known.classes if isinstance(known, LabelSpec) else tuple(_name(d) for d in sorted(set(degrees)))
         if len(names) < 2:
             raise DataError(
-                f"{pictures.name}: all pictures are from {names[0]}; things have to be seen from others, too."
+                f"{pictures.name}: all pictures are from {_name(degrees[0])}; there have to be others, too."
             )
         number = {name: i for i, name in enumerate(names)}
         if unknown := sorted({_name(d) for d in degrees} - set(number)):
@@ -120,7 +119,7 @@ def _name(degrees: float) -> str:
     return f"{degrees:g} degrees"
 
 
-def _told(files: Sequence[str], pattern: str, where: str) -> tuple[list[str], list[float]]:
+def _told(files: Texts, pattern: str, where: str) -> tuple[list[str], list[float]]:
     """Things and degrees of all files."""
     if not len(files):
         raise DataError(f"{where}: its pictures have no names that could tell from where they are.")
