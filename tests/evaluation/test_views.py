@@ -61,8 +61,8 @@ def test_what_is_right_has_no_error() -> None:
     assert found["colour_error"].value == found["other_colour_error"].value == 0
     assert found["azimuth_error"].value == 0
     assert found["azimuth_within_15"].value == 1
-    assert found["colour_error_of_mean"].value == 100  # 55 and 255, and their mean 155
-    assert found["other_colour_error_of_mean"].value == 20
+    assert found["colour_error_ceiling"].value == 100  # 55 and 255, and their mean 155
+    assert found["other_colour_error_ceiling"].value == 20
     assert found["picture_iou"].n == 6
     assert found["azimuth_error"].unit == "degrees"
 

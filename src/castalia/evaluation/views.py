@@ -34,7 +34,7 @@ def reconstruction(
     ``picture_iou``: intersection over union of the silhouettes of a picture and of it taken again; ``other_iou``: of
     another picture of the same thing and of what is shown from there, where the data have the column ``other``.
     ``colour_error``, ``other_colour_error``: mean difference of colours, 0 to 255, where both silhouettes are; beside
-    each, ``..._of_mean``, of the mean colour of the true thing there. ``azimuth_within_15``: share of pictures whose
+    each, ``..._ceiling``, of the mean colour of the true thing there. ``azimuth_within_15``: share of pictures whose
     azimuth (column ``azimuth``) is told within 15 degrees; ``azimuth_error``: the mean error in degrees. All need
     pictures with transparency.
 
@@ -58,7 +58,7 @@ def reconstruction(
             found.setdefault("azimuth_error", []).extend(far.tolist())
             found.setdefault("azimuth_within_15", []).extend((far <= WITHIN).double().tolist())
         ticker.step(len(mine))
-    units = {"iou": "IoU", "error": "levels", "mean": "levels", "15": "share"}
+    units = {"iou": "IoU", "error": "levels", "ceiling": "levels", "15": "share"}
     out = {}
     for name, values in found.items():
         unit = "degrees" if name == "azimuth_error" else units[name.rsplit("_", 1)[-1]]
@@ -84,4 +84,4 @@ def _add(found: dict[str, list[float]], before: str, iou: str, true: Tensor, mad
             here = a[:3, both]
             mean = a[:3, mine].mean(1, keepdim=True)
             found.setdefault(f"{before}colour_error", []).append(float((here - b[:3, both]).abs().mean()))
-            found.setdefault(f"{before}colour_error_of_mean", []).append(float((here - mean).abs().mean()))
+            found.setdefault(f"{before}colour_error_ceiling", []).append(float((here - mean).abs().mean()))

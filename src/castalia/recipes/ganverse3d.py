@@ -13,6 +13,7 @@ from castalia.core.model import Optimizer
 from castalia.media.image.decode import ImageOptions
 from castalia.models.adversarial.stylegan2 import StyleGAN2Config
 from castalia.models.shapes.ganverse3d_config import GANverse3DConfig
+from castalia.recipes.preset import Preset
 from castalia.recipes.stylegan2 import stylegan2_pictures
 
 ADAM = Optimizer("adam", betas=(0.9, 0.999))
@@ -179,6 +180,10 @@ DEFAULTS: dict[str, str] = {
     "solid-views": "ganverse3d-solids",
     "few-car-views": "ganverse3d-cars-32",
     "*": "ganverse3d-views",
+}
+
+PRESETS: dict[str, tuple[Preset, ...]] = {
+    "image": (Preset("ganverse3d-views", 1_500, 10_000, "meshes whose silhouettes fit, with soft textures"),),
 }
 
 DEMO = "ganverse3d-cars-32"

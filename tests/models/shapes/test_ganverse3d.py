@@ -333,12 +333,12 @@ def test_it_learns(run: Any, few: Dataset) -> None:
     old, new = (measured.reconstruction(m, few, ids) for m in (before, model))
     assert new["picture_iou"].value > max(0.7, old["picture_iou"].value)
     assert new["other_iou"].value > max(0.7, old["other_iou"].value)
-    assert new["colour_error"].value < new["colour_error_of_mean"].value < 60
+    assert new["colour_error"].value < new["colour_error_ceiling"].value < 60
     assert new["azimuth_within_15"].value > old["azimuth_within_15"].value
     assert new["azimuth_error"].value < old["azimuth_error"].value
     assert set(new) == {
-        "picture_iou", "other_iou", "colour_error", "colour_error_of_mean", "other_colour_error",
-        "other_colour_error_of_mean", "azimuth_error", "azimuth_within_15",
+        "picture_iou", "other_iou", "colour_error", "colour_error_ceiling", "other_colour_error",
+        "other_colour_error_ceiling", "azimuth_error", "azimuth_within_15",
     }  # fmt: skip
 
 
