@@ -54,6 +54,7 @@ WORDS = {
     "Streaming": "makes an example piece by piece",
     "Perception": "has a network that looks at pictures",
     "Matching": "tells how well pictures and words belong together",
+    "Meshing": "knows the thing in a picture as a mesh",
     "Density": "knows how likely an example is",
 }
 """What a model must be able to do, by the name of the capability."""
@@ -244,6 +245,11 @@ def write(product: Product, spec: Spec, out: Path, recipe: Mapping[str, Any] | N
         _write_page(product, out, told)
         return
     if isinstance(product, Film):
+        if suffix in product.files:
+            replace_file(out, product.files[suffix])
+            if told is not None:
+                replace_file(out.with_suffix(".json"), (json.dumps(told, indent=2) + "\n").encode())
+            return
         frames = medium.film(product.frames, spec) if suffix in FILMS or (pictures and suffix) else None
         if frames is not None and (suffix in FILMS or product.still is None):
             save_walk(frames, out, product.fps, boomerang=product.boomerang, recipe=told)

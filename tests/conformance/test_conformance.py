@@ -24,6 +24,7 @@ from castalia.core.capabilities import (
     Inference,
     Latents,
     Matching,
+    Meshing,
     Perception,
     Refinement,
     Searchable,
@@ -396,6 +397,33 @@ def test_styled(name: str, trained: dict[str, runs.Run]) -> None:
         noise = [torch.randn(1, 1, *size, requires_grad=True) for size in model.noise_sizes]
         slopes = torch.autograd.grad(model.render(w, noise=noise).square().sum(), noise) if noise else ()
     assert all((slope != 0).any() for slope in slopes)  # so has all noise
+
+
+@pytest.mark.parametrize("name", having(Meshing))
+def test_meshing(name: str, data: dict[str, Dataset], trained: dict[str, runs.Run]) -> None:
+    """Closed meshes with a texture, each its latents' own, which can be looked at from all around."""
+    model = trained[name].model()[0]
+    assert isinstance(model, Meshing)
+    z = SampleRng(0, range(3)).normal("latent", model.latent_dims)
+    meshes = model.mesh(z)
+    assert len(meshes) == 3
+    assert meshes.vertices.shape[::2] == (3, 3)
+    assert meshes.vertices.isfinite().all()
+    assert meshes.faces.dtype == torch.int64
+    assert int(meshes.faces.max()) + 1 == meshes.vertices.shape[1]
+    assert meshes.places.shape == (len(meshes.faces), 3, 2)
+    assert meshes.texture.dtype == torch.uint8
+    edges = torch.cat([meshes.faces[:, [0, 1]], meshes.faces[:, [1, 2]], meshes.faces[:, [2, 0]]])
+    forth, back = {tuple(e) for e in edges.tolist()}, {tuple(e) for e in edges.flip(1).tolist()}
+    assert forth == back  # each edge has two triangles, which run along it in opposite directions
+    assert len(forth) == len(edges)
+    torch.testing.assert_close(model.mesh(z[1:2]).vertices, meshes.vertices[1:2], atol=1e-4, rtol=0)
+    assert not torch.allclose(meshes.vertices[0], meshes.vertices[1], atol=1e-6)
+    degrees = torch.tensor([0.0, 90.0, 360.0])
+    pictures = model.look(meshes[torch.tensor([0, 0, 0])], degrees)
+    check_units(Batch.of(pictures), data[name].spec)
+    assert torch.equal(pictures[0], pictures[2]) or (pictures[0].double() - pictures[2].double()).abs().mean() < 1
+    assert not torch.equal(pictures[0], pictures[1])
 
 
 @pytest.mark.parametrize("name", having(Perception))

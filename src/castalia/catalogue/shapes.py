@@ -23,4 +23,14 @@ ENTRIES = (
         good="Things of several kinds as voxels and meshes from one network, trained steadily; with views, the shape "
         "that a picture or a map of depths shows.",
     ),
+    Entry(
+        "ganverse3d",
+        "GANverse3D",
+        "shapes.ganverse3d:GANverse3D",
+        media=("image",),
+        paper="Zhang et al. 2021 (arXiv:2010.09125); rasteriser: Chen et al. 2019 (arXiv:1908.01210)",
+        capabilities=("Generator", "Latents", "Inference", "Meshing"),
+        good="A picture becomes a textured mesh that turns, learned from views alone: of a set that has several of "
+        "each thing, or of a StyleGAN2 of yours whose viewpoints you name.",
+    ),
 )

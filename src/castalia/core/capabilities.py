@@ -107,6 +107,43 @@ class Styled(Latents):
         """
 
 
+@dataclass(frozen=True)
+class Meshes:
+    """Textured meshes that share their triangles.
+
+    Attributes:
+        vertices: ``float32`` (B, V, 3): x, y (up), z, towards whoever looks from the front.
+        faces: ``int64`` (F, 3), anticlockwise from outside.
+        places: ``float32`` (F, 3, 2): u (along the width) and v (down the height) in the texture of each corner of each
+            triangle. u may exceed 1: the texture goes round.
+        texture: ``uint8`` (B, C, h, w), C 1 or 3.
+    """
+
+    vertices: Tensor
+    faces: Tensor
+    places: Tensor
+    texture: Tensor
+
+    def __len__(self) -> int:
+        return len(self.vertices)
+
+    def __getitem__(self, rows: slice | Tensor) -> Meshes:
+        """Some of them."""
+        return replace(self, vertices=self.vertices[rows], texture=self.texture[rows])
+
+
+class Meshing(Latents):
+    """A model of pictures that knows the thing in a picture as a textured mesh."""
+
+    @abstractmethod
+    def mesh(self, z: Tensor) -> Meshes:
+        """The things of latents ``float32`` (B, latent_dims)."""
+
+    @abstractmethod
+    def look(self, meshes: Meshes, azimuth: Tensor) -> Tensor:
+        """Pictures of meshes in natural units, from degrees (B,) around them: 0 is from the front, 90 from x."""
+
+
 class Perception(ABC):
     """A model with networks that look at pictures: a critic, an encoder."""
 

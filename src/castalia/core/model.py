@@ -4,8 +4,8 @@ A :class:`Model` is one system from one paper, written as single-device code. It
 (:class:`Stage`, :class:`Objective`, :class:`Update`); the training loop decides *how*: precision, sharding,
 averaging of weights, checkpoints, logging. What a model can do it declares by type (:class:`Generator`,
 :class:`Density`, :class:`Latents`, :class:`Inference`, :class:`Searchable`, :class:`Styled`, :class:`Refinement`,
-:class:`Streaming`, :class:`Perception`, :class:`Matching`, :class:`Exportable`), and one conformance suite holds it to
-its word. Whatever goes in or comes out is a :class:`Batch` in natural units.
+:class:`Streaming`, :class:`Meshing`, :class:`Perception`, :class:`Matching`, :class:`Exportable`), and one conformance
+suite holds it to its word. Whatever goes in or comes out is a :class:`Batch` in natural units.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from castalia.core.capabilities import (
     Inference,
     Latents,
     Matching,
+    Meshing,
     Perception,
     Refinement,
     Searchable,
@@ -313,6 +314,7 @@ CAPABILITIES: tuple[type, ...] = (
     Inference,
     Searchable,
     Styled,
+    Meshing,
     Refinement,
     Streaming,
     Perception,

@@ -71,6 +71,7 @@ class Film:
         fps: frames a second, for media that move.
         boomerang: play them back as well, so that the end meets the beginning.
         still: what to show where nothing can move; None for the frames in a row.
+        files: whole files that show the same, by their endings: a mesh that turns as ``.glb``.
         recipe: as of a grid.
     """
 
@@ -78,6 +79,7 @@ class Film:
     fps: float = 12.0
     boomerang: bool = False
     still: Grid | None = None
+    files: Mapping[str, bytes] = field(default_factory=dict)
     recipe: Mapping[str, Any] = field(default_factory=dict)
 
 

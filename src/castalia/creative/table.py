@@ -11,6 +11,7 @@ EDITS: tuple[str, ...] = (
     "interpolate",
     "walk",
     "turn",
+    "solidify",
     "reconstruct",
     "traverse",
     "arithmetic",

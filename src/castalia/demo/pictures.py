@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from castalia import api
-from castalia.core.capabilities import Inference, Latents, Refinement
+from castalia.core.capabilities import Inference, Latents, Meshing, Refinement
 from castalia.core.data import Batch, Dataset
 from castalia.core.model import Generator
 from castalia.core.rng import SampleRng
@@ -33,10 +33,23 @@ def show(page: Page, model: Generator, data: Dataset, held_out: Dataset, name: s
     _steps(page, model)
     if isinstance(model, Latents):
         _walk(page, model, name)
+    if isinstance(model, Meshing) and isinstance(model, Inference):
+        _meshes(page, model, held_out, name)
     if isinstance(model, Inference):
         _latents(page, model, data, held_out, name)
     if isinstance(model, Refinement):
         _refinement(page, model, held_out, name)
+
+
+def _meshes(page: Page, model: Meshing, held_out: Dataset, name: str) -> None:
+    """Pictures, and the things in them from six sides."""
+    assert isinstance(model, Inference)
+    x = held_out.batch(np.arange(4) * max(1, len(held_out) // 4)).x
+    meshes = model.mesh(model.encode(Batch.of(x)))
+    rows = [model.look(meshes, torch.full((len(x),), 30.0 + 60 * side)).cpu() for side in range(6)]
+    shown = torch.stack([x, *rows], 1).flatten(0, 1)
+    page.png(_grid(shown, 7), "Held-out pictures, and the mesh that is made of each from six sides (edit solidify)")
+    page.code(f"castalia edit solidify runs/{name} --of A.png --out a.glb")
 
 
 def _latents(page: Page, model: Inference, data: Dataset, held_out: Dataset, name: str) -> None:

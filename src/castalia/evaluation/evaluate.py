@@ -26,7 +26,7 @@ from castalia.core.specs.music import MusicSpec
 from castalia.estimators.metric import Metric, counted, subset
 from castalia.estimators.progress import Show
 from castalia.evaluation import baselines as trivial
-from castalia.evaluation import equivariance, likelihood, matching, measures, notes, pictures, shapes
+from castalia.evaluation import equivariance, likelihood, matching, measures, notes, pictures, shapes, views
 from castalia.evaluation.drawn import Measured
 from castalia.evaluation.features import FeatureSpace
 from castalia.evaluation.measures import measured_by
@@ -71,7 +71,8 @@ def evaluate(
     A ``Density`` gives ``nll``, ``bits_per_dim`` and (with an importance-weighted bound) ``elbo``; ``Inference`` give
     ``kl``, ``active_units``, ``mse`` and ``psnr`` (of music ``accuracy`` and ``forced_accuracy``); what makes shapes of
     views gives ``view_ap`` and ``view_iou``; what matches pictures and words gives ``recall_1``, ``recall_5``,
-    ``recall_pictures_1`` and ``named_accuracy``; every model gives ``sampling_speed``, a ``Density``
+    ``recall_pictures_1`` and ``named_accuracy``; what makes meshes of pictures ``picture_iou`` and its like
+    (:func:`castalia.evaluation.views.reconstruction`); every model gives ``sampling_speed``, a ``Density``
     ``likelihood_speed``; ``baselines`` adds
     ``baseline_pixels_...`` and ``baseline_mixture_...``; ``drawn`` adds all of
     :func:`castalia.evaluation.measures.measure`, which compares samples with the whole of ``data``, and of models whose
@@ -133,6 +134,8 @@ def evaluate(
         out |= shapes.reconstruction(model, data, ids, seed=seed, show=progress)
     if isinstance(model, Matching):
         out |= matching.measure(model, data, ids, seed=seed, show=progress)
+    if isinstance(model, views.Retaking) and views.retakes(model, data):
+        out |= views.reconstruction(model, data, ids, seed=seed, show=progress)
     if baselines and train is not None:
         out |= trivial.baselines(train, data, ids, binarise=binarise, values=values, seed=seed, show=progress)
     if len(ids) < len(data):

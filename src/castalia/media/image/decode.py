@@ -75,6 +75,9 @@ class ImageOptions(Config):
             for classes, and asks where it could be either; ``splits`` leaves out what lies beside the splits;
             ``classes`` knows no splits; ``none`` knows neither.
         captions: bytes of UTF-8 that are kept of each caption, as the column ``caption``; 0 leaves captions out.
+        views: of files that show things from several sides, how their names tell it: ``{thing}_{degrees}``. Each
+            picture then has its viewpoint and another view of its thing beside it (columns ``view``, ``other``,
+            ``other_view``), and things are whole in one split.
     """
 
     size: int | tuple[int, int] | None = None
@@ -88,6 +91,7 @@ class ImageOptions(Config):
     stream: Literal["auto", "always", "never"] = "auto"
     folders: Folders = "auto"
     captions: int = 0
+    views: str = ""
 
     def __post_init__(self) -> None:
         for field in ("size", "background"):
@@ -113,6 +117,8 @@ class ImageOptions(Config):
                 raise UsageError(f"{field} is one of {', '.join(known)}, not {getattr(self, field)!r}.")
         if not _is_int(self.captions, 0, MAX_CAPTION):
             raise UsageError(f"captions is 0 to {MAX_CAPTION} bytes, not {self.captions!r}.")
+        if self.views and (self.views.count("{thing}") != 1 or self.views.count("{degrees}") != 1):
+            raise UsageError(f"views is a pattern with {{thing}} and {{degrees}} in it, once each, not {self.views!r}.")
         if not _is_int(self.max_pixels, 1, PILLOW_MAX_PIXELS):
             raise UsageError(f"max_pixels is 1 to {PILLOW_MAX_PIXELS}, not {self.max_pixels!r}.")
 

@@ -22,10 +22,12 @@ from castalia.media.base import Measure, Medium, Rate
 from castalia.media.captions import CAPTION
 from castalia.media.classes import match_classes
 from castalia.media.image import sets
+from castalia.media.image.array import ImageArray
 from castalia.media.image.decode import ImageOptions, decode_image
 from castalia.media.image.obedience import MEASURES
 from castalia.media.image.sources import is_images, open_images, size_of_all
 from castalia.media.image.tree import file_opener, read_bounded
+from castalia.media.image.views import PictureViews
 from castalia.media.image.write import grid_image, save_png
 from castalia.media.sets import NamedData, Progress
 
@@ -61,7 +63,15 @@ class ImageMedium(Medium):
         like: Spec | None = None,
         progress: Progress | None = None,
     ) -> Dataset:
-        return match_classes(open_images(path, as_read(options, like), split=split, progress=progress), like)
+        read = as_read(options, like)
+        found = open_images(path, read, split=split, progress=progress)
+        if not read.views:
+            return match_classes(found, like)
+        if not isinstance(found, ImageArray):
+            raise UsageError(
+                f"{path}: views are told by names of files, which shards have not; unpack it, or leave them."
+            )
+        return match_classes(PictureViews(found, read.views, like), like)
 
     def named(self) -> Mapping[str, NamedData]:
         return sets.SETS

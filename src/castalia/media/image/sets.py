@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -70,6 +70,28 @@ _MNIST_TEST = (
     ),
 )
 
+
+class Views(NamedTuple):
+    """A set of views of solids made by code.
+
+    Attributes:
+        size: pixels along a side.
+        views: of each solid.
+        things: solids by split.
+        kinds: of solids.
+    """
+
+    size: int
+    views: int
+    things: Mapping[str, int]
+    kinds: tuple[str, ...]
+
+
+VIEWS: Mapping[str, Views] = {
+    "solid-views": Views(64, 8, {"train": 1000, "test": 120}, ("chair", "table", "lamp", "car")),
+    "car-views": Views(64, 8, {"train": 500, "test": 60}, ("car",)),
+    "few-car-views": Views(16, 8, {"train": 6, "test": 3}, ("car",)),
+}
 
 SETS: Mapping[str, NamedData] = {
     "digits": NamedData(
@@ -142,6 +164,20 @@ SETS: Mapping[str, NamedData] = {
         {},
         base="digits",
     ),
+    **{
+        name: NamedData(
+            f"{what}, each from 8 of 24 known sides, with transparency; nothing to download",
+            "as this program",
+            (4, VIEWS[name].size, VIEWS[name].size),
+            {split: count * VIEWS[name].views for split, count in VIEWS[name].things.items()},
+            {},
+        )
+        for name, what in {
+            "solid-views": "chairs, tables, lamps and cars made by code",
+            "car-views": "cars made by code",
+            "few-car-views": "a few small pictures of cars made by code, for tests",
+        }.items()
+    },
 }
 
 
@@ -154,6 +190,11 @@ def open_named(
         DataError: its files are missing, wrong or damaged.
     """
     base = SETS[name].base
+    if name in VIEWS:
+        from castalia.media.image.solid_views import SolidViews  # the room of shapes, which it needs, needs this one
+
+        v = VIEWS[name]
+        return SolidViews(name, split, v.things[split], v.views, v.kinds, options, v.size)
     if base:
         check_channels(name, options.channels)
         grey = replace(options, channels=1)

@@ -37,6 +37,7 @@ from castalia.media.image.tree import (
     list_zip,
     walk,
 )
+from castalia.media.image.views import thing_and_degrees
 from castalia.media.image.webdataset import TarShards
 from castalia.media.splits import SPLITS, hashed_split, pick_split
 
@@ -106,9 +107,16 @@ def open_images(
         listing = _list(path, options, split, memory_limit, stack)
         if isinstance(listing, ArrayListing):
             return from_pixels(listing, options, name, split, memory_limit, progress)
-        rows, notes = hashed_split(split, listing.split, [item.name for item in listing.items], str(path))
+        names = [_whole(item.name, options) for item in listing.items]
+        rows, notes = hashed_split(split, listing.split, names, str(path))
         items = listing.items if rows is None else [listing.items[i] for i in rows]
         return decoded(path, items, listing, options, name, notes, memory_limit, progress)
+
+
+def _whole(name: str, options: ImageOptions) -> str:
+    """What of a file's name decides on its split: that of the thing in it, where there are several views of one."""
+    told = thing_and_degrees(name, options.views) if options.views else None
+    return name if told is None else told[0]
 
 
 def size_of_all(path: Path, options: ImageOptions) -> tuple[int, int] | None:
