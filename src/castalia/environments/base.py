@@ -148,26 +148,29 @@ def squashed(x: Tensor, squash: Sequence[Squash]) -> Tensor:
     return torch.stack([made[how](x[..., i]) for i, how in enumerate(squash)], -1)
 
 
-class Brownian:
-    """Actions that wander: each number makes a random walk within its range, as one who does not know how to drive would.
+class Wandering:
+    """Actions of one who does not know what to do: numbers in [-1, 1], which become actions as :class:`About` says.
 
-    White noise would hardly move a car: its mean is what counts. (David Ha's recordings are of random networks, which
-    wander as well.)
+    They make random walks, for white noise would hardly move a car: its mean is what counts. (Ha & Schmidhuber recorded
+    random networks, which wander as well.)
 
     Args:
         known: of the environment.
-        seed: of the walks.
-        lanes: how many walks.
-        step: deviation of a step, in halves of the range.
+        seeds: of the walks, one for each lane.
+        step: deviation of a step; 0 draws each number anew.
     """
 
-    def __init__(self, known: About, seed: int, lanes: int, step: float) -> None:
-        self.low, self.high = (np.array(v, np.float32) for v in (known.low, known.high))
-        self.random, self.deviation = np.random.Generator(np.random.Philox(seed)), step
-        self.at = self.random.uniform(-1, 1, (lanes, len(self.low)))
+    def __init__(self, known: About, seeds: Sequence[int], step: float) -> None:
+        self.known, self.step = known, step
+        self.random = [np.random.Generator(np.random.Philox(seed)) for seed in seeds]
+        self.at = np.stack([r.uniform(-1, 1, len(known.actions)) for r in self.random])
 
     def __call__(self) -> np.ndarray:
-        """The next actions ``float32`` (N, A)."""
-        now = self.at
-        self.at = np.clip(now + self.deviation * self.random.standard_normal(now.shape), -1, 1)
-        return (self.low + (now + 1) / 2 * (self.high - self.low)).astype(np.float32)
+        """The next actions ``float32`` (N, A), in the environment's own ranges."""
+        now = torch.from_numpy(self.at.astype(np.float32))
+        if self.step:
+            moves = np.stack([r.standard_normal(len(self.known.actions)) for r in self.random])
+            self.at = np.clip(self.at + self.step * moves, -1, 1)
+        else:
+            self.at = np.stack([r.uniform(-1, 1, len(self.known.actions)) for r in self.random])
+        return squashed(now, self.known.squash).numpy()
