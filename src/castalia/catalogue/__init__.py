@@ -22,6 +22,7 @@ from castalia.catalogue import (
     shapes,
     sound,
     tables,
+    worlds,
 )
 from castalia.catalogue.record import Entry
 from castalia.core.errors import UsageError, near
@@ -41,6 +42,7 @@ FAMILIES = (
     proteins,
     shapes,
     motion,
+    worlds,
 )
 """The files of this folder, in the order in which systems are listed."""
 

@@ -62,4 +62,7 @@ def _lines(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], actions: T
     across = np.linspace(x0, x1, len(values))
     for k in range(min(values.shape[1], len(_ACTIONS))):
         share = (values[:, k] - spec.low[k]) / (spec.high[k] - spec.low[k])
-        draw.line([(float(a), float(y1 - s * (y1 - y0))) for a, s in zip(across, share.clip(0, 1), strict=True)], fill=_ACTIONS[k])
+        draw.line(
+            [(float(a), float(y1 - s * (y1 - y0))) for a, s in zip(across, share.clip(0, 1), strict=True)],
+            fill=_ACTIONS[k],
+        )

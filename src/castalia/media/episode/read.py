@@ -151,7 +151,12 @@ def spec_for(episodes: Sequence[Episode], options: EpisodeOptions) -> EpisodeSpe
     known = ENVIRONMENTS.get(environment) if isinstance(environment, str) else None
     names = told(first.about, "actions", str)
     low, high = told(first.about, "low", float), told(first.about, "high", float)
-    if low is None or high is None or not len(low) == len(high) == count or any(a >= b for a, b in zip(low, high, strict=True)):  # type: ignore[operator]
+    if (
+        low is None
+        or high is None
+        or not len(low) == len(high) == count
+        or any(a >= b for a, b in zip(low, high, strict=True))
+    ):  # type: ignore[operator]
         whole = np.concatenate([e.actions for e in episodes])
         low, high = whole.min(0).tolist(), (whole.max(0) + 1e-6 * (1 + np.abs(whole).max(0))).tolist()
     assert low is not None
@@ -163,7 +168,9 @@ def spec_for(episodes: Sequence[Episode], options: EpisodeOptions) -> EpisodeSpe
         size[2],
         size[0],
         size[1],
-        tuple(map(str, names)) if names is not None and len(names) == count else tuple(f"action {i + 1}" for i in range(count)),
+        tuple(map(str, names))
+        if names is not None and len(names) == count
+        else tuple(f"action {i + 1}" for i in range(count)),
         tuple(map(float, low)),  # type: ignore[arg-type]
         tuple(map(float, high)),  # type: ignore[arg-type]
         str(environment) if fits else "",
@@ -187,7 +194,9 @@ def resized(episode: Episode, size: int) -> Episode:
 def _alike(episode: Episode, first: Episode, where: str) -> None:
     one, other = ((e.actions.shape[1], e.frames.shape[3]) for e in (episode, first))
     if one != other:
-        raise DataError(f"{where}: {one[0]} numbers of an action and {one[1]} channels; the first file has {other[0]} and {other[1]}.")
+        raise DataError(
+            f"{where}: {one[0]} numbers of an action and {one[1]} channels; the first file has {other[0]} and {other[1]}."
+        )
 
 
 def _fits(episode: Episode, spec: EpisodeSpec, where: str) -> None:

@@ -103,7 +103,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--episodes", type=int, default=100)
     parser.add_argument("--size", type=int, default=64, help="pixels along the side of a frame (64)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--walk", type=float, default=0.15, help="deviation of a step of the actions (0.15); 0: white noise")
+    parser.add_argument(
+        "--walk", type=float, default=0.15, help="deviation of a step of the actions (0.15); 0: white noise"
+    )
     parser.add_argument("--steps", type=int, default=0, help="cut episodes off after so many")
     options = parser.parse_args(arguments)
     try:

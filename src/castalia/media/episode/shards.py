@@ -95,13 +95,19 @@ def read_episode(data: bytes, where: str) -> Episode:
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            found = {name: _array(archive, name, where) for name in (*PARTS, "about") if f"{name}.npy" in archive.NameToInfo}
+            found = {
+                name: _array(archive, name, where) for name in (*PARTS, "about") if f"{name}.npy" in archive.NameToInfo
+            }
     except DataError:
         raise
     except Exception as error:  # zip, zlib and NumPy errors share no base class
-        raise DataError(f"{where}: not an .npz archive that can be read ({' '.join(str(error).split())[:200]}).") from error
+        raise DataError(
+            f"{where}: not an .npz archive that can be read ({' '.join(str(error).split())[:200]})."
+        ) from error
     if missing := [name for name in PARTS[:3] if name not in found]:
-        raise DataError(f"{where}: an episode has the arrays frames, actions and rewards; {', '.join(missing)} is missing.")
+        raise DataError(
+            f"{where}: an episode has the arrays frames, actions and rewards; {', '.join(missing)} is missing."
+        )
     frames = _frames(found["frames"], where)
     steps = len(frames)
     actions = _numbers(found["actions"], "actions", steps, where)
@@ -129,7 +135,9 @@ def _array(archive: zipfile.ZipFile, name: str, where: str) -> np.ndarray:
             raise DataError(f"{where}: {name} holds {dtype}, not numbers.")
         size = int(np.prod(shape, dtype=object)) * dtype.itemsize
         if size > LARGEST or size != info.file_size - file.tell() or min(shape, default=1) < 1:
-            raise DataError(f"{where}: {name} declares {dtype} {shape}, which is empty, too large, or not what it holds.")
+            raise DataError(
+                f"{where}: {name} declares {dtype} {shape}, which is empty, too large, or not what it holds."
+            )
         raw = file.read(size)
     if len(raw) != size:
         raise DataError(f"{where}: {name} is cut off.")

@@ -72,7 +72,9 @@ class Episodes(Dataset):
         chosen = [self._starts[i] for i in np.asarray(ids).tolist()]
         rows = np.stack([np.minimum(np.arange(start, start + length), end - 1) for start, _, end, _ in chosen])
         there = np.stack([np.arange(start, start + length) < end for start, _, end, _ in chosen])
-        over = np.stack([np.arange(start, start + length) >= (end - 1 if done else end) for start, _, end, done in chosen])
+        over = np.stack(
+            [np.arange(start, start + length) >= (end - 1 if done else end) for start, _, end, done in chosen]
+        )
         x = torch.from_numpy(self._frames[rows])
         extra = {
             "actions": torch.from_numpy(self._actions[rows] * there[..., None]),
