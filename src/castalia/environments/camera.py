@@ -1,10 +1,10 @@
 """Frames of CarRacing without pygame: the ground is looked up, the car is laid over it.
 
-Geometry and colours are gymnasium's (``car_racing.py``, ``car_dynamics.py`` of version 1.x): a screen of 1000 by 800, the
-car at (500, 200) above its lower edge with its nose up, made smaller by averaging. Here each pixel of the frame is the
-mean of a few places of the ground (:attr:`Camera.samples` along each side); the car is computed once for each turn of its
-wheels and kept. What differs: places are fewer than the pixels of the screen, wheels are turned in steps, and the score in
-the lower left corner is not written. ``docs/media/episode.md`` says how much that is.
+Geometry and colours are gymnasium's (``car_racing.py``, ``car_dynamics.py`` of version 1.x): a screen of 1000 by 800,
+the car at (500, 200) above its lower edge with its nose up, made smaller by averaging. Here each pixel of the frame is
+the mean of a few places of the ground (:attr:`Camera.samples` along each side); the car is computed once for each turn
+of its wheels and kept. What differs: places are fewer than the pixels of the screen, wheels are turned in steps, and
+the score in the lower left corner is not written. ``docs/media/episode.md`` says how much that is.
 """
 
 from __future__ import annotations
@@ -237,8 +237,9 @@ def _strip(phase: float) -> tuple[float, float] | None:
 def _sprite(rows: slice, columns: slice, parts: list[tuple[np.ndarray, tuple[int, int, int]]]) -> _Sprite:
     """What covers pixels, from masks (h, F, w, F) that do not overlap, each of one colour."""
     covers = [mask.mean((1, 3))[..., None].astype(np.float32) for mask, _ in parts]
-    colour = sum(
-        (cover * np.array(c, np.float32) for cover, (_, c) in zip(covers, parts, strict=True)),
-        np.zeros((*covers[0].shape[:2], 3), np.float32),
-    )
-    return _Sprite(rows, columns, sum(covers, np.zeros_like(covers[0])), colour)
+    cover = np.zeros_like(covers[0])
+    colour = np.zeros((*cover.shape[:2], 3), np.float32)
+    for one, (_, of) in zip(covers, parts, strict=True):
+        cover += one
+        colour += one * np.array(of, np.float32)
+    return _Sprite(rows, columns, cover, colour)

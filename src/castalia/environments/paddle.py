@@ -1,7 +1,8 @@
 """A ball falls, a paddle catches it: an environment small enough to learn in minutes, in which memory pays.
 
-The field is one unit wide and high. The ball falls :data:`FALL` a step and moves sideways at a speed that a single frame
-does not show; walls throw it back. The paddle is slower than the ball can be, so who only follows the ball comes too
+The field is one unit wide and high. The ball falls :data:`FALL` a step and moves sideways at a speed that a single
+frame does not show; walls throw it back. The paddle is slower than the ball can be, so who only follows the ball comes
+too
 late: where it will land has to be told from how it has moved.
 """
 

@@ -1,4 +1,4 @@
-"""CarRacing with gymnasium's physics (Box2D) and frames of our own, which take a twentieth of the time of its pictures."""
+"""CarRacing with gymnasium's physics (Box2D), and frames of our own in place of its pictures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from castalia.environments.track import Ground
 
 @cache
 def blind() -> type:
-    """gymnasium's class, which paints nothing.
+    """Gymnasium's class, which paints nothing.
 
     Raises:
         MissingExtra: gymnasium, Box2D or pygame (which gymnasium's file imports) is not installed.

@@ -1,9 +1,9 @@
 """The ground of CarRacing as a map that is looked up: what gymnasium paints anew for every frame.
 
-The field is cut into blocks as large as its patches of grass. Most blocks are of one colour; those that the road touches
-have a page of 128 by 128 cells, which say of which polygon they are. A polygon's colour is in a table, because the road
-changes its colour where a car has been. Pages averaged over 8 by 8 and over 64 by 64 cells serve for frames that are
-seen from far above, in the first second of an episode.
+The field is cut into blocks as large as its patches of grass. Most blocks are of one colour; those that the road
+touches have a page of 128 by 128 cells, which say of which polygon they are. A polygon's colour is in a table, because
+the road changes its colour where a car has been. Pages averaged over 8 by 8 and over 64 by 64 cells serve for frames
+that are seen from far above, in the first second of an episode.
 
 Colours are three 16-bit numbers in one of 64 bits, so that up to 256 of them can be added at once.
 """

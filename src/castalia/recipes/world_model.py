@@ -110,13 +110,13 @@ def cars() -> Recipe:
     """CarRacing in about half an hour of one core: the paper's networks, few episodes, a small population."""
     return Recipe(
         model="world-model",
-        config=WorldModelConfig(population=16, rollouts=2, covariance="diagonal", sigma=0.3),
-        data=Data("carracing", medium="episode", options=EpisodeOptions(length=64, size=64, episodes=150)),
+        config=WorldModelConfig(population=16, rollouts=2, steps=500, covariance="diagonal"),
+        data=Data("carracing", medium="episode", options=EpisodeOptions(length=64, size=64, episodes=250, steps=500)),
         training=Training(
             stages={
                 "vision": Budget(steps=900, batch_size=25, lr=1e-3),
                 "memory": Budget(steps=1_500, batch_size=32, lr=1e-3),
-                "controller": Budget(steps=40, batch_size=1),
+                "controller": Budget(steps=100, batch_size=1),
             },
             lr=1e-3,
             optimizer=ADAM,

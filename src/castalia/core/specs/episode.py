@@ -17,10 +17,10 @@ START = "start"
 class EpisodeSpec(Spec):
     """Steps of an environment: ``length`` of them, one behind the other.
 
-    ``x``: ``uint8`` (length, channels, height, width), what was seen before each step. ``actions``: ``float32`` (length,
-    numbers), what was done then. ``rewards``: ``float32`` (length,), what it brought. ``dones``: ``uint8`` (length,), 1
-    where the episode was over after the step; an episode that is over stays as it is: its last frame, no reward, action
-    0, done.
+    ``x``: ``uint8`` (length, channels, height, width), what was seen before each step. ``actions``: ``float32``
+    (length, numbers), what was done then. ``rewards``: ``float32`` (length,), what it brought. ``dones``: ``uint8``
+    (length,), 1 where the episode was over after the step; an episode that is over stays as it is: its last frame, no
+    reward, action 0, done.
 
     Attributes:
         length: steps.

@@ -150,17 +150,7 @@ def spec_for(episodes: Sequence[Episode], options: EpisodeOptions) -> EpisodeSpe
     environment = first.about.get("environment")
     known = ENVIRONMENTS.get(environment) if isinstance(environment, str) else None
     names = told(first.about, "actions", str)
-    low, high = told(first.about, "low", float), told(first.about, "high", float)
-    if (
-        low is None
-        or high is None
-        or not len(low) == len(high) == count
-        or any(a >= b for a, b in zip(low, high, strict=True))
-    ):  # type: ignore[operator]
-        whole = np.concatenate([e.actions for e in episodes])
-        low, high = whole.min(0).tolist(), (whole.max(0) + 1e-6 * (1 + np.abs(whole).max(0))).tolist()
-    assert low is not None
-    assert high is not None
+    low, high = _ranges(episodes)
     fps = first.about.get("fps")
     fits = known is not None and len(known.actions) == count and known.channels == size[2]
     return EpisodeSpec(
@@ -171,12 +161,24 @@ def spec_for(episodes: Sequence[Episode], options: EpisodeOptions) -> EpisodeSpe
         tuple(map(str, names))
         if names is not None and len(names) == count
         else tuple(f"action {i + 1}" for i in range(count)),
-        tuple(map(float, low)),  # type: ignore[arg-type]
-        tuple(map(float, high)),  # type: ignore[arg-type]
+        low,
+        high,
         str(environment) if fits else "",
         float(fps) if isinstance(fps, (int, float)) and 0 < fps <= 1000 else 15.0,
         columns=((START, ImageSpec(size[2], size[0], size[1])),),
     )
+
+
+def _ranges(episodes: Sequence[Episode]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Lowest and highest values of each number of an action: what files tell, where what they hold lies within."""
+    whole = np.concatenate([e.actions for e in episodes])
+    found = [told(episodes[0].about, name, float) for name in ("low", "high")]
+    if all(values is not None and len(values) == whole.shape[1] for values in found):
+        low, high = (np.array(values, np.float64) for values in found)
+        if (low < high).all() and (low <= whole.min(0)).all() and (whole.max(0) <= high).all():
+            return tuple(low.tolist()), tuple(high.tolist())
+    low, high = whole.min(0).astype(np.float64), whole.max(0).astype(np.float64)
+    return tuple(low.tolist()), tuple(np.where(high > low, high, low + 1).tolist())
 
 
 def resized(episode: Episode, size: int) -> Episode:
@@ -195,7 +197,8 @@ def _alike(episode: Episode, first: Episode, where: str) -> None:
     one, other = ((e.actions.shape[1], e.frames.shape[3]) for e in (episode, first))
     if one != other:
         raise DataError(
-            f"{where}: {one[0]} numbers of an action and {one[1]} channels; the first file has {other[0]} and {other[1]}."
+            f"{where}: {one[0]} numbers of an action and {one[1]} channels; the first file has {other[0]} and "
+            f"{other[1]}."
         )
 
 

@@ -97,7 +97,9 @@ def record(folder: Path, name: str, count: int, progress: Progress | None = None
 
 def main(arguments: list[str] | None = None) -> int:
     """Record, and say where."""
-    parser = argparse.ArgumentParser(prog="python -m castalia.media.episode.record", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m castalia.media.episode.record", description="Record episodes of an environment."
+    )
     parser.add_argument("environment", help=f"one of {', '.join(ENVIRONMENTS)}")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--episodes", type=int, default=100)

@@ -83,8 +83,8 @@ def is_shard(path: Path) -> bool:
 def read_episode(data: bytes, where: str) -> Episode:
     """An episode from the contents of a file.
 
-    ``frames`` are ``uint8`` (T, H, W, C), (T, C, H, W) or (T, H, W); ``actions`` numbers (T, A) or (T,); ``rewards`` (T,);
-    ``dones`` (T,) may be missing: then it is taken as cut off. What lies behind the first done is left out.
+    ``frames`` are ``uint8`` (T, H, W, C), (T, C, H, W) or (T, H, W); ``actions`` numbers (T, A) or (T,); ``rewards``
+    (T,); ``dones`` (T,) may be missing: then it is taken as cut off. What lies behind the first done is left out.
 
     Args:
         data: the file.
@@ -152,7 +152,8 @@ def _frames(array: np.ndarray, where: str) -> np.ndarray:
         array = array.transpose(0, 2, 3, 1)
     if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] not in (1, 3) or max(array.shape[1:3]) > 1024:
         raise DataError(
-            f"{where}: frames are uint8 (T, H, W, C) with C 1 or 3 and sides of at most 1,024, not {array.dtype} {array.shape}."
+            f"{where}: frames are uint8 (T, H, W, C) with C 1 or 3 and sides of at most 1,024, not "
+            f"{array.dtype} {array.shape}."
         )
     if len(array) > LONGEST:
         raise DataError(f"{where}: {len(array):,} steps; an episode has at most {LONGEST:,}.")

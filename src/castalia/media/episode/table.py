@@ -60,7 +60,8 @@ class Episodes(Dataset):
         self.files = tuple(files)
         self.fingerprint = digest.hexdigest()
         scores = np.array([e.rewards.sum() for e in episodes])
-        words = f"{len(episodes)} episodes of {min(map(len, episodes))} to {max(map(len, episodes))} steps, {total:,} in all"
+        lengths = [len(e) for e in episodes]
+        words = f"{len(episodes)} episodes of {min(lengths)} to {max(lengths)} steps, {total:,} in all"
         self.notes = (f"{words}; rewards of an episode: {scores.mean():.4g} on average.", *notes)
 
     def __len__(self) -> int:

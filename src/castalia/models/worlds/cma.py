@@ -1,7 +1,8 @@
 """CMA-ES: a population that learns its own covariance, with all its state in buffers.
 
-Hansen 2016, "The CMA Evolution Strategy: A Tutorial" (arXiv:1604.00772), with positive weights only; the diagonal form is
-that of Ros & Hansen 2008 ("A Simple Modification in CMA-ES Achieving Linear Time and Space Complexity").
+Hansen 2016, "The CMA Evolution Strategy: A Tutorial" (arXiv:1604.00772), with positive weights only; the
+diagonal form is that of Ros & Hansen 2008 ("A Simple Modification in CMA-ES Achieving Linear Time and Space
+Complexity").
 """
 
 from __future__ import annotations

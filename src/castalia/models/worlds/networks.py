@@ -1,7 +1,8 @@
 """The three networks of a world model: vision, memory, controller.
 
 Vision is a variational autoencoder of frames, memory an LSTM whose output is a mixture of Gaussians for each latent of
-the next frame (Bishop 1994; Graves 2013), the controller one linear layer. Sizes that are not said here are the paper's.
+the next frame (Bishop 1994; Graves 2013), the controller one linear layer. Sizes that are not said here are the
+paper's.
 """
 
 from __future__ import annotations

@@ -97,8 +97,8 @@ def _played(
 def in_dream(model: WorldModel, numbers: Tensor, rng: Rng, rollouts: int, steps: int, temperature: float) -> np.ndarray:
     """What controllers win in dreams.
 
-    Dreams are the same for all of them as far as their actions are. A reward counts by how likely it is that the dream has
-    not ended before; where rewards are not predicted, each step is one.
+    Dreams are the same for all of them as far as their actions are. A reward counts by how likely it is that the dream
+    has not ended before; where rewards are not predicted, each step is one.
 
     Args:
         model: dreams.

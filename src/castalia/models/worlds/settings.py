@@ -20,6 +20,7 @@ class WorldModelConfig(Config):
         latents: numbers of z, what vision makes of a frame.
         widths: channels of the encoder's convolutions.
         kernels: of the decoder's transposed convolutions; they decide how large frames are.
+        error_weight: of the squared error of frames beside the KL; more keeps what is small in the picture.
         free_bits: nats of each latent's KL that cost nothing, counted over all latents of a frame.
         frames: frames of each stretch that vision sees in a step.
         hidden: units of memory.
@@ -35,18 +36,19 @@ class WorldModelConfig(Config):
         rollouts: episodes in which each is tried, the same for all of a generation.
         sigma: deviation of the population at the beginning.
         covariance: of the population: ``full``, or ``diagonal``, which is quicker for many numbers.
-        steps: an episode of practice is cut off after so many; 0: in the environment where that does it, in a dream after
-            as many as a stretch has.
-        dream_temperature: of dreams in which controllers practise; above 1 they are harder than the world, and harder to
-            cheat (section 4.4 of the paper).
+        steps: an episode of practice is cut off after so many; 0: in the environment where that does it, in a dream
+            after as many as a stretch has.
+        dream_temperature: of dreams in which controllers practise; above 1 they are harder than the world, and harder
+            to cheat (section 4.4 of the paper).
         starts: how many beginnings of dreams are kept.
-        train: stages that are trained; the others stay as they were made, or as a parent run ``world`` has them. Without
-            ``memory`` it is a reservoir of random weights.
+        train: stages that are trained; the others stay as they were made, or as a parent run ``world`` has them.
+            Without ``memory`` it is a reservoir of random weights.
     """
 
     latents: int = 32
     widths: tuple[int, ...] = (32, 64, 128, 256)
     kernels: tuple[int, ...] = (5, 5, 6, 6)
+    error_weight: float = 1.0
     free_bits: float = 0.5
     frames: int = 4
     hidden: int = 256
@@ -75,8 +77,9 @@ class WorldModelConfig(Config):
             raise ValueError("widths and kernels are positive, one of each for every layer")
         if self.population < 4:
             raise ValueError("a population has at least 4 controllers")
-        if min(self.free_bits, self.reward_weight, self.end_weight, self.steps, self.dream_temperature) < 0:
-            raise ValueError("free_bits, weights, steps and dream_temperature must not be negative")
+        for name in ("error_weight", "free_bits", "reward_weight", "end_weight", "steps", "dream_temperature"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative")
         if not 0 < self.sigma < float("inf"):
             raise ValueError("sigma must be positive")
         if not self.train or len(set(self.train)) < len(self.train):

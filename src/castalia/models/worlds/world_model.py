@@ -86,8 +86,8 @@ class WorldModel(Generator[WorldModelConfig, EpisodeSpec]):
                 own.load_state_dict(other.state_dict())
             except RuntimeError as error:
                 raise RunError(
-                    f"The {type(own).__name__.lower()} of the parent run {WORLD!r} does not fit: it needs the same latents, "
-                    f"widths, kernels, hidden, mixtures, rewards, ends, starts and actions. {str(error)[:300]}"
+                    f"The {type(own).__name__.lower()} of the parent run {WORLD!r} does not fit: it needs the same "
+                    f"latents, widths, kernels, hidden, mixtures, rewards, ends, starts and actions. {str(error)[:300]}"
                 ) from error
 
     # the objectives
@@ -122,7 +122,7 @@ class WorldModel(Generator[WorldModelConfig, EpisodeSpec]):
         y, mean, std = self.vision(x, rng.normal("latent", k, self.config.latents).flatten(0, 1))
         error = (y - x.float() / 255).square().flatten(1).sum(1)
         kl = gaussian_kl(mean, std).sum(1)
-        loss = (error + kl.clamp(min=self.config.free_bits * self.config.latents)).mean()
+        loss = (self.config.error_weight * error + kl.clamp(min=self.config.free_bits * self.config.latents)).mean()
         return loss, {"error": error.mean().detach(), "kl": kl.mean().detach()}
 
     def coded(self, data: Dataset) -> Dataset:
