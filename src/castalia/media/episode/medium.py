@@ -40,7 +40,7 @@ class EpisodeMedium(Medium):
     spec: ClassVar[type[Spec]] = EpisodeSpec
     options: ClassVar[type[Config]] = EpisodeOptions
     shown: ClassVar[int] = 8
-    reading: ClassVar[str] = "a folder, a .zip or one .npz file of episodes (arrays frames, actions, rewards, dones)"
+    reading: ClassVar[str] = "a folder or one .npz file of episodes (arrays frames, actions, rewards, dones)"
     measures: ClassVar[tuple[Measure, ...]] = MEASURES
 
     def reads(self, path: Path) -> bool:

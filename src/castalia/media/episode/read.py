@@ -27,8 +27,8 @@ from castalia.media.splits import hashed_split
 
 FEW_FILES = 10
 """Fewer files than this are not split."""
-LOOKED_AT = 20
-"""Files of a folder looked at to tell what it holds."""
+LISTED, LOOKED_AT = 500, 20
+"""Names of a folder, and files, looked at to tell what it holds."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ class EpisodeOptions(Config):
 def is_episodes(path: Path) -> bool:
     """Whether a path is an episode's file, or a folder that has one among its first ``.npz`` files."""
     if path.is_dir():
-        names = (name for name, _ in walk(path) if name.lower().endswith(SUFFIX))
-        return any(is_shard(path / name) for name, _ in zip(names, range(LOOKED_AT), strict=False))
+        few = [name for name, _ in zip(walk(path), range(LISTED), strict=False) if name.lower().endswith(SUFFIX)]
+        return any(is_shard(path / name) for name in few[:LOOKED_AT])
     return path.suffix.lower() == SUFFIX and path.is_file() and is_shard(path)
 
 
@@ -83,7 +83,7 @@ def open_episodes(
     name: str | None = None,
     progress: Progress | None = None,
 ) -> Episodes:
-    """Read episodes from a folder, a zip of ``.npz`` files or a single file.
+    """Read episodes from a folder of ``.npz`` files or a single one.
 
     Folders named ``train``, ``test``, ``validation`` are splits. Where there are none, ``train`` and ``test`` are nine
     tenths and one tenth, by a hash of each file's name.
@@ -187,7 +187,7 @@ def resized(episode: Episode, size: int) -> Episode:
         return episode
     parts = []
     for start in range(0, len(episode), 256):
-        x = torch.from_numpy(np.ascontiguousarray(episode.frames[start : start + 256].transpose(0, 3, 1, 2))).float()
+        x = torch.from_numpy(episode.frames[start : start + 256].transpose(0, 3, 1, 2).copy()).float()
         x = F.interpolate(x, (size, size), mode="bilinear", antialias=True, align_corners=False)
         parts.append(x.round().clamp(0, 255).to(torch.uint8).numpy().transpose(0, 2, 3, 1))
     return replace(episode, frames=np.concatenate(parts))

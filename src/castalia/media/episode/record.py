@@ -26,7 +26,15 @@ LANES = 8
 
 
 def recorded(
-    name: str, count: int, *, size: int, seed: int = 0, split: str = "train", walk: float = 0.15, steps: int = 0
+    name: str,
+    count: int,
+    *,
+    size: int,
+    seed: int = 0,
+    split: str = "train",
+    walk: float = 0.15,
+    steps: int = 0,
+    start: int = 0,
 ) -> Iterator[Episode]:
     """Record episodes, one after the other; what comes out depends on the arguments only.
 
@@ -38,6 +46,7 @@ def recorded(
         split: ``train`` or ``test``: other seeds.
         walk: see :class:`castalia.environments.base.Wandering`.
         steps: cut off after so many; 0 where the environment does.
+        start: number of the first; those before it are left out.
 
     Raises:
         MissingExtra: what the environment needs is not installed.
@@ -51,7 +60,7 @@ def recorded(
         "high": list(known.high),
         "fps": known.fps,
     }
-    for first in range(0, count, LANES):
+    for first in range(start, count, LANES):
         seeds = [derive(seed, "episode", split, i) for i in range(first, min(first + LANES, count))]
         lanes = len(seeds)
         world = make(name, lanes, size)
@@ -87,9 +96,8 @@ def record(folder: Path, name: str, count: int, progress: Progress | None = None
     except OSError as error:
         raise disk_error(folder, error) from error
     names = [folder / f"{i:05d}{SUFFIX}" for i in range(count)]
-    if all(path.is_file() and is_shard(path) for path in names):
-        return
-    for i, episode in enumerate(recorded(name, count, **how)):  # type: ignore[arg-type]
+    start = next((i for i, path in enumerate(names) if not (path.is_file() and is_shard(path))), count)
+    for i, episode in enumerate(recorded(name, count, start=start, **how), start=start):  # type: ignore[arg-type]
         write_episode(names[i], episode)
         if progress is not None:
             progress(i + 1, count)

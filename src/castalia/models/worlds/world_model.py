@@ -32,7 +32,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from castalia.core.data import Batch, Dataset
+from castalia.core.data import Batch, Dataset, some_of
 from castalia.core.encoded import Encoded
 from castalia.core.errors import RunError, UsageError
 from castalia.core.model import Generator, Logs, Model, Objective, Progress, Stage, Update
@@ -75,9 +75,15 @@ class WorldModel(Generator[WorldModelConfig, EpisodeSpec]):
         self.search = CMA(self.controller.size, c.population, c.sigma, c.covariance)
 
     def initialise(self, data: Dataset, rng: Rng, parents: Mapping[str, Model]) -> None:
-        """Take vision, memory and starts from the run in the role ``world``, where one is given."""
+        """Let frames be grey as the data are; or take vision, memory and starts from the run in the role ``world``."""
         parent = parents.get(WORLD)
         if parent is None:
+            mean = data.batch(some_of(data, 64)).x.float().mean((0, 1, 3, 4)) / 255
+            last = self.vision.decoder[-1]
+            assert isinstance(last, nn.ConvTranspose2d)
+            assert last.bias is not None
+            with torch.no_grad():
+                last.bias.copy_(torch.logit(mean.clamp(0.02, 0.98)))
             return
         if not isinstance(parent, WorldModel):
             raise UsageError(f"The parent run {WORLD!r} is no world model.")
