@@ -114,9 +114,9 @@ def cars() -> Recipe:
         data=Data("carracing", medium="episode", options=EpisodeOptions(length=64, size=64, episodes=250, steps=500)),
         training=Training(
             stages={
-                "vision": Budget(steps=900, batch_size=25, lr=1e-3),
-                "memory": Budget(steps=1_500, batch_size=32, lr=1e-3),
-                "controller": Budget(steps=100, batch_size=1),
+                "vision": Budget(steps=500, batch_size=16),
+                "memory": Budget(steps=800, batch_size=16),
+                "controller": Budget(steps=60, batch_size=1),
             },
             lr=1e-3,
             optimizer=ADAM,

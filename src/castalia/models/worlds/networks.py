@@ -159,7 +159,7 @@ class Memory(nn.Module):
         x = torch.cat([z, actions], -1)
         weights = [self.inward, self.round, self.bias, torch.zeros_like(self.bias)]
         out, h, c = torch.lstm(x, (h[None], c[None]), weights, True, 1, 0.0, False, False, True)
-        return out, (h[0], c[0])
+        return out, (h[0].float(), c[0].float())
 
     def outlook(self, h: Tensor) -> Outlook:
         """What follows from hidden states (..., hidden)."""
@@ -214,6 +214,7 @@ class Controller(nn.Module):
         """All of them (size,)."""
         return torch.cat([self.weight.flatten(), *([] if self.bias is None else [self.bias])])
 
+    @torch.no_grad()
     def take(self, numbers: Tensor) -> None:
         """Become what ``numbers`` (size,) say."""
         self.weight.copy_(numbers[: self.weight.numel()].view_as(self.weight))
