@@ -41,9 +41,9 @@ def paddle() -> Recipe:
         data=Data("paddle", medium="episode", options=EpisodeOptions(length=32, size=32, episodes=2_000, walk=0.3)),
         training=Training(
             stages={
-                "vision": Budget(steps=1_500, batch_size=16),
-                "memory": Budget(steps=3_000, batch_size=32),
-                "controller": Budget(steps=100, batch_size=1),
+                "vision": Budget(steps=800, batch_size=16),
+                "memory": Budget(steps=2_000, batch_size=32),
+                "controller": Budget(steps=60, batch_size=1),
             },
             lr=1e-3,
             optimizer=ADAM,
@@ -88,6 +88,7 @@ def small() -> Recipe:
     base = paddle()
     return replace(
         base,
+        config=replace(SMALL, rollouts=4),
         data=replace(base.data, options=replace(base.data.options, episodes=400)),
         training=replace(
             base.training,
