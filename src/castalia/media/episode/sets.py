@@ -17,7 +17,7 @@ SETS: Mapping[str, NamedData] = {
     TINY: NamedData(
         "a ball falls, a paddle that wanders catches it or not: recorded when it is asked for",
         "none needed: computed",
-        (3, 64, 64),
+        (),
         {"train": 0, "test": 0},
         {},
     ),
@@ -25,7 +25,7 @@ SETS: Mapping[str, NamedData] = {
         "gymnasium's CarRacing, driven at random: recorded when it is first asked for, and kept "
         "(needs castalia[worlds])",
         "MIT (gymnasium)",
-        (3, 64, 64),
+        (),
         {"train": 0, "test": 0},
         {},
     ),
