@@ -24,6 +24,7 @@ from castalia.catalogue import (
     sound,
     tables,
     video,
+    worlds,
 )
 from castalia.catalogue.record import Entry
 from castalia.core.errors import UsageError, near
@@ -45,6 +46,7 @@ FAMILIES = (
     motion,
     video,
     multimodal,
+    worlds,
 )
 """The files of this folder, in the order in which systems are listed."""
 

@@ -33,6 +33,7 @@ class Encoded(Dataset):
         spec: the shape of one result.
         device: where ``call`` wants its batch.
         folder: where the files lie; None takes the system's place for temporary files.
+        rows: examples encoded at once.
     """
 
     def __init__(
@@ -42,12 +43,13 @@ class Encoded(Dataset):
         spec: Spec,
         device: torch.device | None = None,
         folder: Path | None = None,
+        rows: int = ROWS,
     ) -> None:
         self.spec, self.name, self.fingerprint = spec, f"{data.name}, encoded", data.fingerprint
         self.labels, self.size, self.files = data.labels, len(data), data.files
         self._columns: dict[str, Tensor] = {}
-        for start in range(0, self.size, ROWS):
-            ids = np.arange(start, min(start + ROWS, self.size), dtype=np.int64)
+        for start in range(0, self.size, rows):
+            ids = np.arange(start, min(start + rows, self.size), dtype=np.int64)
             made = call(data.batch(ids).to(device or torch.device("cpu"))).cpu()
             parts = {"x": made.x, **made.extra, **({} if made.label is None else {"label": made.label})}
             for name, part in parts.items():

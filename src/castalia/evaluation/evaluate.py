@@ -21,12 +21,13 @@ from castalia.core.locks import PATIENCE, Lock
 from castalia.core.model import Generator
 from castalia.core.precision import Precision
 from castalia.core.sampling import Sampling
+from castalia.core.specs.episode import EpisodeSpec
 from castalia.core.specs.image import ImageSpec
 from castalia.core.specs.music import MusicSpec
 from castalia.estimators.metric import Metric, counted, subset
 from castalia.estimators.progress import Show
 from castalia.evaluation import baselines as trivial
-from castalia.evaluation import equivariance, likelihood, matching, measures, notes, pictures, shapes, views
+from castalia.evaluation import dreams, equivariance, likelihood, matching, measures, notes, pictures, shapes, views
 from castalia.evaluation.drawn import Measured
 from castalia.evaluation.features import FeatureSpace
 from castalia.evaluation.measures import measured_by
@@ -71,7 +72,8 @@ def evaluate(
     A ``Density`` gives ``nll``, ``bits_per_dim`` and (with an importance-weighted bound) ``elbo``; ``Inference`` give
     ``kl``, ``active_units``, ``mse`` and ``psnr`` (of music ``accuracy`` and ``forced_accuracy``); what makes shapes of
     views gives ``view_ap`` and ``view_iou``; what matches pictures and words gives ``recall_1``, ``recall_5``,
-    ``recall_pictures_1`` and ``named_accuracy``; what makes meshes of pictures ``picture_iou`` and its like
+    ``recall_pictures_1`` and ``named_accuracy``; what dreams episodes ``frame_mse``, ``memory_nats``, ``dream_mse_...``
+    and, where that takes seconds, ``score``; what makes meshes of pictures ``picture_iou`` and its like
     (:func:`castalia.evaluation.views.reconstruction`); every model gives ``sampling_speed``, a ``Density``
     ``likelihood_speed``; ``baselines`` adds
     ``baseline_pixels_...`` and ``baseline_mixture_...``; ``drawn`` adds all of
@@ -136,6 +138,8 @@ def evaluate(
         out |= matching.measure(model, data, ids, seed=seed, show=progress)
     if isinstance(model, views.Retaking) and views.retakes(model, data):
         out |= views.reconstruction(model, data, ids, seed=seed, show=progress)
+    if isinstance(model, dreams.Dreaming) and isinstance(run.spec, EpisodeSpec):
+        out |= dreams.dreams(model, data, ids, seed=seed, show=progress) | dreams.score(model, run.spec, seed=seed)
     if baselines and train is not None:
         out |= trivial.baselines(train, data, ids, binarise=binarise, values=values, seed=seed, show=progress)
     if len(ids) < len(data):

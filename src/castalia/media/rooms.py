@@ -10,6 +10,7 @@ from castalia.core.spec import Spec
 from castalia.media.base import Medium
 
 ROOMS: dict[str, str | type[Medium]] = {
+    "episode": "episode.medium:EpisodeMedium",
     "image": "image.medium:ImageMedium",
     "molecule": "molecule.medium:MoleculeMedium",
     "points": "points.medium:PointsMedium",

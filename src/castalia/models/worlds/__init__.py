@@ -1,0 +1,1 @@
+"""Models of environments, and controllers that act in them."""
