@@ -69,9 +69,8 @@ class Scene:
     where: str
 
     def __str__(self) -> str:
-        return (
-            f" {self.where} ".join(map(str, self.things)) if len(self.things) > 1 else f"{self.things[0]} {self.where}"
-        )
+        words = list(map(str, self.things))
+        return f" {self.where} ".join(words) if len(words) > 1 else f"{words[0]} {self.where}"
 
 
 def apart(colour: str, kind: str) -> bool:
@@ -131,9 +130,11 @@ def read_caption(text: str) -> Scene | None:
     """What a caption of this grammar says; None for others."""
     text = text.strip().lower()
     if one := _ONE.fullmatch(text):
-        return Scene((Thing(*one.groups()[:3]),), one[4])
+        size, colour, kind, where = one.groups()
+        return Scene((Thing(size, colour, kind),), where)
     if two := _TWO.fullmatch(text):
-        return Scene((Thing(*two.groups()[:3]), Thing(*two.groups()[4:])), two[4])
+        first, where, second = two.groups()[:3], two[4], two.groups()[4:]
+        return Scene((Thing(*first), Thing(*second)), str(where))
     return None
 
 
@@ -150,8 +151,8 @@ def read_picture(pixels: np.ndarray) -> Scene | None:
     tones = np.array(list(COLOURS.values()), np.float64)
     nearest = np.linalg.norm(values[:, :, None] - tones, axis=-1)
     found: list[tuple[Thing, float, float]] = []
-    groups, count = ndimage.label(ink, np.ones((3, 3)))
-    for number in range(1, count + 1):
+    groups: np.ndarray = ndimage.label(ink, np.ones((3, 3)))[0]  # pyright: ignore[reportIndexIssue, reportAssignmentType]
+    for number in range(1, int(groups.max()) + 1):
         mask = groups == number
         if mask.sum() < LEAST:
             continue

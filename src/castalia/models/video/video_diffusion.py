@@ -112,6 +112,7 @@ class TimeAttention(nn.Module):
         self.qkv, self.out = nn.Linear(channels, 3 * channels, bias=False), nn.Linear(channels, channels)
         self.distance = nn.Parameter(torch.zeros(heads, 2 * frames - 1))
         nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
 
     def forward(self, x: Tensor, alone: Tensor | None = None) -> Tensor:
         """``alone`` bool (B,): clips whose frames do not see one another."""
