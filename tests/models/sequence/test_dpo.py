@@ -31,7 +31,16 @@ NOW = Progress(0, 1)
 
 
 def small(stir: bool = True, **config: object) -> DPO:
-    given = {"layers": 2, "heads": 2, "dim": 16, "dropout": 0.0, "init": 0.3, "rank": 3, "targets": ("qkv", "up"), **config}
+    given = {
+        "layers": 2,
+        "heads": 2,
+        "dim": 16,
+        "dropout": 0.0,
+        "init": 0.3,
+        "rank": 3,
+        "targets": ("qkv", "up"),
+        **config,
+    }
     model = build(DPO, DPOConfig(**given), paired(letters())).eval()  # type: ignore[arg-type]
     assert isinstance(model, DPO)
     if stir:
@@ -165,9 +174,7 @@ def test_what_it_cannot_learn_from() -> None:
     assert isinstance(data, Pairs)
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"beta": 0.0}, {"noise": 0.5}, {"likelihood": -1.0}, {"restarts": 0.5}, {"rank": 0}]
-)
+@pytest.mark.parametrize("wrong", [{"beta": 0.0}, {"noise": 0.5}, {"likelihood": -1.0}, {"restarts": 0.5}, {"rank": 0}])
 def test_configurations_that_make_no_sense(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
         DPOConfig(**{"dim": 16, "heads": 2, **wrong})
