@@ -45,6 +45,7 @@ from castalia.core.rng import Rng, SampleRng
 from castalia.core.sampling import Given
 from castalia.core.specs.text import TextSpec
 from castalia.models.sequence.gpt2 import GPT2, Cached, GPT2Config
+from castalia.models.sequence.neighbours import CrossAttention, Encoder, RetroBlock
 from castalia.models.sequence.retrieval import Database, by_terms, by_vectors
 from castalia.models.sequence.writing import Writing, WritingOptions, begin, full
 from castalia.nn.causal import Cache, CausalBlock
@@ -111,103 +112,6 @@ SIZES: Mapping[str, RetroConfig] = {
 """The sizes of the paper, by its names for them."""
 
 
-class CrossAttention(nn.Module):
-    """Attention of tokens to others, normalised before; it begins by adding nothing.
-
-    Args:
-        dim: of a token.
-        heads: how many.
-    """
-
-    def __init__(self, dim: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm = nn.LayerNorm(dim, 1e-5)
-        self.q, self.kv, self.out = nn.Linear(dim, dim), nn.Linear(dim, 2 * dim), nn.Linear(dim, dim)
-
-    def forward(self, x: Tensor, seen: Tensor, there: Tensor) -> Tensor:
-        """What is added to tokens (b, t, dim) that see (b, s, dim), of which ``there`` bool (b, s) are there."""
-        b, t, dim = x.shape
-        q = self.q(self.norm(x)).view(b, t, self.heads, -1).transpose(1, 2)
-        k, v = self.kv(seen).view(b, seen.shape[1], 2, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=there[:, None, None])
-        return self.out(y.transpose(1, 2).reshape(b, t, dim))
-
-
-class EncoderBlock(nn.Module):
-    """Attention both ways, attention to the chunk that asked, and a perceptron, each of a normalised input.
-
-    Args:
-        dim: of a token.
-        heads: of attention.
-    """
-
-    def __init__(self, dim: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm1, self.norm2 = nn.LayerNorm(dim, 1e-5), nn.LayerNorm(dim, 1e-5)
-        self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
-        self.cross = CrossAttention(dim, heads)
-        self.up, self.down = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim)
-
-    def forward(self, x: Tensor, there: Tensor, chunk: Tensor) -> Tensor:
-        """Tokens (b, r, dim) in and out, of which ``there`` (b, r) are there; ``chunk`` (b, m, dim) asked for them."""
-        b, r, dim = x.shape
-        q, k, v = self.qkv(self.norm1(x)).view(b, r, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=there[:, None, None])
-        x = x + self.out(y.transpose(1, 2).reshape(b, r, dim))
-        x = x + self.cross(x, chunk, torch.ones_like(chunk[..., 0], dtype=torch.bool))
-        return x + self.down(F.gelu(self.up(self.norm2(x)), approximate="tanh"))
-
-
-class Encoder(nn.Module):
-    """Reads neighbours, both ways, knowing what the decoder has made of the chunk that asked.
-
-    Args:
-        config: of the system.
-    """
-
-    def __init__(self, config: RetroConfig) -> None:
-        super().__init__()
-        c = config
-        self.places = nn.Embedding(2 * c.chunk, c.dim)
-        self.blocks = nn.ModuleList(EncoderBlock(c.dim, c.heads) for _ in range(c.encoder))
-        self.norm = nn.LayerNorm(c.dim, 1e-5)
-
-    def forward(self, tokens: Tensor, there: Tensor, chunk: Tensor) -> tuple[Tensor, Tensor]:
-        """Encodings (b, k r, dim) of k neighbours, and which are there.
-
-        Args:
-            tokens: embeddings (b, k, r, dim).
-            there: bool (b, k, r).
-            chunk: (b, m, dim).
-        """
-        b, k, r, dim = tokens.shape
-        h, seen = (tokens + self.places.weight[:r]).view(b * k, r, dim), there.view(b * k, r)
-        asked = chunk.repeat_interleave(k, 0)
-        for block in self.blocks:
-            h = block(h, seen, asked)
-        return self.norm(h).view(b, k * r, dim), there.reshape(b, k * r)
-
-
-class RetroBlock(CausalBlock):
-    """The block of GPT-2, with something added between attention and perceptron."""
-
-    def forward(
-        self,
-        x: Tensor,
-        cache: Cache | None = None,
-        places: Tensor | None = None,
-        between: Callable[[Tensor], Tensor] | None = None,
-    ) -> Tensor:
-        """As :meth:`CausalBlock.forward`; ``between`` gives what is added to tokens (n, t, dim)."""
-        x = x + F.dropout(self.attention(self.norm1(x), cache, places), self.dropout, self.training)
-        if between is not None:
-            x = x + F.dropout(between(x), self.dropout, self.training)
-        y = self.down(F.gelu(self.up(self.norm2(x)), approximate="tanh"))
-        return x + F.dropout(y, self.dropout, self.training)
-
-
 @dataclass
 class Memory:
     """What of n texts the decoder has to remember from one token to the next, beside its caches.
@@ -247,7 +151,7 @@ class Retro(GPT2):
         if not config.cross:
             return
         self.crosses = nn.ModuleDict({str(i): CrossAttention(config.dim, config.heads) for i in sorted(config.cross)})
-        self.encoder = Encoder(config)
+        self.encoder = Encoder(config.dim, config.heads, config.encoder, 2 * config.chunk)
         for part in (self.crosses, self.encoder):
             for module in part.modules():
                 if isinstance(module, nn.Linear | nn.Embedding):
