@@ -88,7 +88,7 @@ def test_clips_are_written_as_gif_and_read_back(tmp_path: Path) -> None:
     assert medium.reads(written[0])
     assert medium.reads(tmp_path / "out")
     assert medium.picture(batch, data.spec).size[0] > medium.picture(batch, data.spec).size[1]
-    assert medium.film(batch, data.spec).shape == (16, 1, 16, 16)
+    assert medium.film(batch, data.spec).shape == (8, 1, 12, 12)
 
 
 def test_digits_move_at_even_speed_and_bounce() -> None:

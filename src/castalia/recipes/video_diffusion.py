@@ -44,7 +44,7 @@ def tiny() -> Recipe:
         base,
         data=Data("few-moving-digits", medium="video"),
         config=VideoDiffusionConfig(
-            unet=UNetConfig(channels=(8, 16), blocks=1, attention=(), groups=4),
+            unet=UNetConfig(channels=(8, 12), blocks=1, attention=(), groups=4),
             heads=2,
             conditional=True,
             given=2,

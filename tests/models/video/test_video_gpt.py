@@ -72,14 +72,14 @@ def test_the_beginning_is_kept_and_heard() -> None:
     free = made.sample(3, {"label": label}, rng=rng).x
     assert not torch.equal(drawn[:, 2:], free[:, 2:])
     with pytest.raises(ValueError, match="leaves nothing"):
-        model(given=8)
+        model(given=4)
 
 
 def test_codes_are_those_of_the_encoder_and_the_loss_is_their_nats() -> None:
     made, data = model(prior_dropout=0.0, label_drop=0.001, given_share=1.0), open_set(FEW, "test")
     encoded = made.encoded(data)
     batch = encoded.batch(np.arange(4))
-    assert batch.x.shape == (4, 2 * 4 * 4)
+    assert batch.x.shape == (4, 1 * 3 * 3)
     assert torch.equal(batch.extra["first"], data.batch(np.arange(4)).x[:, :2])
     loss, _ = made.prior_loss(batch, BatchRng(0, total=4), Progress(0, 1))
     beside = made.told(batch.extra["first"], torch.ones(4, dtype=torch.bool))

@@ -27,10 +27,10 @@ SETS: Mapping[str, NamedData] = {
         {"train": 3000, "test": 500},
         {},
     ),
-    FEW: NamedData("the same in 8 frames of 16 pixels, for tests", "CC BY 4.0", (), {"train": 200, "test": 60}, {}),
+    FEW: NamedData("the same in 4 frames of 12 pixels, for tests", "CC BY 4.0", (), {"train": 200, "test": 60}, {}),
 }
 
-SHAPES = {MOVING: (16, 32, 2), FEW: (8, 16, 1)}
+SHAPES = {MOVING: (16, 32, 2), FEW: (4, 12, 1)}
 """Frames, pixels along a side, and how many times a digit is enlarged."""
 
 
