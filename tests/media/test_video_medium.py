@@ -83,8 +83,11 @@ def test_clips_are_written_as_gif_and_read_back(tmp_path: Path) -> None:
     assert written[0].with_suffix(".json").exists()
     back = medium.read_file(written[0], data.spec)
     assert back.shape == data.spec.shape
-    # a GIF is enlarged with hard edges; shrinking it again smooths them a little
-    assert float((back.float() - batch.x[0].float()).abs().mean()) < 12
+    # a GIF is enlarged with hard edges; shrinking it again smooths them, but bright stays bright, frame by frame: also
+    # where two are alike, which a GIF keeps once
+    for mine, theirs in zip(back, batch.x[0], strict=True):
+        both = torch.stack([mine.float().flatten(), theirs.float().flatten()])
+        assert float(torch.corrcoef(both)[0, 1]) > 0.95
     assert medium.reads(written[0])
     assert medium.reads(tmp_path / "out")
     assert medium.picture(batch, data.spec).size[0] > medium.picture(batch, data.spec).size[1]

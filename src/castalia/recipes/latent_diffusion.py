@@ -54,10 +54,10 @@ def tiny() -> Recipe:
         base,
         data=Data("scenes", split="test", options=ImageOptions(size=8, captions=LETTERS)),
         config=LatentDiffusionConfig(
-            first=FirstStageConfig(channels=(8, 16), blocks=1, latent=3, groups=4, critic=8, critic_start=0.5),
+            first=FirstStageConfig(channels=(4, 8), blocks=1, latent=3, groups=4, critic=4, critic_start=0.5),
             known="caption",
-            unet=UNetConfig(channels=(16,), blocks=1, attention=(), head_channels=8, groups=4),
-            text=TextConfig(16, 1, 2),
+            unet=UNetConfig(channels=(12,), blocks=1, attention=(), head_channels=6, groups=4),
+            text=TextConfig(12, 1, 2),
             words=WordsConfig(length=12, most=30),
             process=ProcessConfig(schedule="cosine", prediction="v"),
         ),

@@ -84,7 +84,7 @@ def test_codes_are_those_of_the_encoder_and_the_loss_is_their_nats() -> None:
     loss, _ = made.prior_loss(batch, BatchRng(0, total=4), Progress(0, 1))
     beside = made.told(batch.extra["first"], torch.ones(4, dtype=torch.bool))
     nats = -made.prior.log_prob(batch.x.long(), batch.label, beside) / batch.x.shape[1]
-    assert loss.item() == pytest.approx(float(nats.mean()), rel=1e-4)
+    assert loss.item() == pytest.approx(nats.mean().item(), rel=1e-4)
 
 
 def test_sizes_that_do_not_fit_and_the_papers() -> None:

@@ -36,6 +36,9 @@ LARGEST = 1 << 31
 MOST_FRAMES = 20_000
 """Frames of a file that are read; the rest is left out, and that is said."""
 
+MOST_HELD = 100
+"""How many times the shortest one a frame is shown, at most."""
+
 MOST_PIXELS = 1 << 25
 """Of one frame."""
 
@@ -197,10 +200,20 @@ def read_film(data: bytes, where: str, size: tuple[int, int], channels: int) -> 
 
 
 def _pictures(data: bytes) -> tuple[Iterator[Image.Image], float]:
+    """Frames as often as they are shown: writers keep frames that are alike once, for a longer time."""
     picture = Image.open(io.BytesIO(data), formats=("GIF", "WEBP"))
-    milliseconds = float(picture.info.get("duration", 100) or 100)
     _checked(picture)
-    return (frame.convert("RGB") for frame in ImageSequence.Iterator(picture)), 1000 / milliseconds
+    several = zip(range(MOST_FRAMES), ImageSequence.Iterator(picture), strict=False)
+    times = [float(frame.info.get("duration", 0) or 100) for _, frame in several]
+    unit = min(times)
+
+    def frames() -> Iterator[Image.Image]:
+        for time, frame in zip(times, ImageSequence.Iterator(picture), strict=False):
+            shown = frame.convert("RGB")
+            for _ in range(max(1, min(round(time / unit), MOST_HELD))):
+                yield shown
+
+    return frames(), 1000 / unit
 
 
 def _film(data: bytes) -> tuple[Iterator[Image.Image], float]:
