@@ -33,7 +33,7 @@ AT_ONCE = 25
 """Tracks driven at once at random."""
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Drive, print, write."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.carracing", description=__doc__.split("\n\n")[0])
     parser.add_argument("runs", nargs="*", type=Path, metavar="RUN", help="runs of world-model on carracing")
@@ -42,7 +42,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--frames", type=int, default=400, help="frames that are timed")
     parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     seeds = [derive(options.seed, "track", i) for i in range(options.tracks)]
     rows = [{"work": f"{name}, frames a second", "mean": value} for name, value in speeds(options.frames).items()]

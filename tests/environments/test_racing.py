@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import warnings
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from benchmarks import carracing
+from castalia import recipes
+from castalia.configuration import Data
 from castalia.environments.base import ENVIRONMENTS, make
 from castalia.environments.camera import Camera, Pose
 from castalia.environments.racing import blind, ground_of, pose_of
 from castalia.environments.track import BLOCK, FIELD, Ground, packed, unpacked
+from castalia.media.episode.read import EpisodeOptions
+from castalia.media.named import open_data
+from castalia.training.loop import train
 
 
 def gymnasium() -> Any:
@@ -134,3 +143,29 @@ def test_polygons_lie_where_they_should_and_later_ones_above() -> None:
     assert (found[other & inner] == [0, 0, 255]).all()
     assert (found[one & ~other & inner] == [255, 0, 0]).all()
     assert (found[~one & ~other & inner][:, 0] == 102).all()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_controller_of_cars_is_trained_and_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CASTALIA_CACHE", str(tmp_path / "cache"))
+    base = recipes.tiny("world-model")
+    data = Data("carracing", medium="episode", options=EpisodeOptions(length=8, size=16, episodes=2, steps=16))
+    recipe = replace(
+        base,
+        config=replace(base.config, rewards=False, ends=False, steps=4),  # type: ignore[type-var]
+        data=data,
+        training=replace(base.training, steps=20, threads=1, precision="float32"),
+    )
+    run = train(recipe, open_data("carracing", data.options), tmp_path / "cars", quiet=True)
+    # four steps without a tile: a tenth less for each
+    assert run.metrics()[-1]["evolve/best"] >= -0.41
+    out = tmp_path / "out.json"
+    told = ["--tracks", "2", "--steps", "6", "--frames", "4", "--json", str(out)]
+    assert carracing.main([str(run.path), *told]) == 0
+    rows = {row["work"]: row for row in json.loads(out.read_text())["rows"]}
+    assert rows["ours, 64 pixels, frames a second"]["mean"] > 0
+    assert -0.7 < rows["cars (z+h)"]["mean"] < 40
+    assert rows["random"]["interval"][0] <= rows["random"]["mean"] <= rows["random"]["interval"][1]
+    assert "2 tracks" in capsys.readouterr().out

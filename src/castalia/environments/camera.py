@@ -143,8 +143,9 @@ class Camera:
 
     def _wheel(self, key: int, wheel: int, pose: Pose) -> _Sprite:
         """What is seen of a wheel beside the hull, which lies above it."""
-        turned = round(pose.steer[wheel] / STEER_STEP) if wheel < 2 else 0
-        rolled = int(pose.phases[wheel] / (2 * math.pi) * PHASES) % PHASES
+        much = 1 if key == FPS else 4  # while the camera comes down, wheels are small and all sizes are needed once
+        turned = much * round(pose.steer[wheel] / STEER_STEP / much) if wheel < 2 else 0
+        rolled = much * int(pose.phases[wheel] / (2 * math.pi) * PHASES / much) % PHASES
         name = key, wheel, turned, rolled
         if name not in self._wheels:
             zoom, (cx, cy) = _zoom(key), (UNIT * v for v in WHEELS[wheel])

@@ -79,6 +79,8 @@ def test_frames_that_do_not_fit_are_refused() -> None:
         Vision(3, 60, (32, 64, 128, 256), (5, 5, 6, 6), 8)
     with pytest.raises(UsageError, match="square"):
         WorldModel(WorldModelConfig(), replace(CARS, height=32))
+    with pytest.raises(UsageError, match="takes 1 numbers"):
+        WorldModel(WorldModelConfig(), replace(CARS, environment="paddle"))
     for wrong in (
         {"widths": (8,), "kernels": (6, 6)},
         {"latents": 0},

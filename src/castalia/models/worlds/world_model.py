@@ -68,6 +68,9 @@ class WorldModel(Generator[WorldModelConfig, EpisodeSpec]):
         if spec.height != spec.width:
             raise UsageError(f"Frames must be square, not {spec.height}x{spec.width}; set data.options.size.")
         actions = len(spec.actions)
+        known = ENVIRONMENTS.get(spec.environment)
+        if known is not None and len(known.actions) != actions:
+            raise UsageError(f"{spec.environment} takes {len(known.actions)} numbers as an action, not {actions}.")
         self.vision = Vision(spec.channels, spec.height, c.widths, c.kernels, c.latents)
         self.memory = Memory(c.latents, actions, c.hidden, c.mixtures, c.rewards, c.ends)
         self.controller = Controller(c.told, actions, c.bias)
