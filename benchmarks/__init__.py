@@ -12,5 +12,6 @@ metrics.py   distances beside torchmetrics and prdc
 start.py     commands, imports, first step, memory
 
 Apart, each with options of its own: mode_coverage.py (which modes of a known mixture a GAN covers), streaming.py
-(pictures a second from shards), sound.py (samples of sound a second) and carracing.py (controllers on random tracks).
+(pictures a second from shards), sound.py (samples of sound a second), carracing.py (controllers on random tracks) and
+evaluations.py (quality against evaluations, of diffusion and its like).
 """
