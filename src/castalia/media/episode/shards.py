@@ -72,6 +72,8 @@ def write_episode(path: Path, episode: Episode) -> None:
 
 def is_shard(path: Path) -> bool:
     """Whether a file is an ``.npz`` with the arrays of an episode; told from its list of contents."""
+    if not path.is_file():  # a pipe would never end
+        return False
     try:
         with zipfile.ZipFile(path) as archive:
             names = set(archive.namelist())

@@ -104,6 +104,8 @@ def is_shapes(path: Path) -> bool:
 
 def _is_cubes(path: Path) -> bool:
     """Whether the arrays of a file are cubes, told from their headers."""
+    if not path.is_file():  # a pipe would never end
+        return False
     try:
         found = np.load(path, mmap_mode="r", allow_pickle=False)  # safe: objects are refused
         if isinstance(found, np.ndarray):
