@@ -235,7 +235,9 @@ def equal_runs(a: runs.Run, b: runs.Run, tolerance: float = 0.0) -> None:
         assert left.keys() == right.keys()
         for key in left:
             if tolerance:
-                torch.testing.assert_close(left[key], right[key], atol=tolerance, rtol=tolerance, msg=f"{group} {key}")
+                torch.testing.assert_close(
+                    left[key], right[key], atol=tolerance, rtol=tolerance, msg=lambda m, k=f"{group} {key}": f"{k}: {m}"
+                )
             else:
                 assert torch.equal(left[key], right[key]), f"{group} {key}"
     logs = [[{k: v for k, v in m.items() if k != "seconds"} for m in r.metrics()] for r in (a, b)]

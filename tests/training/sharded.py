@@ -58,7 +58,7 @@ def cases() -> dict[str, tuple[Recipe, Dataset]]:
         found[name] = recipe, api.training_data(recipe)
     clipped = small_recipe("wgan", checkpoint_every=6, threads=1)
     settings = {"lipschitz": "clip", "critic_norm": "batch"}
-    found["clip"] = replace(clipped, config=replace(clipped.config, **settings)), api.training_data(clipped)  # type: ignore[arg-type]
+    found["wgan-clip"] = replace(clipped, config=replace(clipped.config, **settings)), api.training_data(clipped)  # type: ignore[arg-type]
     for name in toys.TOYS:
         found[name] = toys.recipe(name, checkpoint_every=6, threads=1), toys.table()
     return found

@@ -44,8 +44,8 @@ def tiny() -> Recipe:
         base,
         data=Data("few-moving-digits", medium="video"),
         config=VideoDiffusionConfig(
-            unet=UNetConfig(channels=(8, 12), blocks=1, attention=(), groups=4),
-            heads=2,
+            unet=UNetConfig(channels=(8, 8), blocks=1, attention=(), groups=4),
+            heads=1,
             conditional=True,
             given=2,
         ),

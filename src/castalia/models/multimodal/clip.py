@@ -112,7 +112,7 @@ class CLIP(Model[CLIPConfig, ImageSpec], Matching, Perception, Exportable):
         self.config, self.spec, self.words = config, spec, Words(config.words)
         self.sight = Sight(config, spec)
         self.text = TextTower(config.text, config.words.size, config.words.length, config.dims)
-        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / config.temperature)))
+        self.log_scale = nn.Parameter(torch.tensor([math.log(1 / config.temperature)]))
 
     @classmethod
     def complete(cls, config: CLIPConfig, data: Dataset) -> CLIPConfig:
@@ -142,7 +142,7 @@ class CLIP(Model[CLIPConfig, ImageSpec], Matching, Perception, Exportable):
         own = torch.arange(len(logits), device=logits.device)
         loss = 0.5 * (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own))
         right = (logits.argmax(1) == own).float().mean()
-        return loss, {"right": right, "scale": self.log_scale.detach().exp()}
+        return loss, {"right": right, "scale": self.log_scale.detach().exp().squeeze()}
 
     # what it can do
 

@@ -122,7 +122,8 @@ class LatentDiffusion(Generator[LatentDiffusionConfig, ImageSpec], Refinement, E
         self.encoder = Encoder(first, spec.channels, first.latent * (2 if first.kind == "kl" else 1))
         self.decoder = Decoder(first, spec.channels)
         if first.kind == "vq":
-            self.table = nn.Parameter(torch.randn(first.codes, first.latent) / first.latent**0.5)
+            self.table = nn.Embedding(first.codes, first.latent)
+            nn.init.normal_(self.table.weight, std=first.latent**-0.5)
         if first.adversarial or first.perceptual:
             self.critic = Critic(spec.channels, first.critic)
         self.register_buffer("deviation", torch.ones(()))
@@ -140,7 +141,8 @@ class LatentDiffusion(Generator[LatentDiffusionConfig, ImageSpec], Refinement, E
         else:
             size = self.shape
             self.network = Transformer(c.transformer, first.latent, first.latent, size[1], size[2], self.classes)
-        self.nothing = nn.Parameter(torch.zeros(1, width))
+        self.nothing = nn.Embedding(1, width)
+        nn.init.zeros_(self.nothing.weight)
         self.process = Process(c.process)
 
     @classmethod
@@ -154,9 +156,10 @@ class LatentDiffusion(Generator[LatentDiffusionConfig, ImageSpec], Refinement, E
         if self.config.first.kind == "vq":
             with torch.no_grad():
                 z = self.encoder(inward(data.batch(some_of(data, 256)).x)).permute(0, 2, 3, 1).flatten(0, 2)
-                chosen = rng.integers("codes", len(z), len(self.table))[0]
-                spread = z.std(0) * rng.normal("spread", *self.table.shape)[0]
-                self.table.copy_(z[chosen] + 0.05 * spread)
+                table = self.table.weight
+                chosen = rng.integers("codes", len(z), len(table))[0]
+                spread = z.std(0) * rng.normal("spread", *table.shape)[0]
+                table.copy_(z[chosen] + 0.05 * spread)
 
     # the first stage
 
@@ -165,14 +168,14 @@ class LatentDiffusion(Generator[LatentDiffusionConfig, ImageSpec], Refinement, E
         parts: list[nn.Module] = [self.encoder, self.decoder]
         first = nn.ModuleList(parts)
         if c.first.kind == "vq":
-            first.register_parameter("table", self.table)
+            first.append(self.table)
         objectives = [Objective("autoencoder", first, self.first_loss)]
         if hasattr(self, "critic"):
             objectives.append(Objective("critic", self.critic, self.critic_loss))
         told = [module for name in ("text", "names") if (module := getattr(self, name, None)) is not None]
         denoiser = nn.ModuleList([self.network, *told])
         if c.known == "nothing" and c.network == "unet":
-            denoiser.register_parameter("nothing", self.nothing)
+            denoiser.append(self.nothing)
         second = Stage(
             "diffusion",
             (Objective("diffusion", denoiser, self.loss),),
@@ -228,8 +231,8 @@ class LatentDiffusion(Generator[LatentDiffusionConfig, ImageSpec], Refinement, E
     def nearest(self, z: Tensor) -> Tensor:
         """The vectors of the table nearest to those of maps (B, latent, h, w)."""
         flat = z.permute(0, 2, 3, 1).flatten(0, 2)
-        index = torch.cdist(flat.float(), self.table.float()).argmin(1)
-        return self.table[index].view(len(z), *z.shape[2:], -1).permute(0, 3, 1, 2)
+        index = torch.cdist(flat.float(), self.table.weight.float()).argmin(1)
+        return self.table(index).view(len(z), *z.shape[2:], -1).permute(0, 3, 1, 2)
 
     def code(self, x: Tensor) -> Tensor:
         """What the decoder is given for pictures in [-1, 1]: the mean, or the nearest vectors."""
@@ -294,7 +297,7 @@ class LatentDiffusion(Generator[LatentDiffusionConfig, ImageSpec], Refinement, E
         elif label is not None:
             context = self.names(label)[:, None]
         else:
-            context = self.nothing.expand(n, 1, -1)
+            context = self.nothing.weight.expand(n, 1, -1)
         return lambda x, t: network.look(x, t, context, None, seen)
 
     # what it can do

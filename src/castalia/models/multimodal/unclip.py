@@ -150,7 +150,8 @@ class UnCLIP(Generator[UnCLIPConfig, ImageSpec], Latents, Refinement, Matching, 
         width = c.clip.text.width
         self.prior = EmbeddingPrior(c.prior, c.clip.dims, width, c.clip.words.length)
         self.tokens = nn.Linear(c.clip.dims, TOKENS * width)
-        self.none = nn.Parameter(torch.zeros(c.clip.dims))
+        self.none = nn.Embedding(1, c.clip.dims)  # in place of an embedding that is left out
+        nn.init.zeros_(self.none.weight)
         self.decoder = WordUNet(c.decoder, spec.channels, spec.channels, width, c.clip.dims)
         if c.upsample > 1:
             self.upsampler = WordUNet(c.upsampler, 2 * spec.channels, spec.channels, width, c.clip.dims)
@@ -166,8 +167,7 @@ class UnCLIP(Generator[UnCLIPConfig, ImageSpec], Latents, Refinement, Matching, 
 
     def stages(self) -> tuple[Stage, ...]:
         c = self.config
-        decoder = nn.ModuleList([self.decoder, self.tokens])
-        decoder.register_parameter("none", self.none)
+        decoder = nn.ModuleList([self.decoder, self.tokens, self.none])
         stages = (
             Stage("clip", (Objective("clip", self.clip, self.clip.loss, project=self.clip.bound),), share=c.shares[0]),
             Stage("prior", (Objective("prior", self.prior, self.prior_loss),), share=c.shares[1]),
@@ -211,7 +211,7 @@ class UnCLIP(Generator[UnCLIPConfig, ImageSpec], Latents, Refinement, Matching, 
         tokens, z = self.words.tokens(batch.extra[CAPTION]), self.seen(batch.x)
         without = (rng.uniform("drop words") < c.drop_words)[:, None]
         tokens = torch.where(without, self.words.nothing(len(tokens), tokens.device), tokens)
-        z = torch.where((rng.uniform("drop embedding") < c.drop_embedding)[:, None], self.none, z)
+        z = torch.where((rng.uniform("drop embedding") < c.drop_embedding)[:, None], self.none.weight, z)
         mse = self.process.loss(self.decoding(z, tokens), x0, rng).mean()
         return mse, {"mse": mse.detach()}
 
@@ -294,7 +294,7 @@ class UnCLIP(Generator[UnCLIPConfig, ImageSpec], Latents, Refinement, Matching, 
     ) -> Tensor:
         """The decoder's picture in [-1, 1]; ``hold`` changes each denoised picture."""
         call = self.decoding(z, tokens)
-        plain = self.decoding(self.none.expand_as(z), self.words.nothing(len(z), z.device))
+        plain = self.decoding(self.none.weight.expand_as(z), self.words.nothing(len(z), z.device))
 
         def settle(x: Tensor) -> Tensor:
             x = x.clamp(-1, 1)

@@ -160,7 +160,8 @@ class VideoGPT(Generator[VideoGPTConfig, VideoSpec], Exportable):
                 layers += [nn.Conv2d(channels, c.prior_dim, 4, stride=2, padding=1), nn.SiLU()]
                 channels = c.prior_dim
             self.seen = nn.Sequential(*layers, nn.Conv2d(channels, c.prior_dim, 3, padding=1))
-            self.free = nn.Parameter(torch.zeros(c.prior_dim))
+            self.free = nn.Embedding(1, c.prior_dim)
+            nn.init.zeros_(self.free.weight)
         self.register_buffer("variance", torch.ones(()))
         self._chosen: list[tuple[Tensor, Tensor]] = []
 
@@ -183,7 +184,7 @@ class VideoGPT(Generator[VideoGPTConfig, VideoSpec], Exportable):
         prior = nn.ModuleList([self.prior])
         if self.config.given:
             prior.append(self.seen)
-            prior.register_parameter("free", self.free)
+            prior.append(self.free)
         share = self.config.code_share
         return (
             Stage("codes", parts, share=share),
@@ -247,7 +248,7 @@ class VideoGPT(Generator[VideoGPTConfig, VideoSpec], Exportable):
     def told(self, first: Tensor, known: Tensor) -> Tensor:
         """What every code is told of the first frames ``uint8`` (B, given, C, H, W), (B, places, prior_dim)."""
         maps = self.seen(inward(first).flatten(1, 2))
-        wide = torch.where(known.view(-1, 1, 1, 1), maps, self.free.view(1, -1, 1, 1).to(maps.dtype))
+        wide = torch.where(known.view(-1, 1, 1, 1), maps, self.free.weight.view(1, -1, 1, 1).to(maps.dtype))
         return wide[:, :, None].expand(-1, -1, self.grid[0], -1, -1).flatten(2).transpose(1, 2)
 
     @torch.no_grad()
