@@ -127,7 +127,7 @@ def test_at_the_start_every_block_is_the_identity_and_nothing_comes_out() -> Non
     )
     x = torch.randint(0, 256, (64, 1, 8, 12)).to(torch.uint8)
     _, logs = made.loss(Batch.of(x, torch.zeros(64, dtype=torch.int64)), BatchRng(0, total=64), Progress(0, 1))
-    assert float(logs["mse"]) == pytest.approx(1.0, abs=0.1)  # of the noise, predicted as nothing
+    assert logs["mse"].item() == pytest.approx(1.0, abs=0.1)  # of the noise, predicted as nothing
 
 
 def test_pictures_that_are_not_square_and_patches_that_do_not_fit() -> None:
