@@ -21,7 +21,7 @@ What differs, and why
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -262,6 +262,14 @@ class Level(nn.Module):
         self.step = step
 
 
+Attend = Callable[[nn.Module, Tensor], Tensor]
+"""Calls an attention, or what stands in its place, with the maps behind a block."""
+
+
+def _plainly(module: nn.Module, h: Tensor) -> Tensor:
+    return module(h)
+
+
 class UNet(nn.Module):
     """Pictures and times to pictures of the same size, with skips between the two ways through the resolutions.
 
@@ -385,27 +393,41 @@ class UNet(nn.Module):
         Returns:
             (B, out_channels, H, W) in the type of ``x``.
         """
+        return self.walk(x.to(self.first.weight.dtype), embedding, _plainly).to(x.dtype)
+
+    def walk(self, x: Tensor, embedding: Tensor, attend: Attend) -> Tensor:
+        """The way down and up again, in the type of the weights; ``attend`` calls what stands behind each block."""
         parts = iter(embedding.split(self._widths, dim=1))
-        h = self.first(x.to(self.first.weight.dtype))
+        h = self.first(x)
         skips = [h]
         for level in self.down:
             assert isinstance(level, Level)
             for block, attention in zip(level.blocks, level.attentions, strict=True):
-                h = attention(block(h, next(parts)))
+                h = attend(attention, block(h, next(parts)))
                 skips.append(h)
             if level.step is not None:
                 h = level.step(h, parts)
                 skips.append(h)
         if len(self.middle):
             before, between, after = self.middle
-            h = after(between(before(h, next(parts))), next(parts))
+            h = after(attend(between, before(h, next(parts))), next(parts))
         for level in self.up:
             assert isinstance(level, Level)
             for block, attention in zip(level.blocks, level.attentions, strict=True):
-                h = attention(block(torch.cat((h, skips.pop()), dim=1), next(parts)))
+                h = attend(attention, block(torch.cat((h, skips.pop()), dim=1), next(parts)))
             if level.step is not None:
                 h = level.step(h, parts, skips[-1].shape[2:])
-        return self.last(self.norm(h)).to(x.dtype)
+        return self.last(self.norm(h))
+
+    def exchange(self, make: Callable[[PictureAttention], nn.Module]) -> None:
+        """Put what ``make`` makes of each attention in its place."""
+        for level in (*self.down, *self.up):
+            assert isinstance(level, Level)
+            for i, old in enumerate(level.attentions):
+                if isinstance(old, PictureAttention):
+                    level.attentions[i] = make(old)
+        if len(self.middle) and isinstance(old := self.middle[1], PictureAttention):
+            self.middle[1] = make(old)
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         """Pictures (B, in_channels, H, W), times (B,) and labels (B,) to (B, out_channels, H, W)."""

@@ -84,7 +84,8 @@ def test_at_the_start_it_is_the_network_of_pictures() -> None:
     network, flat = VideoUNet(config, 1, 3, 2, 0), UNet(config, 1, 1)
     with torch.no_grad():
         network.last.weight.normal_()
-    flat.load_state_dict({k: v for k, v in network.state_dict().items() if k in flat.state_dict()})
+    same = {k.replace(".picture.", "."): v for k, v in network.state_dict().items() if ".time." not in k}
+    flat.load_state_dict({**same, **{k: v for k, v in network.state_dict().items() if k.startswith("time.")}})
     x, t = torch.randn(2, 3, 1, 8, 8), torch.tensor([3.0, 500.0])
     frames = flat(x.flatten(0, 1), t.repeat_interleave(3)).view_as(x)
     torch.testing.assert_close(network(x, t), frames, rtol=1e-4, atol=1e-5)

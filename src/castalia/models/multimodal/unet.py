@@ -8,13 +8,11 @@ Papers
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from castalia.nn.attention import PictureAttention
 from castalia.nn.groupnorm import GroupNorm
-from castalia.nn.unet import Level, UNet, UNetConfig
+from castalia.nn.unet import UNet, UNetConfig
 
 
 class Attention(nn.Module):
@@ -87,14 +85,8 @@ class WordUNet(UNet):
         self, config: UNetConfig, in_channels: int, out_channels: int, context: int, vector: int = 0, blocks: int = 1
     ) -> None:
         super().__init__(config, in_channels, out_channels)
-        levels = [(level, range(len(level.attentions))) for level in (*self.down, *self.up) if isinstance(level, Level)]
-        for level, numbers in levels:
-            for i in numbers:
-                old = level.attentions[i]
-                if isinstance(old, PictureAttention):
-                    level.attentions[i] = WordAttention(old.qkv.in_channels, context, old.heads, config.groups, blocks)
-        if len(self.middle) and isinstance(old := self.middle[1], PictureAttention):
-            self.middle[1] = WordAttention(old.qkv.in_channels, context, old.heads, config.groups, blocks)
+        groups = config.groups
+        self.exchange(lambda old: WordAttention(old.qkv.in_channels, context, old.heads, groups, blocks))
         self.vector = nn.Linear(vector, config.embedding_dims) if vector else None
         for module in self.modules():
             if isinstance(module, WordAttention):
@@ -105,28 +97,8 @@ class WordUNet(UNet):
     ) -> Tensor:
         """Pictures (B, in_channels, H, W), times (B,), words (B, M, context), of which ``seen`` (B, M) can be seen."""
         beside = None if self.vector is None or vector is None else self.vector(vector)
-        parts = iter(self.embed(t, beside=beside).split(self._widths, dim=1))
 
         def attend(module: nn.Module, h: Tensor) -> Tensor:
             return module(h, context, seen) if isinstance(module, WordAttention) else module(h)
 
-        h = self.first(x)
-        skips = [h]
-        for level in self.down:
-            assert isinstance(level, Level)
-            for block, attention in zip(level.blocks, level.attentions, strict=True):
-                h = attend(attention, block(h, next(parts)))
-                skips.append(h)
-            if level.step is not None:
-                h = level.step(h, parts)
-                skips.append(h)
-        if len(self.middle):
-            before, between, after = self.middle
-            h = after(attend(between, before(h, next(parts))), next(parts))
-        for level in self.up:
-            assert isinstance(level, Level)
-            for block, attention in zip(level.blocks, level.attentions, strict=True):
-                h = attend(attention, block(torch.cat((h, skips.pop()), dim=1), next(parts)))
-            if level.step is not None:
-                h = level.step(h, parts, skips[-1].shape[2:])
-        return self.last(self.norm(h)).to(x.dtype)
+        return self.walk(x, self.embed(t, beside=beside), attend).to(x.dtype)

@@ -46,7 +46,7 @@ from castalia.models.video.video_gpt import PROMPT
 from castalia.nn.attention import PictureAttention
 from castalia.nn.labels import Labels, classes_of
 from castalia.nn.pixels import inward, outward
-from castalia.nn.unet import Level, ResidualBlock, UNet, UNetConfig
+from castalia.nn.unet import ResidualBlock, UNet, UNetConfig
 
 
 @dataclass(frozen=True)
@@ -133,9 +133,15 @@ class TimeAttention(nn.Module):
         return x + y.permute(0, 2, 3, 1).reshape(b * t, c, h, w)
 
 
-def along(time: nn.Module, h: Tensor, alone: Tensor | None) -> Tensor:
-    """Attention along time, where there is one."""
-    return time(h, alone) if isinstance(time, TimeAttention) else h
+class SpaceTime(nn.Module):
+    """Attention over each frame, then along time."""
+
+    def __init__(self, picture: PictureAttention, time: TimeAttention) -> None:
+        super().__init__()
+        self.picture, self.time = picture, time
+
+    def forward(self, x: Tensor, alone: Tensor | None = None) -> Tensor:
+        return self.time(self.picture(x), alone)
 
 
 class VideoUNet(UNet):
@@ -144,47 +150,16 @@ class VideoUNet(UNet):
     def __init__(self, config: UNetConfig, channels: int, frames: int, heads: int, classes: int) -> None:
         super().__init__(config, channels, channels, classes)
         c, self.frames = config, frames
-
-        def make(width: int) -> TimeAttention:
-            return TimeAttention(width, heads, frames, c.groups, c.eps)
-
-        self.along = nn.ModuleList()
-        for level in (*self.down, *self.up):
-            assert isinstance(level, Level)
-            self.along.append(
-                nn.ModuleList(
-                    make(a.qkv.in_channels) if isinstance(a, PictureAttention) else nn.Identity()
-                    for a in level.attentions
-                )
-            )
-        self.along_middle = make(c.channels[-1]) if c.middle == "attention" else None
+        self.exchange(lambda old: SpaceTime(old, TimeAttention(old.qkv.in_channels, heads, frames, c.groups, c.eps)))
 
     def watch(self, x: Tensor, t: Tensor, label: Tensor | None = None, alone: Tensor | None = None) -> Tensor:
         """Clips (B, T, C, H, W), times (B,), labels (B,); ``alone`` as in :class:`TimeAttention`."""
-        parts = iter(self.embed(t, label).repeat_interleave(self.frames, 0).split(self._widths, dim=1))
-        h = self.first(x.flatten(0, 1))
-        skips = [h]
-        times = iter(self.along)
-        for level in self.down:
-            assert isinstance(level, Level)
-            for block, attention, time in zip(level.blocks, level.attentions, next(times), strict=True):  # type: ignore[arg-type]
-                h = along(time, attention(block(h, next(parts))), alone)
-                skips.append(h)
-            if level.step is not None:
-                h = level.step(h, parts)
-                skips.append(h)
-        if len(self.middle):
-            before, between, after = self.middle
-            h = between(before(h, next(parts)))
-            h = h if self.along_middle is None else self.along_middle(h, alone)
-            h = after(h, next(parts))
-        for level in self.up:
-            assert isinstance(level, Level)
-            for block, attention, time in zip(level.blocks, level.attentions, next(times), strict=True):  # type: ignore[arg-type]
-                h = along(time, attention(block(torch.cat((h, skips.pop()), dim=1), next(parts))), alone)
-            if level.step is not None:
-                h = level.step(h, parts, skips[-1].shape[2:])
-        return self.last(self.norm(h)).view_as(x)
+
+        def attend(module: nn.Module, h: Tensor) -> Tensor:
+            return module(h, alone) if isinstance(module, SpaceTime) else module(h)
+
+        embedding = self.embed(t, label).repeat_interleave(self.frames, 0)
+        return self.walk(x.flatten(0, 1), embedding, attend).view_as(x)
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         """Clips (B, T, C, H, W), times (B,) and labels (B,) to clips."""
