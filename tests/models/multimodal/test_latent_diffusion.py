@@ -187,12 +187,12 @@ def test_the_table_of_the_quantised_stage_is_the_nearest_vectors() -> None:
     near = made.nearest(z)
     for b in range(2):
         for i in range(4):
-            gaps = (made.table.weight - z[b, :, i, i]).norm(dim=1)
-            torch.testing.assert_close(near[b, :, i, i], made.table.weight[gaps.argmin()])
+            gaps = (made.quantiser.codebook - z[b, :, i, i]).norm(dim=1)
+            torch.testing.assert_close(near[b, :, i, i], made.quantiser.codebook[gaps.argmin()])
     loss, _ = made.first_loss(some(4, 8), BatchRng(0, total=4), Progress(0, 10))
     loss.backward()
-    assert made.table.weight.grad is not None
-    assert bool((made.table.weight.grad != 0).any())
+    assert made.quantiser.codes.grad is not None
+    assert bool((made.quantiser.codes.grad != 0).any())
     assert made.encoder.first.weight.grad is not None  # through the straight-through estimate
     assert made.sample(2, rng=SampleRng(0, range(2))).x.shape == (2, 3, 8, 8)
 

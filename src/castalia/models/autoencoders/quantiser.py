@@ -77,6 +77,13 @@ class Quantiser(nn.Module):
             self.codes.copy_(codes)
 
     @torch.no_grad()
+    def begin_from(self, z: Tensor, rng: Rng) -> None:
+        """Start with some of the vectors (n, dims) that an encoder makes; ``rng`` has 1 row."""
+        chosen = rng.integers("codes", len(z), self.size)[0]
+        # no two alike: of equal codes only the first would ever be chosen
+        self.begin(z[chosen] + 0.05 * z.std(0) * rng.normal("spread", self.size, self.dims)[0])
+
+    @torch.no_grad()
     def nearest(self, z: Tensor) -> Tensor:
         """Numbers ``int64`` (n,) of the codes nearest to vectors (n, dims)."""
         with torch.autocast(z.device.type, enabled=False):  # rounded distances would choose other codes

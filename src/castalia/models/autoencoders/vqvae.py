@@ -212,10 +212,7 @@ class VQVAE(Generator[VQVAEConfig, ImageSpec], Density, Refinement, Perception, 
         scaled = x.float() / 255
         self.decoder.base.copy_(self.pixels.base(scaled.mean(0), scaled.std(0, correction=0)))
         z = torch.cat([self.outputs_of(part) for part in x.split(256)])
-        chosen = rng.integers("codes", len(z), self.config.codes)[0]
-        # no two alike: of equal codes only the first would ever be chosen
-        spread = z.std(0) * rng.normal("spread", self.config.codes, self.config.dims)[0]
-        self.quantiser.begin(z[chosen] + 0.05 * spread)
+        self.quantiser.begin_from(z, rng)
         self.labels.fit(data)
 
     # the objectives

@@ -137,16 +137,10 @@ class VQVAE2(Generator[VQVAE2Config, ImageSpec], Density, Refinement, Exportable
         self.decoder.base.copy_(self.pixels.base(scaled.mean(0), scaled.std(0, correction=0)))
         maps = torch.cat([self._seen(part, None) for part in x.split(256)])
         z = flat(torch.cat([self.top_encoder(part) for part in maps.split(256)]).float())
-        self._start(self.top, z, rng.at("top"))
+        self.top.begin_from(z, rng.at("top"))
         q = self._grid(self.top.vectors(self.top.nearest(z)), self.top_rows, self.top_columns)
-        self._start(self.bottom, flat(self._fine(maps, q).float()), rng.at("bottom"))
+        self.bottom.begin_from(flat(self._fine(maps, q).float()), rng.at("bottom"))
         self.labels.fit(data)
-
-    def _start(self, quantiser: Quantiser, z: Tensor, rng: Rng) -> None:
-        chosen = rng.integers("codes", len(z), self.config.codes)[0]
-        # no two alike: of equal codes only the first would ever be chosen
-        spread = z.std(0) * rng.normal("spread", self.config.codes, self.config.dims)[0]
-        quantiser.begin(z[chosen] + 0.05 * spread)
 
     # the objectives
 

@@ -47,7 +47,7 @@ from castalia.core.sampling import Given, Watch
 from castalia.core.spec import LabelSpec, Spec
 from castalia.core.specs.image import ImageSpec
 from castalia.core.specs.points import PointsSpec
-from castalia.models.autoencoders.quantiser import straight_through
+from castalia.models.autoencoders.quantiser import Quantiser, straight_through
 from castalia.models.diffusion.process import Call, Process, ProcessConfig, WordsDrawing, guided
 from castalia.models.diffusion.transformer import Transformer, TransformerConfig
 from castalia.models.multimodal.first_stage import Critic, Decoder, Encoder, FirstStageConfig, distance, split
@@ -122,8 +122,7 @@ class LatentDiffusion(Generator[LatentDiffusionConfig, ImageSpec], Refinement, E
         self.encoder = Encoder(first, spec.channels, first.latent * (2 if first.kind == "kl" else 1))
         self.decoder = Decoder(first, spec.channels)
         if first.kind == "vq":
-            self.table = nn.Embedding(first.codes, first.latent)
-            nn.init.normal_(self.table.weight, std=first.latent**-0.5)
+            self.quantiser = Quantiser(first.codes, first.latent, "gradient")
         if first.adversarial or first.perceptual:
             self.critic = Critic(spec.channels, first.critic)
         self.register_buffer("deviation", torch.ones(()))
@@ -156,10 +155,7 @@ class LatentDiffusion(Generator[LatentDiffusionConfig, ImageSpec], Refinement, E
         if self.config.first.kind == "vq":
             with torch.no_grad():
                 z = self.encoder(inward(data.batch(some_of(data, 256)).x)).permute(0, 2, 3, 1).flatten(0, 2)
-                table = self.table.weight
-                chosen = rng.integers("codes", len(z), len(table))[0]
-                spread = z.std(0) * rng.normal("spread", *table.shape)[0]
-                table.copy_(z[chosen] + 0.05 * spread)
+                self.quantiser.begin_from(z, rng)
 
     # the first stage
 
@@ -168,7 +164,7 @@ class LatentDiffusion(Generator[LatentDiffusionConfig, ImageSpec], Refinement, E
         parts: list[nn.Module] = [self.encoder, self.decoder]
         first = nn.ModuleList(parts)
         if c.first.kind == "vq":
-            first.append(self.table)
+            first.append(self.quantiser)
         objectives = [Objective("autoencoder", first, self.first_loss)]
         if hasattr(self, "critic"):
             objectives.append(Objective("critic", self.critic, self.critic_loss))
@@ -196,9 +192,8 @@ class LatentDiffusion(Generator[LatentDiffusionConfig, ImageSpec], Refinement, E
             regular, logs["kl"] = c.kl * kl, kl.detach()
         else:
             near = self.nearest(moments)
-            regular = (moments.detach() - near).square().mean() + c.commitment * (
-                moments - near.detach()
-            ).square().mean()
+            pull = (moments.detach() - near).square().mean()
+            regular = pull + c.commitment * (moments - near.detach()).square().mean()
             z = straight_through(moments, near)
         found = self.decoder(z).float()
         error = (found - x).abs().mean()
@@ -230,9 +225,8 @@ class LatentDiffusion(Generator[LatentDiffusionConfig, ImageSpec], Refinement, E
 
     def nearest(self, z: Tensor) -> Tensor:
         """The vectors of the table nearest to those of maps (B, latent, h, w)."""
-        flat = z.permute(0, 2, 3, 1).flatten(0, 2)
-        index = torch.cdist(flat.float(), self.table.weight.float()).argmin(1)
-        return self.table(index).view(len(z), *z.shape[2:], -1).permute(0, 3, 1, 2)
+        index = self.quantiser.nearest(z.permute(0, 2, 3, 1).flatten(0, 2))
+        return self.quantiser.vectors(index).view(len(z), *z.shape[2:], -1).permute(0, 3, 1, 2)
 
     def code(self, x: Tensor) -> Tensor:
         """What the decoder is given for pictures in [-1, 1]: the mean, or the nearest vectors."""

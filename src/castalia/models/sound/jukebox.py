@@ -119,9 +119,7 @@ class Jukebox(Generator[JukeboxConfig, AudioSpec]):
         self.power.copy_(x.square().mean().clamp(min=1e-8))
         for i, level in enumerate(self.levels):
             z = torch.cat([level.rows(part) for part in x.split(32)])
-            mine = rng.at("level", i)
-            chosen = mine.integers("codes", len(z), self.config.codes)[0]
-            level.quantiser.begin(z[chosen] + 0.05 * z.std(0) * mine.normal("spread", self.config.codes, z.shape[1])[0])
+            level.quantiser.begin_from(z, rng.at("level", i))
 
     def _even(self, x: Tensor) -> Tensor:
         """Sound filled up with silence to whole codes of the top level."""

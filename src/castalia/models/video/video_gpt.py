@@ -171,9 +171,7 @@ class VideoGPT(Generator[VideoGPTConfig, VideoSpec], Exportable):
         x = inward(data.batch(some_of(data, FIT_EXAMPLES)).x)
         self.variance.copy_(x.var().clamp(min=1e-4))
         z = torch.cat([self.outputs_of(part) for part in x.split(16)])
-        chosen = rng.integers("codes", len(z), self.config.codes)[0]
-        spread = z.std(0) * rng.normal("spread", self.config.codes, self.config.dims)[0]
-        self.quantiser.begin(z[chosen] + 0.05 * spread)
+        self.quantiser.begin_from(z, rng)
         self.labels.fit(data)
 
     # the objectives
