@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from castalia.core.captions import texts_of
 from castalia.core.data import Batch
 from castalia.media.base import Work
 from castalia.media.image.decode import ImageOptions
 from castalia.media.image.drawn import COLOURS, SHAPES, shapes
-from castalia.media.image.obedience import MEASURES, texts_of
+from castalia.media.image.obedience import MEASURES
 from castalia.media.image.scenes import Scene, Thing, apart, obeyed, read_caption, read_picture, scenes
 from castalia.media.image.sets import open_named
 

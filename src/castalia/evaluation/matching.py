@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 from castalia.core.capabilities import Matching
+from castalia.core.captions import CAPTION, texts_of
 from castalia.core.data import Dataset, labels_of
 from castalia.core.specs.image import ImageSpec
 from castalia.estimators.metric import Metric, mean_metric, subset
 from castalia.estimators.progress import Show
-from castalia.media.captions import CAPTION
-from castalia.media.image.obedience import texts_of
 
 MOST = 1_000
 """Pictures that are looked among."""

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
+from castalia.core.captions import CAPTION, bytes_of
 from castalia.core.data import Texts
 from castalia.core.spec import Spec
 from castalia.core.specs.text import TextSpec
-
-CAPTION = "caption"
-"""The column's name in specs and batches."""
 
 _SIZE = 257
 """Of the vocabulary ``bytes``: 256 values and the end of a text."""
@@ -28,12 +25,7 @@ def caption_bytes(texts: Texts, ids: Sequence[int], most: int) -> Tensor:
 
     At most ``most`` bytes of each are kept; a character is never cut. An empty caption is all padding.
     """
-    rows = [_cut(texts[i].encode("utf-8", "replace"), most) for i in ids]
-    out = torch.full((len(rows), max(map(len, rows), default=0)), -1, dtype=torch.int64)
-    for row, data in zip(out, rows, strict=True):
-        if data:
-            row[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8).long()
-    return out
+    return bytes_of([_cut(texts[i].encode("utf-8", "replace"), most) for i in ids])
 
 
 def _cut(data: bytes, most: int) -> bytes:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from castalia.configuration import Data, Recipe, Schedule, Training
 from castalia.core.model import Optimizer
 from castalia.media.image.decode import ImageOptions
-from castalia.models.multimodal.clip import CLIPConfig
+from castalia.models.multimodal.clip import CLIPConfig, small_clip
 from castalia.models.multimodal.towers import ResNetConfig, TextConfig, VisionConfig
 from castalia.models.multimodal.words import WordsConfig
 from castalia.recipes.preset import Preset
@@ -24,12 +24,7 @@ def scenes() -> Recipe:
     """Scenes of one or two shapes: the demo."""
     return Recipe(
         model="clip",
-        config=CLIPConfig(
-            dims=128,
-            vision=VisionConfig(patch=4, width=128, layers=4, heads=4),
-            text=TextConfig(width=128, layers=3, heads=4),
-            words=WordsConfig(length=16),
-        ),
+        config=small_clip(),
         data=Data("scenes", options=ImageOptions(captions=LETTERS)),
         training=Training(
             steps=1_500,
@@ -71,7 +66,7 @@ def emoji() -> Recipe:
     base = scenes()
     return replace(
         base,
-        config=replace(scenes().config, words=WordsConfig(length=16)),
+        config=small_clip(),
         data=Data("noto-emoji", options=ImageOptions(size=32, channels=4, captions=LETTERS)),
         training=replace(base.training, steps=3_000),
     )

@@ -12,10 +12,10 @@ from castalia.configuration import Data, Recipe, Schedule, Training
 from castalia.core.model import Optimizer
 from castalia.media.image.decode import ImageOptions
 from castalia.models.diffusion.process import ProcessConfig
-from castalia.models.multimodal.clip import CLIPConfig
+from castalia.models.multimodal.clip import CLIPConfig, small_clip
 from castalia.models.multimodal.embeddings_prior import EmbeddingPriorConfig
 from castalia.models.multimodal.towers import TextConfig, VisionConfig
-from castalia.models.multimodal.unclip import UnCLIPConfig, small_clip
+from castalia.models.multimodal.unclip import UnCLIPConfig
 from castalia.models.multimodal.words import WordsConfig
 from castalia.nn.unet import UNetConfig
 from castalia.recipes.clip import LETTERS

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import CLIPConfig as TheirConfig
 from transformers import CLIPModel
 
+from castalia.core.captions import bytes_of, texts_of
 from castalia.core.data import Batch
 from castalia.core.errors import UsageError
 from castalia.core.model import Progress, build
@@ -29,7 +30,7 @@ from castalia.models.multimodal.towers import (
     VisionConfig,
     VisionTower,
 )
-from castalia.models.multimodal.words import END, START, Words, WordsConfig, bytes_of, ends, found_words, texts_of
+from castalia.models.multimodal.words import END, START, Words, WordsConfig, ends, found_words
 from tests.models.multimodal.captioned import scenes, some
 
 SMALL = CLIPConfig(

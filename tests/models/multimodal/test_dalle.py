@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from castalia.core.captions import bytes_of
 from castalia.core.errors import UsageError
 from castalia.core.model import Progress, build
 from castalia.core.rng import BatchRng, SampleRng
@@ -26,7 +27,6 @@ from castalia.models.multimodal.dvae import (
     outward,
     relaxed,
 )
-from castalia.models.multimodal.words import bytes_of
 from castalia.recipes import recipe
 from tests.models.multimodal.captioned import scenes, some
 

@@ -11,6 +11,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 
+from castalia.core.captions import bytes_of
 from castalia.core.data import Batch
 from castalia.core.model import Progress, build
 from castalia.core.rng import BatchRng, SampleRng
@@ -20,7 +21,6 @@ from castalia.models.diffusion.transformer import Transformer, TransformerConfig
 from castalia.models.multimodal.first_stage import Critic, Decoder, Encoder, FirstStageConfig, distance
 from castalia.models.multimodal.latent_diffusion import LatentDiffusion, LatentDiffusionConfig
 from castalia.models.multimodal.unet import WordAttention, WordUNet
-from castalia.models.multimodal.words import bytes_of
 from castalia.nn.attention import PictureAttention
 from castalia.nn.pixels import inward
 from castalia.nn.unet import ResidualBlock, UNetConfig

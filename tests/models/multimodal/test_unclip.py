@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from diffusers import PriorTransformer
 from torch import nn
 
+from castalia.core.captions import bytes_of
 from castalia.core.data import Batch
 from castalia.core.errors import UsageError
 from castalia.core.model import Progress, build
@@ -20,7 +21,6 @@ from castalia.models.diffusion.process import Process, ProcessConfig, guided
 from castalia.models.multimodal.clip import CLIP
 from castalia.models.multimodal.embeddings_prior import EmbeddingPrior, EmbeddingPriorConfig, scaled
 from castalia.models.multimodal.unclip import UnCLIP, UnCLIPConfig, UnCLIPOptions
-from castalia.models.multimodal.words import bytes_of
 from castalia.nn.pixels import inward, outward
 from castalia.recipes import recipe
 from tests.models.multimodal.captioned import scenes, some

@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from castalia.core.captions import CAPTION
 from castalia.core.data import Batch, Dataset
 from castalia.core.errors import DataError
 from castalia.core.rng import Rng
 from castalia.core.specs.audio import AudioSpec
 from castalia.core.specs.text import TextSpec
-from castalia.media.captions import CAPTION, caption_bytes
+from castalia.media.captions import caption_bytes
 
 MEMORY_LIMIT = 1 << 30
 """Bytes of samples above which they are kept in a temporary file."""

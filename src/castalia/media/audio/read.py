@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from castalia.core.captions import CAPTION
 from castalia.core.errors import DataError, UsageError
 from castalia.core.files import read_bounded as bounded
 from castalia.core.spec import LabelSpec, Spec
@@ -20,7 +21,7 @@ from castalia.core.specs.audio import AudioSpec
 from castalia.media.arranged import Found, arrange, by_pattern, class_numbers, holds, in_order, list_files
 from castalia.media.audio.clips import FULL_SCALE, AudioClips, Pack
 from castalia.media.audio.decode import SUFFIXES, AudioOptions, Head, decode_audio, inspect_audio, trim_ends
-from castalia.media.captions import CAPTION, caption_columns
+from castalia.media.captions import caption_columns
 from castalia.media.image.array import Progress
 from castalia.media.image.tree import Item, file_opener, read_bounded
 from castalia.media.splits import hashed_split

@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from castalia.core.captions import CAPTION
 from castalia.core.data import Batch, Dataset
 from castalia.core.errors import DataError
 from castalia.core.rng import Rng, derive
 from castalia.core.specs.image import ImageSpec
-from castalia.media.captions import CAPTION, caption_bytes, caption_columns
+from castalia.media.captions import caption_bytes, caption_columns
 from castalia.media.sets import Progress
 
 MEMORY_LIMIT = 2 << 30

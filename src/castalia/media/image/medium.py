@@ -11,6 +11,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from castalia.core.captions import CAPTION
 from castalia.core.config import Config
 from castalia.core.data import Batch, Dataset
 from castalia.core.errors import UsageError
@@ -19,7 +20,6 @@ from castalia.core.spec import Spec
 from castalia.core.specs.image import ImageSpec
 from castalia.core.specs.text import TextSpec
 from castalia.media.base import Measure, Medium, Rate
-from castalia.media.captions import CAPTION
 from castalia.media.classes import match_classes
 from castalia.media.image import sets
 from castalia.media.image.array import ImageArray

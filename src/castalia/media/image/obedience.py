@@ -8,22 +8,16 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from castalia.core.captions import CAPTION, texts_of
 from castalia.core.data import Batch
 from castalia.core.specs.image import ImageSpec
 from castalia.estimators.metric import Metric, mean_metric
 from castalia.media.base import Measure, Work
-from castalia.media.captions import CAPTION
 from castalia.media.image.scenes import Scene, obeyed, read_caption, read_picture
 
 LEGIBLE = 0.9
 """Share of captions that the grammar has to know; with fewer there is nothing to say."""
-
-
-def texts_of(captions: Tensor) -> list[str]:
-    """Captions ``int64`` (N, T) of bytes, padded with -1, as texts."""
-    return [bytes(row[row >= 0].clamp(max=255).tolist()).decode("utf-8", "replace") for row in captions.cpu()]
 
 
 def _obedience(work: Work) -> dict[str, Metric]:

@@ -22,12 +22,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from castalia.core.captions import CAPTION
 from castalia.core.data import Batch, Blocks, Dataset, spread
 from castalia.core.errors import DataError
 from castalia.core.files import open_plain
 from castalia.core.rng import Rng
 from castalia.core.specs.image import ImageSpec
-from castalia.media.captions import CAPTION, caption_bytes, caption_columns
+from castalia.media.captions import caption_bytes, caption_columns
 from castalia.media.image.array import mirror
 from castalia.media.image.decode import DARK, Head, ImageOptions, dark_note, decode_image, inspect_image
 from castalia.media.image.tree import Item

@@ -88,15 +88,9 @@ class DDPMConfig(DiffusionConfig):
 
     def process(self) -> Discrete:
         """Its noise levels."""
-        t, scale = self.timesteps, 1000 / self.timesteps
-        if self.schedule == "cosine":
-            betas = schedules.cosine_betas(t)
-        elif self.schedule == "linear":
-            betas = np.minimum(schedules.linear_betas(t, scale * 1e-4, scale * 0.02), 0.999)
-        else:
-            betas = np.minimum(schedules.scaled_linear_betas(t, scale * 0.00085, scale * 0.012), 0.999)
+        t = self.timesteps
         try:
-            return Discrete.of(schedules.zero_terminal_snr(betas) if self.zero_snr else betas)
+            return schedules.process_of(self.schedule, t, zero_snr=self.zero_snr)
         except ValueError as error:
             raise ValueError(f"timesteps: {self.schedule} with {t} steps does not work: {error}") from error
 
@@ -205,21 +199,7 @@ class DDPM(Diffusion[DDPMConfig], Density):
 
     def _levels(self, options: DDPMOptions, strength: float = 1.0) -> list[float]:
         """Noise levels of a sampling that starts at a share ``strength`` of the steps."""
-        kind, low, high = options.grid, float(self.process.sigmas[0]), self._level(strength)
-        if kind == "karras":
-            return schedules.karras_sigmas(options.steps, min(low, high / 2), high)
-        if kind == "log":
-            return schedules.log_sigmas(options.steps, min(low, high / 2), high)
-        if kind == "logistic":
-            return schedules.logistic_sigmas(options.steps, min(low, high / 2), high)
-        if strength == 1:
-            return schedules.grid(self.process, options.steps, kind)
-        return [self._level(strength * (1 - i / options.steps)) for i in range(options.steps)] + [0.0]
-
-    def _level(self, share: float) -> float:
-        """Noise level at a share of the T steps; below the first step it falls to 0 linearly."""
-        time = share * len(self.process) - 1
-        return self.process.sigma(time) if time >= 0 else float(self.process.sigmas[0]) * (time + 1)
+        return schedules.levels(self.process, options.steps, options.grid, strength)
 
     def job(
         self,

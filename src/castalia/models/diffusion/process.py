@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,7 +18,7 @@ from castalia.core.sampling import Preview, Watch
 from castalia.models.diffusion import schedules
 from castalia.models.diffusion.drawing import DrawingOptions
 from castalia.models.diffusion.samplers import SAMPLERS, Denoise
-from castalia.models.diffusion.schedules import Discrete, Prediction
+from castalia.models.diffusion.schedules import Prediction, Schedule
 
 Call = Callable[[Tensor, Tensor], Tensor]
 """(scaled noisy x (B, ...), times (B,)) -> what is predicted, shaped like x."""
@@ -36,7 +35,7 @@ class ProcessConfig:
     """
 
     timesteps: int = 1000
-    schedule: Literal["linear", "cosine", "scaled_linear"] = "cosine"
+    schedule: Schedule = "cosine"
     prediction: Prediction = "eps"
 
     def __post_init__(self) -> None:
@@ -48,15 +47,7 @@ class Process:
     """Noise levels, and what follows from them."""
 
     def __init__(self, config: ProcessConfig) -> None:
-        t, scale = config.timesteps, 1000 / config.timesteps
-        betas = {
-            "cosine": lambda: schedules.cosine_betas(t),
-            "linear": lambda: np.minimum(schedules.linear_betas(t, scale * 1e-4, scale * 0.02), 0.999),
-            "scaled_linear": lambda: np.minimum(
-                schedules.scaled_linear_betas(t, scale * 0.00085, scale * 0.012), 0.999
-            ),
-        }[config.schedule]()
-        self.config, self.table = config, Discrete.of(betas)
+        self.config, self.table = config, schedules.process_of(config.schedule, config.timesteps)
         self.sigmas = torch.from_numpy(self.table.sigmas).float()
 
     def loss(self, call: Call, x0: Tensor, rng: Rng) -> Tensor:
@@ -81,16 +72,7 @@ class Process:
 
     def levels(self, options: DrawingOptions, strength: float = 1.0) -> list[float]:
         """Noise levels of a sampling that starts at a share ``strength`` of the steps."""
-        low, time = float(self.table.sigmas[0]), strength * len(self.table) - 1
-        high = self.table.sigma(time) if time >= 0 else low * (time + 1)
-        kind, low = options.grid, min(low, high / 2)
-        if kind == "karras":
-            return schedules.karras_sigmas(options.steps, low, high)
-        if kind == "log":
-            return schedules.log_sigmas(options.steps, low, high)
-        if kind == "logistic":
-            return schedules.logistic_sigmas(options.steps, low, high)
-        return schedules.grid(self.table, options.steps, kind)  # type: ignore[arg-type]
+        return schedules.levels(self.table, options.steps, options.grid, strength)
 
     def draw(
         self,

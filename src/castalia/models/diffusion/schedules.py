@@ -30,6 +30,7 @@ from castalia.core.errors import UsageError
 
 Prediction = Literal["eps", "v", "x0"]
 Spacing = Literal["leading", "trailing", "linspace"]
+Schedule = Literal["linear", "cosine", "scaled_linear"]
 
 LEAST_ALPHA_BAR = 1e-10
 """An abar of zero is an infinite sigma. Below this no signal is left that float32 could hold: sigma is 1e5."""
@@ -124,6 +125,22 @@ class Discrete:
         if near < len(self) and self.sigmas[near] == sigma:
             return float(near)  # exact on the table, whatever rounding does to logarithms
         return float(np.interp(math.log(sigma), np.log(self.sigmas), np.arange(len(self))))
+
+
+def process_of(schedule: Schedule, steps: int, *, zero_snr: bool = False) -> Discrete:
+    """The process with a schedule of that name: linear ones have the same noise in all, however many steps there are.
+
+    Raises:
+        ValueError: the schedule does not work with so many steps.
+    """
+    scale = 1000 / steps
+    if schedule == "cosine":
+        betas = cosine_betas(steps)
+    elif schedule == "linear":
+        betas = np.minimum(linear_betas(steps, scale * 1e-4, scale * 0.02), 0.999)
+    else:
+        betas = np.minimum(scaled_linear_betas(steps, scale * 0.00085, scale * 0.012), 0.999)
+    return Discrete.of(zero_terminal_snr(betas) if zero_snr else betas)
 
 
 # grids: which noise levels a sampler visits
@@ -254,3 +271,30 @@ def step_deviation(sigma: float, following: float, fraction: float | Tensor) -> 
     if isinstance(fraction, Tensor):
         return torch.exp(fraction * (0.5 * math.log(large / small)) + 0.5 * math.log(small))
     return math.sqrt(small ** (1 - fraction) * large**fraction)
+
+
+def levels(process: Discrete, steps: int, kind: str, strength: float = 1.0) -> list[float]:
+    """Noise levels of a sampling of a process that starts at a share ``strength`` of its steps, 0 at the end.
+
+    Args:
+        process: the noise levels that there are.
+        steps: of the sampler.
+        kind: ``karras``, ``log`` or ``logistic`` lay them between the process's first and last; else a :data:`Spacing`.
+        strength: 1 is all of it.
+    """
+    low, high = float(process.sigmas[0]), level_at(process, strength)
+    if kind == "karras":
+        return karras_sigmas(steps, min(low, high / 2), high)
+    if kind == "log":
+        return log_sigmas(steps, min(low, high / 2), high)
+    if kind == "logistic":
+        return logistic_sigmas(steps, min(low, high / 2), high)
+    if strength == 1:
+        return grid(process, steps, kind)  # type: ignore[arg-type]
+    return [level_at(process, strength * (1 - i / steps)) for i in range(steps)] + [0.0]
+
+
+def level_at(process: Discrete, share: float) -> float:
+    """Noise level at a share of the steps; below the first step it falls to 0 linearly."""
+    time = share * len(process) - 1
+    return process.sigma(time) if time >= 0 else float(process.sigmas[0]) * (time + 1)

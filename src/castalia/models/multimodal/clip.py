@@ -32,6 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from castalia.core.capabilities import Exportable, Matching, Perception
+from castalia.core.captions import CAPTION, bytes_of
 from castalia.core.config import Config
 from castalia.core.data import Batch, Dataset
 from castalia.core.model import Logs, Model, Objective, Progress, Stage
@@ -46,7 +47,7 @@ from castalia.models.multimodal.towers import (
     VisionConfig,
     VisionTower,
 )
-from castalia.models.multimodal.words import CAPTION, Words, WordsConfig, bytes_of, captioned, found_words
+from castalia.models.multimodal.words import Words, WordsConfig, captioned, found_words
 from castalia.nn.gathering import everyone
 
 MEANS, DEVIATIONS = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -79,6 +80,11 @@ class CLIPConfig(Config):
     def __post_init__(self) -> None:
         if self.dims < 1 or not 0.01 <= self.temperature <= 100:
             raise ValueError("dims must be positive, temperature lies between 0.01 and 100")
+
+
+def small_clip() -> CLIPConfig:
+    """For pictures of 32 pixels."""
+    return CLIPConfig(128, "vit", VisionConfig(4, 128, 4, 4), text=TextConfig(128, 3, 4), words=WordsConfig(length=16))
 
 
 class Sight(nn.Module):

@@ -37,6 +37,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from castalia.core.capabilities import Exportable, Matching, Refinement
+from castalia.core.captions import CAPTION, bytes_of
 from castalia.core.config import Config
 from castalia.core.data import Batch, Dataset
 from castalia.core.encoded import Encoded
@@ -47,7 +48,7 @@ from castalia.core.sampling import Given, Sampling, Watch
 from castalia.core.spec import Spec
 from castalia.core.specs.image import ImageSpec
 from castalia.models.autoencoders.codes import CodesSpec
-from castalia.models.multimodal.clip import CLIP, CLIPConfig
+from castalia.models.multimodal.clip import CLIP, CLIPConfig, small_clip
 from castalia.models.multimodal.dalle_network import PriorConfig, Transformer
 from castalia.models.multimodal.dvae import (
     CodesConfig,
@@ -59,14 +60,8 @@ from castalia.models.multimodal.dvae import (
     outward,
     relaxed,
 )
-from castalia.models.multimodal.towers import TextConfig, VisionConfig
-from castalia.models.multimodal.words import CAPTION, Words, WordsConfig, bytes_of, captioned, found_words
+from castalia.models.multimodal.words import Words, WordsConfig, captioned, found_words
 from castalia.nn.causal import CausalBlock
-
-
-def small_judge() -> CLIPConfig:
-    """For pictures of 32 pixels."""
-    return CLIPConfig(128, "vit", VisionConfig(4, 128, 4, 4), text=TextConfig(128, 3, 4))
 
 
 @dataclass(frozen=True)
@@ -91,7 +86,7 @@ class DALLEConfig(Config):
     codes: CodesConfig = field(default_factory=CodesConfig)
     prior: PriorConfig = field(default_factory=PriorConfig)
     words: WordsConfig = field(default_factory=lambda: WordsConfig(length=256))
-    judge: CLIPConfig = field(default_factory=small_judge)
+    judge: CLIPConfig = field(default_factory=small_clip)
     judged: bool = True
     temperature: float = 1 / 16
     kl: float = 6.6 / 192

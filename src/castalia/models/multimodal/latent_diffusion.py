@@ -38,6 +38,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from castalia.core.capabilities import Exportable, Refinement
+from castalia.core.captions import CAPTION
 from castalia.core.config import Config
 from castalia.core.data import Batch, Dataset, some_of
 from castalia.core.encoded import Encoded
@@ -53,7 +54,7 @@ from castalia.models.diffusion.transformer import Transformer, TransformerConfig
 from castalia.models.multimodal.first_stage import Critic, Decoder, Encoder, FirstStageConfig, distance, split
 from castalia.models.multimodal.towers import TextConfig, TextTower
 from castalia.models.multimodal.unet import WordUNet
-from castalia.models.multimodal.words import CAPTION, Words, WordsConfig, captioned, ends, found_words
+from castalia.models.multimodal.words import Words, WordsConfig, captioned, ends, found_words
 from castalia.nn.gathering import everyone
 from castalia.nn.labels import Labels, classes_of
 from castalia.nn.pixels import inward, outward

@@ -37,6 +37,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from castalia.core.capabilities import Exportable, Latents, Matching, Refinement
+from castalia.core.captions import CAPTION
 from castalia.core.config import Config
 from castalia.core.data import Batch, Dataset
 from castalia.core.errors import UsageError
@@ -47,22 +48,16 @@ from castalia.core.spec import Spec
 from castalia.core.specs.image import ImageSpec
 from castalia.core.specs.points import PointsSpec
 from castalia.models.diffusion.process import Call, Process, ProcessConfig, WordsDrawing, guided
-from castalia.models.multimodal.clip import CLIP, CLIPConfig
+from castalia.models.multimodal.clip import CLIP, CLIPConfig, small_clip
 from castalia.models.multimodal.embeddings_prior import EmbeddingPrior, EmbeddingPriorConfig, scaled
-from castalia.models.multimodal.towers import TextConfig, VisionConfig
 from castalia.models.multimodal.unet import WordUNet
-from castalia.models.multimodal.words import CAPTION, Words, WordsConfig, captioned, ends, found_words
+from castalia.models.multimodal.words import Words, captioned, ends, found_words
 from castalia.nn.pixels import inward, outward
 from castalia.nn.unet import ResidualBlock, UNetConfig
 
 EMBEDDING = "embedding"
 TOKENS = 4
 """Words that an embedding becomes for the decoder."""
-
-
-def small_clip() -> CLIPConfig:
-    """For pictures of 32 pixels."""
-    return CLIPConfig(128, "vit", VisionConfig(4, 128, 4, 4), text=TextConfig(128, 3, 4), words=WordsConfig(length=16))
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from castalia.core.captions import CAPTION, texts_of
 from castalia.core.data import Dataset, some_of
 from castalia.core.errors import UsageError
 from castalia.core.spec import Spec
 from castalia.core.specs.text import TextSpec
 
-CAPTION = "caption"
 END, START = 256, 257
 FIRST_WORD = 258
 FIT_EXAMPLES = 50_000
@@ -86,20 +86,6 @@ def found_words(config: WordsConfig, data: Dataset) -> WordsConfig:
 def pieces(text: str) -> list[str]:
     """Words and punctuation of a text, in small letters."""
     return _PIECE.findall(text.lower())
-
-
-def texts_of(captions: Tensor) -> list[str]:
-    """Captions ``int64`` (N, T) of bytes, padded with -1, as texts."""
-    return [bytes(row[(row >= 0) & (row < 256)].tolist()).decode("utf-8", "replace") for row in captions.cpu()]
-
-
-def bytes_of(texts: list[str]) -> Tensor:
-    """The inverse of :func:`texts_of`."""
-    rows = [list(text.encode()) for text in texts]
-    out = torch.full((len(rows), max(map(len, rows), default=0)), -1, dtype=torch.int64)
-    for row, data in zip(out, rows, strict=True):
-        row[: len(data)] = torch.tensor(data, dtype=torch.int64)
-    return out
 
 
 class Words:
