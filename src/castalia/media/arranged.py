@@ -13,7 +13,10 @@ import numpy as np
 
 from castalia.core.errors import DataError, near
 from castalia.media.image.tree import Item, brief, file_opener, list_folder, list_zip, walk
-from castalia.media.splits import SPLITS, pick_split
+from castalia.media.splits import SPLITS, hashed_split, pick_split
+
+FEW_FILES = 10
+"""Fewer files than this are not split."""
 
 LOOKED_AT = 500
 """Names looked at to tell what a folder or zip holds."""
@@ -121,6 +124,29 @@ def arrange(items: list[Item], how: str, where: str, split: str | None) -> Found
     chosen, mine, more = pick_split(rows, split, where)
     part = whole.of(mine)
     return Found(part.items, part.labels, part.classes, [*notes, *more], chosen)
+
+
+def set_aside(
+    found: Found, split: str | None, where: str, what: str, *, alone: bool = False
+) -> tuple[Found, list[str]]:
+    """Those files that belong to a split, and what is to be said: without splits of its own a tenth is ``test``.
+
+    Args:
+        found: the files.
+        split: ``train``, ``test``, or None for all.
+        where: the source, for errors.
+        what: the files are called, in the plural.
+        alone: whether few files are left together, because something in them can be split.
+
+    Raises:
+        DataError: there are too few to set some aside.
+    """
+    if len(found.items) >= FEW_FILES:
+        rows, notes = hashed_split(split, found.split, [item.name for item in found.items], where, what)
+        return found if rows is None else found.of(rows.tolist()), notes
+    if split == "test" and found.split is None and not alone:
+        raise DataError(f"{where} has fewer than {FEW_FILES} {what}, too few to set some aside for testing.")
+    return found, []
 
 
 def _first(name: str, base: str) -> str:

@@ -18,16 +18,13 @@ from castalia.core.errors import DataError, UsageError
 from castalia.core.files import read_bounded as bounded
 from castalia.core.spec import LabelSpec, Spec
 from castalia.core.specs.audio import AudioSpec
-from castalia.media.arranged import Found, arrange, by_pattern, class_numbers, holds, in_order, list_files
+from castalia.media.arranged import FEW_FILES, Found, arrange, by_pattern, class_numbers, holds, in_order, list_files
 from castalia.media.audio.clips import FULL_SCALE, AudioClips, Pack
 from castalia.media.audio.decode import SUFFIXES, AudioOptions, Head, decode_audio, inspect_audio, trim_ends
 from castalia.media.captions import caption_columns
 from castalia.media.image.array import Progress
 from castalia.media.image.tree import Item, file_opener, read_bounded
 from castalia.media.splits import hashed_split
-
-FEW_FILES = 10
-"""Fewer files than this are split by their pieces, because a tenth of them would be none."""
 
 
 def is_audio(path: Path) -> bool:

@@ -18,15 +18,12 @@ from castalia.core.spec import Spec
 from castalia.core.specs.episode import START, EpisodeSpec
 from castalia.core.specs.image import ImageSpec
 from castalia.environments.base import ENVIRONMENTS
-from castalia.media.arranged import arrange, list_files
+from castalia.media.arranged import arrange, list_files, set_aside
 from castalia.media.episode.shards import LARGEST, SUFFIX, Episode, is_shard, read_episode, told
 from castalia.media.episode.table import Episodes
 from castalia.media.image.tree import read_bounded, walk
 from castalia.media.sets import Progress
-from castalia.media.splits import hashed_split
 
-FEW_FILES = 10
-"""Fewer files than this are not split."""
 LISTED, LOOKED_AT = 500, 20
 """Names of a folder, and files, looked at to tell what it holds."""
 
@@ -106,12 +103,8 @@ def open_episodes(
     with ExitStack() as stack:
         items, notes = list_files(path, frozenset((SUFFIX,)), "episode", stack)
         found = arrange(items, "none", str(path), split)
-        chosen = found
-        if len(found.items) >= FEW_FILES:
-            rows, more = hashed_split(split, found.split, [i.name for i in found.items], str(path), "episodes")
-            chosen, notes = found if rows is None else found.of(rows.tolist()), notes + more
-        elif split == "test" and found.split is None:
-            raise DataError(f"{path} has fewer than {FEW_FILES} episodes, too few to set some aside for testing.")
+        chosen, more = set_aside(found, split, str(path), "episodes")
+        notes = notes + more
         episodes, bad = [], []
         for i, item in enumerate(chosen.items):
             where = str(path) if path.name == item.name else f"{path}: {item.name}"

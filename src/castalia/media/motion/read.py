@@ -19,16 +19,13 @@ from castalia.core.data import Batch, Dataset
 from castalia.core.errors import DataError, UsageError
 from castalia.core.rng import Rng
 from castalia.core.specs.motion import Joint, MotionSpec
-from castalia.media.arranged import arrange, class_numbers, holds, list_files
+from castalia.media.arranged import arrange, class_numbers, holds, list_files, set_aside
 from castalia.media.image.tree import read_bounded
 from castalia.media.motion.bvh import LARGEST, Clip, read_bvh
 from castalia.media.sets import Progress
-from castalia.media.splits import hashed_split
 from castalia.nn.skeletons import Skeleton, mirrored
 
 SUFFIXES = frozenset({".bvh"})
-FEW_FILES = 10
-"""Fewer files than this are not split."""
 
 
 @dataclass(frozen=True)
@@ -120,13 +117,8 @@ def open_motion(
     with ExitStack() as stack:
         items, notes = list_files(path, SUFFIXES, "BVH", stack)
         found = arrange(items, options.labels, str(path), split)
-        chosen = found
-        if len(found.items) >= FEW_FILES:
-            names = [item.name for item in found.items]
-            rows, more = hashed_split(split, found.split, names, str(path), "clips")
-            chosen, notes = found if rows is None else found.of(rows.tolist()), notes + more
-        elif split == "test" and found.split is None:
-            raise DataError(f"{path} has fewer than {FEW_FILES} clips, too few to set some aside for testing.")
+        chosen, more = set_aside(found, split, str(path), "clips")
+        notes = notes + more
         classes = found.classes if like is None else like.classes
         labels = class_numbers(chosen.labels, classes, str(path))
         clips: list[tuple[str, Clip, int]] = []

@@ -16,7 +16,7 @@ from castalia.core.data import Dataset
 from castalia.core.errors import DataError, UsageError
 from castalia.core.spec import Spec
 from castalia.core.specs.music import DRUMS, MusicSpec
-from castalia.media.arranged import arrange, class_numbers, holds, list_files
+from castalia.media.arranged import arrange, class_numbers, holds, list_files, set_aside
 from castalia.media.image.tree import read_bounded
 from castalia.media.music.encodings import NAMES, encoding_of, size_for
 from castalia.media.music.grid import drums_of, joined, roll_of, voice_of
@@ -24,10 +24,6 @@ from castalia.media.music.midi import LARGEST, SUFFIXES, read_midi
 from castalia.media.music.pieces import Events, Grids, Rolls, Written
 from castalia.media.music.score import FAMILIES, Score
 from castalia.media.sets import Progress
-from castalia.media.splits import hashed_split
-
-FEW_FILES = 10
-"""Fewer files than this are not split."""
 
 LINES = {
     "melody": (("melody", 0),),
@@ -155,13 +151,8 @@ def open_music(
         if within is not None:
             items = [item for item in items if item.name.rpartition("/")[0] == within]
         found = arrange(items, options.labels, str(path), split)
-        chosen = found
-        if len(found.items) >= FEW_FILES:
-            names = [item.name for item in found.items]
-            rows, more = hashed_split(split, found.split, names, str(path), "files")
-            chosen, notes = found if rows is None else found.of(rows.tolist()), notes + more
-        elif split == "test" and found.split is None:
-            raise DataError(f"{path} has fewer than {FEW_FILES} files, too few to set some aside for testing.")
+        chosen, more = set_aside(found, split, str(path), "files")
+        notes = notes + more
         classes = found.classes if like is None else like.classes
         labels = class_numbers(chosen.labels, classes, str(path))
         pieces, bad = [], []

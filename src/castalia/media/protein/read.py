@@ -15,16 +15,12 @@ from castalia.core.data import Dataset
 from castalia.core.errors import DataError, UsageError
 from castalia.core.spec import Spec
 from castalia.core.specs.protein import ProteinSpec, structure_spec
-from castalia.media.arranged import arrange, holds, list_files
+from castalia.media.arranged import arrange, holds, list_files, set_aside
 from castalia.media.image.tree import Item, read_bounded
 from castalia.media.protein.chains import Chain, Chains, Sequences
 from castalia.media.protein.sequences import ALIGNED, FASTA, read_alignment, read_fasta
 from castalia.media.protein.structures import CIF, LARGEST, PDB, TEXT, read_structure
 from castalia.media.sets import Progress
-from castalia.media.splits import hashed_split
-
-FEW_FILES = 10
-"""Fewer chains than this are not split."""
 
 STRUCTURES = PDB | CIF | TEXT
 SUFFIXES = PDB | CIF | FASTA | ALIGNED
@@ -125,13 +121,8 @@ def open_proteins(
                 "alone, set data.options.kind=sequence."
             )
         found = arrange(mine, "none", str(path), split)
-        chosen = found
-        if len(found.items) >= FEW_FILES:
-            names = [item.name for item in found.items]
-            rows_, more = hashed_split(split, found.split, names, str(path), "files")
-            chosen, notes = found if rows_ is None else found.of(rows_.tolist()), notes + more
-        elif split == "test" and found.split is None and len(mine) > 1:
-            raise DataError(f"{path} has fewer than {FEW_FILES} files, too few to set some aside for testing.")
+        chosen, more = set_aside(found, split, str(path), "files", alone=len(mine) < 2)
+        notes = notes + more
         chains, bad = [], []
         for i, item in enumerate(chosen.items):
             where = str(path) if path.name == item.name else f"{path}: {item.name}"

@@ -16,16 +16,13 @@ from castalia.core.errors import DataError, UsageError
 from castalia.core.spec import Spec
 from castalia.core.specs.image import ImageSpec
 from castalia.core.specs.shape import ShapeSpec
-from castalia.media.arranged import Found, arrange, class_numbers, holds, list_files
+from castalia.media.arranged import Found, arrange, class_numbers, holds, list_files, set_aside
 from castalia.media.image.tree import Item, read_bounded, walk
 from castalia.media.sets import Progress
 from castalia.media.shape.array import VIEW, ShapeArray, Views, packed
 from castalia.media.shape.meshes import SUFFIXES, read_mesh, voxelised
 from castalia.media.shape.voxels import ARRAYS, BINVOX, Up, fit, read_arrays, read_binvox, upright
 from castalia.media.splits import SPLITS, hashed_split
-
-FEW_FILES = 10
-"""Fewer files than this are not split."""
 
 KINDS = SUFFIXES | ARRAYS | {BINVOX}
 """Endings of files that hold shapes."""
@@ -163,13 +160,9 @@ def open_shapes(
         if doubles:
             notes = [*notes, f"Left out {doubles} files that hold the same shapes as others, by their names."]
         found = arrange(items, options.labels, str(path), split)
-        chosen, alone = found, len(found.items) == 1
-        if len(found.items) >= FEW_FILES:
-            names = [item.name for item in found.items]
-            rows, more = hashed_split(split, found.split, names, str(path), "files")
-            chosen, notes = found if rows is None else found.of(rows.tolist()), notes + more
-        elif split == "test" and found.split is None and not alone:
-            raise DataError(f"{path} has fewer than {FEW_FILES} files, too few to set some aside for testing.")
+        alone = len(found.items) == 1
+        chosen, more = set_aside(found, split, str(path), "files", alone=alone)
+        notes = notes + more
         classes: tuple[str, ...] = found.classes if like is None else getattr(like, "classes", ())
         labels = class_numbers(chosen.labels, classes, str(path))
         read = _Reader(path, options, progress)

@@ -19,17 +19,13 @@ from castalia.core.data import Batch, Dataset
 from castalia.core.errors import DataError, MissingExtra, UsageError
 from castalia.core.rng import Rng
 from castalia.core.specs.video import VideoSpec
-from castalia.media.arranged import arrange, class_numbers, holds, list_files
+from castalia.media.arranged import arrange, class_numbers, holds, list_files, set_aside
 from castalia.media.image.tree import read_bounded
 from castalia.media.sets import Progress
-from castalia.media.splits import hashed_split
 
 PICTURES = frozenset({".gif", ".webp"})
 FILMS = frozenset({".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi"})
 SUFFIXES = PICTURES | FILMS
-FEW_FILES = 10
-"""Fewer files than this are not split."""
-
 LARGEST = 1 << 31
 """Bytes of a file, at most."""
 
@@ -133,13 +129,8 @@ def open_video(
     with ExitStack() as stack:
         items, notes = list_files(path, SUFFIXES, "video", stack)
         found = arrange(items, options.labels, str(path), split)
-        chosen = found
-        if len(found.items) >= FEW_FILES:
-            names = [item.name for item in found.items]
-            rows, more = hashed_split(split, found.split, names, str(path), "films")
-            chosen, notes = found if rows is None else found.of(rows.tolist()), notes + more
-        elif split == "test" and found.split is None:
-            raise DataError(f"{path} has fewer than {FEW_FILES} films, too few to set some aside for testing.")
+        chosen, more = set_aside(found, split, str(path), "films")
+        notes = notes + more
         classes = found.classes if like is None else like.classes
         labels = class_numbers(chosen.labels, classes, str(path))
         size = (options.size, options.size) if like is None else (like.height, like.width)
