@@ -14,7 +14,7 @@ from castalia.configuration import Data, Expected, Recipe, Schedule, Training
 from castalia.core.model import Optimizer
 from castalia.media.text.packing import TextOptions
 from castalia.models.sequence.gpt3 import SIZES, GPT3Config
-from castalia.recipes.gpt2 import MUON
+from castalia.recipes import gpt2
 from castalia.recipes.preset import Preset
 
 TOKENS = 300_000_000_000
@@ -23,38 +23,18 @@ TOKENS = 300_000_000_000
 
 def tiny() -> Recipe:
     """Counting, seconds: for tests."""
-    return Recipe(
-        model="gpt3",
-        config=GPT3Config(layers=2, heads=2, dim=32, window=8, restarts=0.5),
-        data=Data("counting", medium="text", options=TextOptions(tokens="chars", length=32)),
-        training=Training(
-            steps=400,
-            batch_size=32,
-            lr=0.02,
-            optimizer=MUON,
-            schedule=Schedule("cosine", warmup=20, end=0.0),
-            ema_half_life=0.0,
-        ),
-    )
+    return replace(gpt2.tiny(), model="gpt3", config=GPT3Config(layers=2, heads=2, dim=32, window=8, restarts=0.5))
 
 
 def shakespeare() -> Recipe:
     """Plays by characters, 0.8 million parameters, a band of 64 in a context of 256, four minutes of one core."""
-    return Recipe(
+    base = gpt2.shakespeare()
+    return replace(
+        base,
         model="gpt3",
         config=GPT3Config(layers=4, heads=4, dim=128, window=64, restarts=0.02),
-        data=Data("tinyshakespeare", medium="text", options=TextOptions(tokens="chars", length=256)),
-        training=Training(
-            steps=1_200,
-            batch_size=8,
-            lr=0.02,
-            optimizer=MUON,
-            schedule=Schedule("cosine", warmup=20, end=0.0),
-            clip=1.0,
-            ema_half_life=0.0,
-            precision="bfloat16",
-            threads=1,
-        ),
+        data=replace(base.data, options=TextOptions(tokens="chars", length=256)),
+        training=replace(base.training, steps=1_200, batch_size=8),
         expected=(Expected("nats_per_token", 1.64, "1.88 (nanoGPT's README, dense, context 64)", 4),),
     )
 

@@ -8,49 +8,38 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from castalia.configuration import Data, Expected, Recipe, Schedule, Training
+from castalia.configuration import Data, Expected, Recipe, Schedule
 from castalia.core.model import Optimizer
 from castalia.media.text.packing import TextOptions
 from castalia.models.sequence.gpt_modern import GPTModernConfig
+from castalia.recipes import gpt2
 from castalia.recipes.preset import Preset
 
 MUON = Optimizer("muon", betas=(0.8, 0.95), eps=1e-10, others=2.5)
 """Matrices at the rate of the recipe, the embedding at 2.5 times that, the head at a tenth of the embedding's."""
 
+FALLING = Schedule("linear", warmup=0, end=0.0)
+
 
 def tiny() -> Recipe:
     """Counting, seconds: for tests."""
-    return Recipe(
+    base = gpt2.tiny()
+    return replace(
+        base,
         model="gpt-modern",
         config=GPTModernConfig(layers=2, heads=2, dim=32, restarts=0.5),
-        data=Data("counting", medium="text", options=TextOptions(tokens="chars", length=32)),
-        training=Training(
-            steps=400,
-            batch_size=32,
-            lr=0.02,
-            optimizer=MUON,
-            schedule=Schedule("linear", warmup=0, end=0.0),
-            ema_half_life=0.0,
-        ),
+        training=replace(base.training, optimizer=MUON, schedule=FALLING),
     )
 
 
 def shakespeare() -> Recipe:
     """Plays by characters, 0.8 million parameters, two minutes of one core."""
-    return Recipe(
+    base = gpt2.shakespeare()
+    return replace(
+        base,
         model="gpt-modern",
         config=GPTModernConfig(layers=4, heads=4, dim=128, restarts=0.02),
-        data=Data("tinyshakespeare", medium="text", options=TextOptions(tokens="chars", length=128)),
-        training=Training(
-            steps=900,
-            batch_size=16,
-            lr=0.03,
-            optimizer=MUON,
-            schedule=Schedule("linear", warmup=0, end=0.0),
-            ema_half_life=0.0,
-            precision="bfloat16",
-            threads=1,
-        ),
+        training=replace(base.training, steps=900, lr=0.03, optimizer=MUON, schedule=FALLING, clip=0.0),
         expected=(Expected("nats_per_token", 1.56, "1.88 (nanoGPT's README, this size, context 64)", 3),),
     )
 

@@ -12,44 +12,24 @@ from castalia.configuration import Data, Expected, Recipe, Schedule, Training
 from castalia.core.model import Optimizer
 from castalia.media.text.packing import TextOptions
 from castalia.models.sequence.retro import SIZES, RetroConfig
-from castalia.recipes.gpt2 import MUON
+from castalia.recipes import gpt2
 from castalia.recipes.preset import Preset
 
 
 def tiny() -> Recipe:
     """Counting, seconds: for tests."""
-    return Recipe(
-        model="retro",
-        config=RetroConfig(2, 2, 24, restarts=0.5, cross=(2,), chunk=8, encoder=1, runs=(2, 3), keys=64),
-        data=Data("counting", medium="text", options=TextOptions(tokens="chars", length=32)),
-        training=Training(
-            steps=400,
-            batch_size=32,
-            lr=0.02,
-            optimizer=MUON,
-            schedule=Schedule("cosine", warmup=20, end=0.0),
-            ema_half_life=0.0,
-        ),
-    )
+    config = RetroConfig(2, 2, 24, restarts=0.5, cross=(2,), chunk=8, encoder=1, runs=(2, 3), keys=64)
+    return replace(gpt2.tiny(), model="retro", config=config)
 
 
 def shakespeare() -> Recipe:
     """Plays by characters, chunks of 32 with two neighbours: two minutes of one core."""
-    return Recipe(
+    base = gpt2.shakespeare()
+    return replace(
+        base,
         model="retro",
         config=RetroConfig(4, 4, 128, restarts=0.02, cross=(2, 4), chunk=32, encoder=1, runs=(3, 4, 5), keys=512),
-        data=Data("tinyshakespeare", medium="text", options=TextOptions(tokens="chars", length=128)),
-        training=Training(
-            steps=260,
-            batch_size=16,
-            lr=0.02,
-            optimizer=MUON,
-            schedule=Schedule("cosine", warmup=20, end=0.0),
-            clip=1.0,
-            ema_half_life=0.0,
-            precision="bfloat16",
-            threads=1,
-        ),
+        training=replace(base.training, steps=260),
         expected=(
             Expected("nats_per_token", 2.1, "none for these data; 2.079 without neighbours, in a third of it", 3),
         ),
