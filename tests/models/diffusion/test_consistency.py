@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from castalia import runs
+from castalia.cli.main import main
 from castalia.core.data import Batch
 from castalia.core.errors import UsageError
 from castalia.core.model import Progress, build
@@ -282,3 +285,19 @@ def test_wrong_values_and_the_papers_size() -> None:
     # Karras et al. 2022 give 55.7 million for this network (DDPM++); theirs begins with half of the channels, and halves
     # and doubles sizes by residual blocks
     assert sum(p.numel() for p in model.parameters()) == 54_293_763
+
+
+def test_a_student_of_a_run_that_the_command_line_names(tmp_path: Path) -> None:
+    """``--parent teacher=RUN``: the run begins from it, and says what is wrong with the option."""
+    small = ["--precision", "float32", "--quiet", "--set", "training.batch_size=8"]
+    assert main(["train", "--recipe", "edm-tiny", "--steps", "3", "--out", str(tmp_path / "edm"), *small]) == 0
+    student = ["train", "--recipe", "consistency-tiny", "--steps", "3", "--set", "config.teacher=true", *small]
+    asked = [*student, "--out", str(tmp_path / "student"), "--parent", f"teacher={tmp_path / 'edm'}"]
+    assert main(asked) == 0
+    model, parent = (runs.open_run(tmp_path / name).model()[0] for name in ("student", "edm"))
+    assert isinstance(model, Consistency)
+    assert isinstance(parent, EDM)
+    copied = zip(model.teacher.parameters(), parent.network.parameters(), strict=True)
+    assert all(torch.equal(ours, theirs) for ours, theirs in copied)
+    assert main([*student, "--out", str(tmp_path / "none")]) == 2
+    assert main([*student, "--out", str(tmp_path / "none"), "--parent", "teacher"]) == 2

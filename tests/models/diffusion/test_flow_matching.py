@@ -185,9 +185,13 @@ def test_optimal_transport_finds_the_shortest_pairs() -> None:
 def test_transport_shortens_what_is_learned() -> None:
     model = pictures(coupling="transport")
     x = torch.randint(0, 256, (16, 1, 8, 8), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
-    z = BatchRng(0, total=16).normal("noise", 1, 8, 8)
-    x1 = model.units.inward(x)
-    assert float((z[paired(z, x1)] - x1).square().sum()) < float((z - x1).square().sum())
+    rng = BatchRng(0, total=16)
+    z, x1 = rng.normal("noise", 1, 8, 8), model.units.inward(x)
+    near = z[paired(z, x1)]
+    assert float((near - x1).square().sum()) < float((z - x1).square().sum())
+    learned, _ = model.loss(Batch.of(x), rng, Progress(0, 1))
+    wanted, _ = model.error(near, x1, model.times(rng), None)
+    torch.testing.assert_close(learned, wanted)
 
 
 def test_reflow_makes_paths_straight() -> None:

@@ -159,6 +159,7 @@ def test_the_nearer_of_two_embeddings_is_kept() -> None:
         z, caption = made.embedding(tokens, rng, UnCLIPOptions()), made.encoded(tokens)[1]
         near.append((z * caption).sum(1))
     assert bool((near[1] >= near[0] - 1e-5).all())
+    assert bool((near[1] > near[0] + 1e-4).any())
 
 
 def test_a_variation_keeps_what_is_outside_the_mask_and_changes_inside() -> None:
