@@ -105,7 +105,7 @@ def test_orders_of_convergence(name: str, order: int) -> None:
         times = [0.01 + (0.95 - 0.01) * i / steps for i in range(steps + 1)]
         return sampler(denoise, z / times[0], [straight.level_of(t) for t in times])
 
-    true = run(2000, straight.rk4)
+    true = run(2000, straight.STRAIGHT["rk4"])
     steps = (160, 320, 640) if order == 4 else (100, 200, 400)
     errors = [float((run(n, sampler) - true).square().mean().sqrt()) for n in steps]
     for coarse, fine in pairwise(errors):

@@ -22,7 +22,7 @@ Heun's method therefore ends with a midpoint step of equal order and cost, and t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
 from torch import Tensor
@@ -50,80 +50,59 @@ def velocity(denoise: Denoise, state: Tensor, t: float, end: float = 0.0) -> tup
     return (denoised - (1 - end) * state) / (1 - (1 - end) * t), denoised
 
 
-def midpoint(
-    denoise: Denoise,
-    x: Tensor,
-    sigmas: Sequence[float],
-    *,
-    noise: Noise | None = None,
-    callback: Callback | None = None,
-    end: float = 0.0,
-) -> Tensor:
-    """The midpoint method in t."""
-    for i, (sigma, following) in enumerate(pairwise(sigmas)):
-        t, then = time_of(sigma, end), time_of(following, end)
-        state = t * x
-        v, denoised = velocity(denoise, state, t, end)
-        if callback is not None:
-            callback(i, sigma, x, denoised)
-        x = (state + (then - t) * _half_way(denoise, state, v, t, then, end)) / then
-    return x
+Field = Callable[[Tensor, float], Tensor]
+"""Velocity of a state at a time."""
+
+Slope = Callable[[Field, Tensor, Tensor, float, float, bool], Tensor]
+"""Slope of a step from the field, the state, its velocity, the time, the width and whether it ends at no noise."""
 
 
-def heun(
-    denoise: Denoise,
-    x: Tensor,
-    sigmas: Sequence[float],
-    *,
-    noise: Noise | None = None,
-    callback: Callback | None = None,
-    end: float = 0.0,
-) -> Tensor:
-    """Heun's method in t; see the module for its last step."""
-    for i, (sigma, following) in enumerate(pairwise(sigmas)):
-        t, then = time_of(sigma, end), time_of(following, end)
-        state = t * x
-        v, denoised = velocity(denoise, state, t, end)
-        if callback is not None:
-            callback(i, sigma, x, denoised)
-        if following:
-            slope = 0.5 * (v + velocity(denoise, state + (then - t) * v, then, end)[0])
-        else:
-            slope = _half_way(denoise, state, v, t, then, end)
-        x = (state + (then - t) * slope) / then
-    return x
+def midpoint(field: Field, state: Tensor, v: Tensor, t: float, h: float, last: bool) -> Tensor:
+    """The velocity in the middle of the step."""
+    return field(state + 0.5 * h * v, t + 0.5 * h)
 
 
-def rk4(
-    denoise: Denoise,
-    x: Tensor,
-    sigmas: Sequence[float],
-    *,
-    noise: Noise | None = None,
-    callback: Callback | None = None,
-    end: float = 0.0,
-) -> Tensor:
-    """The classic Runge-Kutta method in t."""
-    for i, (sigma, following) in enumerate(pairwise(sigmas)):
-        t, then = time_of(sigma, end), time_of(following, end)
-        state, h = t * x, then - t
-        k1, denoised = velocity(denoise, state, t, end)
-        if callback is not None:
-            callback(i, sigma, x, denoised)
-        k2 = velocity(denoise, state + 0.5 * h * k1, t + 0.5 * h, end)[0]
-        k3 = velocity(denoise, state + 0.5 * h * k2, t + 0.5 * h, end)[0]
-        k4 = velocity(denoise, state + h * k3, then, end)[0]
-        x = (state + (h / 6) * (k1 + 2 * (k2 + k3) + k4)) / then
-    return x
+def heun(field: Field, state: Tensor, v: Tensor, t: float, h: float, last: bool) -> Tensor:
+    """The mean of the velocities at both ends; see the module for its last step."""
+    return midpoint(field, state, v, t, h, last) if last else 0.5 * (v + field(state + h * v, t + h))
 
 
-STRAIGHT: Mapping[str, Sampler] = {"midpoint": midpoint, "heun": heun, "rk4": rk4}
+def rk4(field: Field, state: Tensor, v: Tensor, t: float, h: float, last: bool) -> Tensor:
+    """The classic Runge-Kutta method."""
+    k2 = field(state + 0.5 * h * v, t + 0.5 * h)
+    k3 = field(state + 0.5 * h * k2, t + 0.5 * h)
+    return (v + 2 * (k2 + k3) + field(state + h * k3, t + h)) / 6
+
+
+def solver(slope: Slope) -> Sampler:
+    """The sampler that takes steps of a slope."""
+
+    def sample(
+        denoise: Denoise,
+        x: Tensor,
+        sigmas: Sequence[float],
+        *,
+        noise: Noise | None = None,
+        callback: Callback | None = None,
+        end: float = 0.0,
+    ) -> Tensor:
+        def field(state: Tensor, t: float) -> Tensor:
+            return velocity(denoise, state, t, end)[0]
+
+        for i, (sigma, following) in enumerate(pairwise(sigmas)):
+            t, then = time_of(sigma, end), time_of(following, end)
+            state, h = t * x, then - t
+            v, denoised = velocity(denoise, state, t, end)
+            if callback is not None:
+                callback(i, sigma, x, denoised)
+            x = (state + h * slope(field, state, v, t, h, not following)) / then
+        return x
+
+    return sample
+
+
+STRAIGHT: Mapping[str, Sampler] = {slope.__name__: solver(slope) for slope in (midpoint, heun, rk4)}
 """By the names that people give."""
-
-
-def _half_way(denoise: Denoise, state: Tensor, v: Tensor, t: float, then: float, end: float) -> Tensor:
-    """Velocity in the middle of a step that starts with velocity v."""
-    return velocity(denoise, state + 0.5 * (then - t) * v, 0.5 * (t + then), end)[0]
 
 
 def straightness(denoise: Denoise, x: Tensor, sigmas: Sequence[float], end: float = 0.0) -> Tensor:
