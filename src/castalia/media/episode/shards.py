@@ -77,7 +77,7 @@ def is_shard(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             names = set(archive.namelist())
-    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
+    except (OSError, zipfile.BadZipFile, ValueError, RuntimeError):
         return False
     return {"frames.npy", "actions.npy", "rewards.npy"} <= names
 

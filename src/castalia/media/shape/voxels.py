@@ -51,7 +51,7 @@ def read_arrays(data: bytes, where: str) -> np.ndarray:
                 array = _loaded(archive.read(name), f"{where}: {name}")
                 if array.ndim >= 3:
                     found.append(_filled(array, f"{where}: {name}"))
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError, ValueError) as error:
+    except (zipfile.BadZipFile, RuntimeError, OSError, ValueError) as error:
         raise DataError(f"{where}: not an .npz archive that can be read ({str(error)[:200]}).") from error
     if not found:
         raise DataError(f"{where}: holds no array of voxels (D, H, W) or (N, D, H, W).")
