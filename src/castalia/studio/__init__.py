@@ -1,0 +1,1 @@
+"""The studio: one web page in which runs are played with."""

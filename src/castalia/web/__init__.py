@@ -1,0 +1,1 @@
+"""What every web server of Castalia stands behind: the guard that lets only the right requests in."""
