@@ -122,6 +122,12 @@ def make_parser() -> Parser:
     def json_option(p: argparse.ArgumentParser) -> None:
         p.add_argument("--json", action="store_true", help="print JSON for programs")
 
+    def server_options(p: argparse.ArgumentParser, port: int) -> None:
+        p.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")
+        p.add_argument("--port", type=int, default=port, help=f"({port}); 0 takes any that is free")
+        p.add_argument("--password", metavar="FILE", help="a file with the password, for hosts that others can reach")
+        p.add_argument("--name", action="append", default=[], metavar="HOST", help="a further name of this machine")
+
     def drawn_option(p: argparse.ArgumentParser, words: str) -> None:
         p.add_argument("--drawn", type=int, metavar="N", help=f"samples to draw and measure ({words})")
 
@@ -305,6 +311,11 @@ def make_parser() -> Parser:
     p.add_argument("names", nargs="*", metavar="NAME", help="systems to show; see: castalia models")
     p.add_argument("--out", default="demo", help="folder (demo)")
     p.add_argument("--minutes", type=_number, default=5.0, help="for all systems together (5)")
+
+    p = verb("studio", "Open a page in which runs are trained and played with.")
+    p.add_argument("runs", nargs="?", default="runs", type=_path, help="the folder of the runs (runs)")
+    server_options(p, 7860)
+    p.add_argument("--no-browser", action="store_true", help="do not open a browser")
 
     p = verb("doctor", "Check this installation.")
     json_option(p)

@@ -413,6 +413,21 @@ def info(options: Namespace) -> int:
     return 0
 
 
+def studio(options: Namespace) -> int:
+    """Serve the studio until it is interrupted."""
+    from castalia.web.listen import needs_server
+
+    needs_server()
+    from castalia.studio.opening import open_studio
+
+    password = Path(options.password) if options.password else None
+    open_studio(
+        Path(options.runs), options.host, options.port, password=password, names=options.name,
+        browser=not options.no_browser,
+    )  # fmt: skip
+    return 0
+
+
 VERBS: dict[str, Callable[[Namespace], int]] = {
     "models": models,
     "data": data,
@@ -427,5 +442,6 @@ VERBS: dict[str, Callable[[Namespace], int]] = {
     "export": export,
     "import": import_,
     "demo": demo,
+    "studio": studio,
     "doctor": doctor,
 }
