@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import threading
 import time
@@ -54,7 +55,9 @@ class Opened:
 
 @pytest.fixture(scope="session")
 def trained(shared_folder: Path) -> Path:
-    """Runs of a few steps each."""
+    """Runs of a few steps each; or, for pictures of the documentation, those in ``CASTALIA_STUDIO_RUNS``."""
+    if given := os.environ.get("CASTALIA_STUDIO_RUNS"):
+        return Path(given)
     folder = shared_folder / "studio-runs"
     folder.mkdir(exist_ok=True)
     with Lock(folder).take(600):

@@ -236,6 +236,12 @@ def _runs(app: FastAPI, studio: Studio) -> None:
         """The named sets."""
         return [{"name": row["name"], "what": row["what"], "medium": row["medium"]} for row in list_data()]
 
+    @app.get("/api/trainings")
+    def training() -> dict[str, Any]:
+        """The training that runs, or ran last."""
+        trainings = studio.trainings
+        return {"run": trainings.running(), "line": trainings.line, "ended": trainings.running() is None}
+
     @app.post("/api/trainings")
     async def train(wish: wishes.Train) -> dict[str, str]:
         """Begin a training."""

@@ -150,9 +150,8 @@ class Trainings:
             if line and line != self.line:
                 self.line = line
                 self.events.tell("training", {"run": identifier, "line": line, "running": process.returncode is None})
-        self.path = None
-        code = process.returncode
-        told = {"run": identifier, "line": self._last_line(), "running": False, "code": code}
+        self.path, self.line = None, self._last_line()
+        told = {"run": identifier, "line": self.line, "running": False, "code": process.returncode}
         self.events.tell("training", told)
 
     def _last_line(self) -> str:

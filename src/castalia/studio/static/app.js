@@ -1,7 +1,7 @@
 // The page: which room is open, by the address behind the #; the theme; how many jobs wait.
 
 import { ask, events, known, listen } from "./api.js";
-import { h, notice } from "./dom.js";
+import { fill, h, notice } from "./dom.js";
 import { play } from "./play.js";
 import { results } from "./results.js";
 import { about, boards, compare, queue, runs, train } from "./rooms.js";
@@ -30,14 +30,14 @@ async function open() {
     if (link.getAttribute("href") === `#/${room}`) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  main.replaceChildren(h("p", { class: "soft" }, "loading ..."));
+  fill(main, h("p", { class: "soft" }, "loading ..."));
   try {
     const made = await rooms[room](id && encodeURIComponent(id), signal, tab);
     if (signal.aborted) return;
-    main.replaceChildren(made);
+    fill(main, made);
     document.title = `${main.querySelector("h1")?.textContent || "Castalia"} - Castalia Studio`;
   } catch (error) {
-    if (!signal.aborted) main.replaceChildren(h("p", { class: "bad", role: "alert" }, error.message));
+    if (!signal.aborted) fill(main, h("p", { class: "bad", role: "alert" }, error.message));
   }
 }
 

@@ -1,7 +1,7 @@
 // Controls from what systems and edits say of their options; `value()` is what was chosen, undefined for the default.
 
 import { tried, upload } from "./api.js";
-import { h, unique } from "./dom.js";
+import { fill, h, unique } from "./dom.js";
 import { painter } from "./paint.js";
 
 export function control(told, context) {
@@ -86,7 +86,7 @@ function example(told, id, context, several) {
   let found = [];
   const shown = h("div", { class: "strip", "aria-live": "polite" });
   const show = () => {
-    shown.replaceChildren(...found.map((one) => (one.picture ? h("img", { src: `/api/files/${one.id}`, alt: one.name }) : h("span", {}, one.name))));
+    fill(shown, ...found.map((one) => (one.picture ? h("img", { src: `/api/files/${one.id}`, alt: one.name }) : h("span", {}, one.name))));
     context.changed?.(told.name, found);
   };
   const add = (one) => { found = several ? [...found, one] : [one]; show(); };

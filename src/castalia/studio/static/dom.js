@@ -13,6 +13,11 @@ export function h(tag, props = {}, ...children) {
   return made;
 }
 
+// What is inside an element, anew; nothing where a child is missing.
+export function fill(place, ...children) {
+  place.replaceChildren(...children.flat(9).filter((child) => child !== null && child !== undefined && child !== false));
+}
+
 export function svg(tag, props = {}, ...children) {
   const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
   for (const [name, value] of Object.entries(props)) made.setAttribute(name, value);

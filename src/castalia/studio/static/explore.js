@@ -2,7 +2,7 @@
 
 import { ask, run, tried } from "./api.js";
 import { control, gave } from "./controls.js";
-import { h, notice } from "./dom.js";
+import { fill, h, notice } from "./dom.js";
 import { stage } from "./results.js";
 
 // Draws the newest place that was asked for; those that were overtaken are never asked for.
@@ -49,7 +49,7 @@ export function explore(id, form) {
   seed.element.addEventListener("change", redraw);
   tried(async () => {
     const axes = await ask(`/api/runs/${id}/axes`);
-    sliders.replaceChildren(...axes.map((name) => slider(name)), h("button", { type: "button", onclick: reset }, "All to the middle"));
+    fill(sliders, ...axes.map((name) => slider(name)), h("button", { type: "button", onclick: reset }, "All to the middle"));
     await redraw();
   })();
 

@@ -8,7 +8,7 @@ const SIZE = 256;
 export function painter(id, picture) {
   const mask = document.createElement("canvas");
   let changed = false;
-  let brush = 24;
+  let brush = 48;
   let at = [SIZE / 2, SIZE / 2];
   const under = new Image();
   const canvas = h("canvas", { id, class: "paint", width: SIZE, height: SIZE, tabIndex: 0, role: "img", "aria-label": "Mask: paint where something is to change; arrow keys move, space paints" });

@@ -2,7 +2,7 @@
 
 import { ask, run, tried } from "./api.js";
 import { control, gave, values } from "./controls.js";
-import { h, notice, unique } from "./dom.js";
+import { fill, h, notice, unique } from "./dom.js";
 import { dream } from "./dream.js";
 import { explore, map } from "./explore.js";
 import { last, stage } from "./results.js";
@@ -33,7 +33,7 @@ export async function play(id, wanted) {
     buttons.forEach((button, i) => { button.setAttribute("aria-selected", String(i === k)); button.tabIndex = i === k ? 0 : -1; });
     if (!made.has(k)) made.set(k, tabs[k][1]());
     place.setAttribute("aria-labelledby", buttons[k].id);
-    place.replaceChildren(made.get(k));
+    fill(place, made.get(k));
   }
   choose(Math.max(0, tabs.findIndex(([name]) => name.toLowerCase() === wanted)));
   return h("div", {}, h("h1", {}, about.name), h("p", { class: "soft" }, `${about.title}, on ${about.data}. `, h("a", { href: `#/run/${id}` }, "About this run")),
@@ -103,7 +103,7 @@ function edits(id, form) {
       picture: () => under || (last.file?.picture ? last.file.url : null),
     };
     const controls = told.controls.filter((one) => one.name !== "precision").map((one) => control(one, context));
-    place.replaceChildren(h("form", {
+    fill(place, h("form", {
       class: "controls",
       onsubmit: tried(async (event) => {
         event.preventDefault();

@@ -1,7 +1,7 @@
 // What a job made, with what one does with it: keep it, take its seed or its settings back, use it elsewhere.
 
 import { ask, tried } from "./api.js";
-import { h, notice } from "./dom.js";
+import { fill, h, notice } from "./dom.js";
 import { viewer } from "./viewers.js";
 
 export const last = { file: null }; // the file that was shown last, for "Use what is shown"
@@ -45,7 +45,7 @@ export function keep(files) {
   const board = h("select", { "aria-label": "Board" });
   tried(async () => {
     const boards = await ask("/api/boards");
-    board.replaceChildren(...boards.map(({ id, name }) => h("option", { value: id }, name)), h("option", { value: "" }, "a new board"));
+    fill(board, ...boards.map(({ id, name }) => h("option", { value: id }, name)), h("option", { value: "" }, "a new board"));
   })();
   const put = tried(async () => {
     let id = board.value;
@@ -90,7 +90,7 @@ export function stage(run) {
     bar.hidden = preview.hidden = true;
     try {
       const job = await run(wish, (one, progress) => { told(one, progress); hear?.(one, progress); });
-      place.replaceChildren(results(job));
+      fill(place, results(job));
       return job;
     } catch (error) {
       state.textContent = error.message;

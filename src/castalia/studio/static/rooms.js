@@ -2,7 +2,7 @@
 
 import { ask, events, known, run, tried, upload } from "./api.js";
 import { control, values } from "./controls.js";
-import { ago, h, notice, short, svg, time, unique } from "./dom.js";
+import { ago, fill, h, notice, short, svg, time, unique } from "./dom.js";
 import { stage } from "./results.js";
 import { viewer } from "./viewers.js";
 
@@ -13,7 +13,7 @@ export async function runs() {
   const list = h("ul", { class: "cards" });
   const show = () => {
     const words = filter.value.toLowerCase().split(/\s+/);
-    list.replaceChildren(...found.filter((one) => words.every((word) => `${one.name} ${one.model} ${one.data}`.toLowerCase().includes(word))).map(card));
+    fill(list, ...found.filter((one) => words.every((word) => `${one.name} ${one.model} ${one.data}`.toLowerCase().includes(word))).map(card));
   };
   show();
   return h("div", {}, h("h1", {}, "Runs"), h("div", { class: "control" }, h("label", { htmlFor: filter.id }, "Find"), filter), h("br"), list);
@@ -42,7 +42,7 @@ export async function about(id, signal) {
       : h("button", { type: "button", onclick: tried(async () => { await ask(`/api/runs/${id}/resume`, {}); show(); }) }, "Go on training");
     const grid = h("img", { class: "big", alt: "Samples drawn while training", src: one.pictures.length ? `/api/runs/${id}/picture` : "" , hidden: !one.pictures.length });
     const steps = one.pictures.length > 1 ? h("input", { type: "range", min: 0, max: one.pictures.length - 1, value: one.pictures.length - 1, "aria-label": "Over the course of training", oninput: () => { grid.src = `/api/runs/${id}/picture?name=${encodeURIComponent(one.pictures[steps.value])}`; } }) : null;
-    place.replaceChildren(h("h1", {}, one.name),
+    fill(place, h("h1", {}, one.name),
       h("div", { class: "row" }, h("a", { class: "button", href: `#/play/${id}` }, "Play"), go, measure),
       h("p", { class: "soft", id: "line" }, one.line),
       one.verdict ? h("p", {}, h("strong", {}, one.verdict)) : null,
@@ -92,7 +92,7 @@ function curve(name, points) {
 export async function train() {
   const [systems, sets] = await Promise.all([ask("/api/systems"), ask("/api/data")]);
   const recipes = systems.flatMap((one) => Object.entries(one.recipes).map(([name, words]) => ({ name, words, model: one.name })));
-  const model = h("select", { id: unique(), onchange: fill }, systems.map((one) => h("option", { value: one.name }, `${one.name}: ${one.title}`)));
+  const model = h("select", { id: unique(), onchange: offer }, systems.map((one) => h("option", { value: one.name }, `${one.name}: ${one.title}`)));
   const recipe = h("select", { id: unique(), onchange: tell });
   const words = h("small", { class: "soft" });
   const data = h("input", { type: "text", id: unique(), list: "sets", placeholder: "a named set, or a folder's whole path" });
@@ -104,9 +104,9 @@ export async function train() {
     { name: "seed", kind: "integer", default: 0, low: 0 },
     { name: "settings", kind: "texts", help: "anything in the recipe, for example training.lr=0.001" },
   ].map((told) => control(told, {}));
-  function fill() {
+  function offer() {
     const mine = recipes.filter((one) => one.model === model.value);
-    recipe.replaceChildren(h("option", { value: "" }, "what fits the data and the time"), ...mine.map((one) => h("option", { value: one.name }, one.name)));
+    fill(recipe, h("option", { value: "" }, "what fits the data and the time"), ...mine.map((one) => h("option", { value: one.name }, one.name)));
     const system = systems.find((one) => one.name === model.value);
     more[0].set(model.value);
     recipe.value = system.demo;
@@ -116,7 +116,7 @@ export async function train() {
     const one = recipes.find(({ name }) => name === recipe.value);
     words.textContent = one ? one.words : "needs data below";
   }
-  fill();
+  offer();
   const go = tried(async (event) => {
     event.preventDefault();
     const wish = { ...(await values(more)) };
@@ -125,7 +125,15 @@ export async function train() {
     if (data.value) wish.data = data.value;
     const { run: id } = await ask("/api/trainings", wish);
     notice("Training begins.");
-    setTimeout(() => { location.hash = `#/run/${id}`; }, 4000);
+    for (let k = 0; k < 240; k += 1) { // its folder is there once the data are read
+      await new Promise((resolve) => { setTimeout(resolve, 500); });
+      const { ended, line } = await ask("/api/trainings");
+      if ((await ask("/api/runs")).some((one) => one.id === id && !one.problem)) {
+        location.hash = `#/run/${id}`;
+        return;
+      }
+      if (ended) throw new Error(line || "The training ended before it began.");
+    }
   });
   const labelled = (text, box) => h("div", { class: "control" }, h("label", { htmlFor: box.id }, text), box);
   return h("div", {}, h("h1", {}, "Train"), h("form", { class: "controls panel", onsubmit: go }, labelled("System", model), labelled("Recipe", recipe), words, labelled("Data, where not the recipe's", data), labelled("or a file of yours (.zip of pictures, .csv, .txt ...)", own),
@@ -175,7 +183,7 @@ export async function queue(signal) {
   const body = h("tbody");
   const show = () => {
     const jobs = [...known.values()].sort((a, b) => b.id - a.id).slice(0, 100);
-    body.replaceChildren(...jobs.map((job) => h("tr", {}, h("td", {}, String(job.id)), h("td", {}, job.wish.edit || job.wish.do), h("td", { class: job.state === "failed" ? "bad" : job.state === "done" ? "good" : "" }, job.state), h("td", {}, ago(job.created)), h("td", {}, job.message),
+    fill(body, ...jobs.map((job) => h("tr", {}, h("td", {}, String(job.id)), h("td", {}, job.wish.edit || job.wish.do), h("td", { class: job.state === "failed" ? "bad" : job.state === "done" ? "good" : "" }, job.state), h("td", {}, ago(job.created)), h("td", {}, job.message),
       h("td", {}, ["queued", "running"].includes(job.state) ? h("button", { type: "button", onclick: tried(() => ask(`/api/jobs/${job.id}/cancel`, {})), "aria-label": `Cancel job ${job.id}` }, "Cancel") : job.state === "failed" || job.state === "cancelled" ? h("button", { type: "button", onclick: tried(() => ask("/api/jobs", job.wish)), "aria-label": `Do job ${job.id} again` }, "Again") : h("a", { href: `#/job/${job.id}` }, "look")))));
   };
   events.addEventListener("job", show, { signal });

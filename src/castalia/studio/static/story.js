@@ -2,7 +2,7 @@
 
 import { run, tried } from "./api.js";
 import { control, values } from "./controls.js";
-import { h } from "./dom.js";
+import { fill, h } from "./dom.js";
 
 export function story(id, form) {
   const key = `castalia-story-${id}`;
@@ -31,7 +31,7 @@ export function story(id, form) {
   function show(k) {
     now = k;
     box.value = texts[k].text;
-    branches.replaceChildren(...texts.map((one, i) => h("li", {}, h("button", {
+    fill(branches, ...texts.map((one, i) => h("li", {}, h("button", {
       type: "button", "aria-current": i === now ? "true" : null, onclick: () => show(i),
     }, one.text.slice(-40).trim() || "the beginning", one.seed === null ? "" : ` (seed ${one.seed})`))));
     keep();

@@ -1,7 +1,7 @@
 // How each kind of file is shown.
 
 import { ask, tried } from "./api.js";
-import { h } from "./dom.js";
+import { fill, h } from "./dom.js";
 import { showModel } from "./model3d.js";
 
 const ROWS = 200;
@@ -33,7 +33,7 @@ function other(url, name) {
 
 function later(call) {
   const place = h("div", {}, h("p", { class: "soft" }, "loading ..."));
-  tried(async () => place.replaceChildren(await call()))();
+  tried(async () => fill(place, await call()))();
   return place;
 }
 
@@ -134,12 +134,12 @@ export function table(text) {
   const rows = csv(text);
   const names = rows.shift() || [];
   const body = h("tbody");
-  const fill = () => body.replaceChildren(...rows.slice(0, ROWS).map((row) => h("tr", {}, row.map((cell) => h("td", {}, cell)))));
+  const show = () => fill(body, ...rows.slice(0, ROWS).map((row) => h("tr", {}, row.map((cell) => h("td", {}, cell)))));
   const sort = (k) => {
     rows.sort((a, b) => (Number(a[k]) - Number(b[k])) || String(a[k]).localeCompare(String(b[k])));
-    fill();
+    show();
   };
-  fill();
+  show();
   const head = names.map((name, k) => h("th", { scope: "col" }, h("button", { type: "button", onclick: () => sort(k) }, name)));
   const rest = rows.length > ROWS ? h("p", { class: "soft" }, `${ROWS} of ${rows.length} rows; save the file for all.`) : null;
   return h("div", { class: "scroll", tabIndex: 0, role: "region", "aria-label": "Table" }, h("table", {}, h("thead", {}, h("tr", {}, head)), body), rest);
