@@ -1,10 +1,11 @@
 # Two commands matter: `make demo` and `make test`. Both make .venv first; nothing else is needed.
+# `make studio` opens the demo's runs on a page to play with.
 
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo test lint docs bench torture clean
+.PHONY: setup demo studio test lint docs bench torture clean
 
 setup: $(STAMP)
 
@@ -15,6 +16,12 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: setup
 	$(BIN)/castalia demo --out demo
+
+demo/index.html: | setup
+	$(BIN)/castalia demo --out demo
+
+studio: demo/index.html
+	$(BIN)/castalia studio demo/runs
 
 # two workers of one thread each; tests of one system, or of one file, stay together
 test: setup lint

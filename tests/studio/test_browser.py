@@ -5,12 +5,14 @@ With ``CASTALIA_SHOTS=FOLDER`` what is seen is saved there; the pictures of the 
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.studio.conftest import TOKEN
 
@@ -67,7 +69,9 @@ class Page:
         try:
             return WebDriverWait(self.browser, seconds, 0.05).until(tried)
         except TimeoutException as error:
-            raise AssertionError(f"waited in vain; the page says: {self.text('main')[:900]} {self.text('#notice')}") from error
+            raise AssertionError(
+                f"waited in vain; the page says: {self.text('main')[:900]} {self.text('#notice')}"
+            ) from error
 
     def find(self, css):
         return self.browser.find_elements(By.CSS_SELECTOR, css)
@@ -98,6 +102,7 @@ class Page:
 
     def shown(self, css=".shown img.big", seconds=60):
         """A picture that has been loaded."""
+
         def look():
             return next((p for p in self.find(css) if self.script("return arguments[0].naturalWidth", p)), None)
 
@@ -106,13 +111,16 @@ class Page:
     def script(self, text, *given):
         return self.browser.execute_script(text, *given)
 
-    def shot(self, name):
+    def shot(self, name, top=True):
         """Save what is seen, where that is asked for; always look that it is not one colour."""
+        if top:
+            self.script("window.scrollTo(0, 0)")
         data = self.browser.get_screenshot_as_png()
         assert len(data) > 5_000
         folder = os.environ.get("CASTALIA_SHOTS")
         if folder:
-            (Path(folder) / f"studio-{name}.png").write_bytes(data)
+            with Image.open(io.BytesIO(data)) as seen:
+                seen.convert("RGB").quantize(128).save(Path(folder) / f"studio-{name}.png", optimize=True)
 
     def quiet(self):
         """Nothing went wrong in the page since the last look."""
@@ -213,7 +221,7 @@ def test_a_mask_is_painted_and_only_what_is_under_it_changes(page):
     page.wait(lambda: page.find(".drop .strip img"))
     canvas = page.one("canvas.paint")
     canvas.send_keys(" ", Keys.ARROW_LEFT, Keys.ARROW_LEFT, Keys.ARROW_LEFT, " ")
-    page.shot("mask")
+    page.shot("mask", top=False)
     page.set("n", 1)
     page.button("Do it").click()
     page.shown("[role=tabpanel] .shown img.big")
@@ -224,7 +232,11 @@ def test_a_mask_is_painted_and_only_what_is_under_it_changes(page):
 def test_styles_are_mixed_units_dissected_and_networks_dream(page):
     page.play("stylegan2", "Edit")
     pick = page.one("select[aria-label='Edit']")
-    for edit, values in (("mix", {}), ("dissect", {"n": 12, "shown": 2}), ("dream", {"iterations": 1, "octaves": 1, "jitter": 0, "size": 32})):
+    for edit, values in (
+        ("mix", {}),
+        ("dissect", {"n": 12, "shown": 2}),
+        ("dream", {"iterations": 1, "octaves": 1, "jitter": 0, "size": 32}),
+    ):
         Select(pick).select_by_visible_text(edit)
         for name, value in values.items():
             page.set(name, value)
@@ -267,7 +279,7 @@ def test_sound_has_a_player_and_a_spectrogram_notes_a_roll_and_a_sound(page):
             "const c = document.querySelector('figure canvas'); if (!c) return 0;"
             "const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; return new Set(d).size > 8"))  # fmt: skip
         page.shown()  # the wave, or the piano roll
-        page.shot(system)
+        page.shot(system, top=False)
 
 
 def test_tables_molecules_and_shapes_are_seen(page):
@@ -293,7 +305,7 @@ def test_tables_molecules_and_shapes_are_seen(page):
             "const c = arguments[0], o = document.createElement('canvas'); o.width = o.height = 64;"
             "const d = o.getContext('2d'); d.drawImage(c, 0, 0, 64, 64); return new Set(d.getImageData(0, 0, 64, 64).data).size", stage)  # fmt: skip
         assert seen > 4
-        page.shot(system)
+        page.shot(system, top=False)
 
 
 def test_one_plays_inside_a_dream_with_the_keyboard(page):
@@ -301,7 +313,9 @@ def test_one_plays_inside_a_dream_with_the_keyboard(page):
     page.button("Begin").click()
     page.shown()
     page.one("[role=application]").send_keys(Keys.ARROW_RIGHT, Keys.ARROW_LEFT)
-    page.wait(lambda: "step 3" in page.text("p.soft") or "step 4" in page.text("p.soft") or "over" in page.text("p.soft"))
+    page.wait(
+        lambda: "step 3" in page.text("p.soft") or "step 4" in page.text("p.soft") or "over" in page.text("p.soft")
+    )
     page.shot("dream-world")
     page.one("[role=application]").send_keys(Keys.ESCAPE)
 
@@ -356,7 +370,7 @@ def test_runs_are_compared_on_the_page(page):
     page.set("drawn", 20)
     page.button("Compare").click()
     page.one("iframe.frame")
-    page.shot("compare")
+    page.shot("compare", top=False)
 
 
 def test_stored_script_is_text(page, opened):

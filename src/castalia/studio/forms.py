@@ -220,4 +220,7 @@ def _attributes(text: str | None) -> dict[str, str]:
         return {}
     parts = re.split(r"\n {4,8}(?=[a-z_]+: )", "\n" + rest.lstrip("\n"))
     pairs = (part.strip().partition(": ") for part in parts if ": " in part)
-    return {name.strip(): " ".join(words.split()) for name, _, words in pairs if name.strip().isidentifier()}
+    marks = re.compile(r"`+|:\w+:(?=`)")
+    return {
+        name.strip(): marks.sub("", " ".join(words.split())) for name, _, words in pairs if name.strip().isidentifier()
+    }

@@ -62,9 +62,9 @@ function sample(id, form) {
       if (prior) wish.prior = prior.value();
       await shown.start(wish);
     }),
-  }, count.element, seed.element, prior?.element, given.map((one) => one.element),
+  }, count.element, seed.element, prior?.element, given.map((one) => one.element), h("div", { class: "row" }, go, another),
   h("details", { open: options.length < 5 }, h("summary", {}, "How to sample"), h("div", { class: "controls" }, options.map((one) => one.element))),
-  h("div", { class: "row" }, go, another), restore({ seed, count, given, options }));
+  restore({ seed, count, given, options }));
   return h("div", { class: "split" }, board, shown.element);
 }
 

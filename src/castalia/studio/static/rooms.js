@@ -46,7 +46,7 @@ export async function about(id, signal) {
       h("div", { class: "row" }, h("a", { class: "button", href: `#/play/${id}` }, "Play"), go, measure),
       h("p", { class: "soft", id: "line" }, one.line),
       one.verdict ? h("p", {}, h("strong", {}, one.verdict)) : null,
-      one.warnings.map((words) => h("p", { class: "bad" }, words)),
+      (one.training ? [] : one.warnings).map((words) => h("p", { class: "bad" }, words)),
       h("div", { class: "split" },
         h("div", { class: "shown" }, grid, steps),
         h("div", {},

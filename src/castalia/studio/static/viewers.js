@@ -21,6 +21,7 @@ const kinds = {
   ".mp4": (url, name) => h("video", { src: url, controls: true, loop: true, class: "big", "aria-label": name }),
   ".wav": sound,
   ".glb": (url, name) => showModel(url, name),
+  ".mid": () => h("p", { class: "soft" }, "Notes, for a sequencer: save them."),
   ".html": (url, name) => h("iframe", { src: url, class: "frame", sandbox: "allow-scripts", title: name }),
   ".csv": (url) => later(async () => table(await ask(url))),
   ".txt": (url) => later(async () => h("pre", { tabIndex: 0 }, await ask(url))),
