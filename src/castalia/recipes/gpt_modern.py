@@ -68,6 +68,18 @@ def library() -> Recipe:
     )
 
 
+def infill() -> Recipe:
+    """Python's standard library by pieces, half of the texts with a gap: to fill in what is missing, in ten minutes."""
+    base = library()
+    options = TextOptions(tokens="bpe", vocabulary=2_048, length=256, middle=0.5)
+    return replace(
+        base,
+        config=GPTModernConfig(layers=4, heads=6, dim=192),
+        data=Data("stdlib", medium="text", options=options),
+        training=replace(base.training, steps=1_200, batch_size=16),
+    )
+
+
 def text() -> Recipe:
     """Any text by bytes: the default for people's own."""
     base = shakespeare()
@@ -96,6 +108,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "gpt-modern-shakespeare": shakespeare,
     "gpt-modern-plays": plays,
     "gpt-modern-library": library,
+    "gpt-modern-infill": infill,
     "gpt-modern-text": text,
     "gpt-modern-small": small,
     "gpt-modern-tiny": tiny,
