@@ -413,6 +413,38 @@ def info(options: Namespace) -> int:
     return 0
 
 
+def serve(options: Namespace) -> int:
+    """Serve a language model over HTTP."""
+    from castalia.web.listen import needs_server, token_for
+
+    needs_server()
+    from castalia.serving.app import serve as serve_it
+    from castalia.serving.opening import open_server
+    from castalia.web.guard import is_loopback
+
+    open_to_all = options.password is None and is_loopback(options.host)
+    token = None if open_to_all else token_for(options.host, options.password)
+    server = open_server(
+        options.run,
+        name=options.name,
+        rows=options.rows,
+        waiting=options.waiting,
+        tokens=options.most_tokens,
+        seconds=options.seconds,
+        precision=options.precision,
+        int8=options.int8,
+        draft=options.draft,
+        look_up=options.look_up,
+    )
+
+    def ready(address: str) -> None:
+        shows = "" if token is None else "; requests must show the password: Authorization: Bearer ..."
+        print(f"{server.name} at {address}/v1{shows}. Ctrl-C ends it.", flush=True)
+
+    serve_it(server, options.host, options.port, token, options.known_as, ready)
+    return 0
+
+
 VERBS: dict[str, Callable[[Namespace], int]] = {
     "models": models,
     "data": data,
@@ -426,6 +458,7 @@ VERBS: dict[str, Callable[[Namespace], int]] = {
     "features": features,
     "export": export,
     "import": import_,
+    "serve": serve,
     "demo": demo,
     "doctor": doctor,
 }

@@ -113,7 +113,7 @@ class Engine:
             Full: too many are waiting.
             UsageError: the request makes no sense for this model.
         """
-        self._check(request)
+        self.check(request)
         if self.most_waiting is not None and len(self.waiting) >= self.most_waiting + self.size - len(self.rows):
             raise Full(f"{len(self.waiting)} texts are waiting already; try again later.")
         self._tickets += 1
@@ -126,6 +126,22 @@ class Engine:
         self.waiting.append(Row(self._tickets, request, tokens, choosing, words, end))
         return self._tickets
 
+    def check(self, request: Request) -> None:
+        """Refuse what makes no sense for this model; a pattern is looked at when its text is submitted.
+
+        Raises:
+            UsageError: the text says what is wrong.
+        """
+        size = self.spec.size
+        if request.options.stop:
+            raise UsageError("The engine stops at Request.stops; options.stop is for castalia sample.")
+        if any(not 0 <= token < size for token in (*request.prompt, *request.bias)):
+            raise UsageError(f"A token of the prompt or of the bias is none of this model, which has 0 to {size - 1}.")
+        if request.pattern and not request.options.end:
+            raise UsageError("A text that has to match a pattern must be allowed to end.")
+        if request.top is not None and not 0 <= request.top <= size:
+            raise UsageError(f"Log-probabilities can be given of 0 to {size} tokens.")
+
     def cancel(self, ticket: int) -> bool:
         """Let a text go: its row is free at once. Whether it was there."""
         for row in self.waiting:
@@ -137,6 +153,12 @@ class Engine:
                 self._leave(at)
                 return True
         return False
+
+    def clear(self) -> None:
+        """Let all texts go."""
+        self.rows.clear()
+        self.waiting.clear()
+        self.writing = 0
 
     @property
     def busy(self) -> bool:
@@ -175,17 +197,6 @@ class Engine:
 
     def _computing(self) -> _Both:
         return _Both(self.precision, self.model.device)
-
-    def _check(self, request: Request) -> None:
-        size = self.spec.size
-        if request.options.stop:
-            raise UsageError("The engine stops at Request.stops; options.stop is for castalia sample.")
-        if any(not 0 <= token < size for token in (*request.prompt, *request.bias)):
-            raise UsageError(f"A token of the prompt or of the bias is none of this model, which has 0 to {size - 1}.")
-        if request.pattern and not request.options.end:
-            raise UsageError("A text that has to match a pattern must be allowed to end.")
-        if request.top is not None and not 0 <= request.top <= size:
-            raise UsageError(f"Log-probabilities can be given of 0 to {size} tokens.")
 
     def _forget(self) -> None:
         """Rows whose context is full read its second half anew, and wait for that like those that read a prompt."""
