@@ -73,16 +73,20 @@ def edit(run: Run | str | Path, name: str, **options: Any) -> Product:
             or the run cannot be edited so; the text says how it can.
     """
     run = api.load(run) if not isinstance(run, Run) else run
+    return work(Desk(run, run.model()[0]), name, options)
+
+
+def work(desk: Desk, name: str, options: Mapping[str, Any]) -> Product:
+    """:func:`edit` for a run whose model is there already."""
     wanted = edit_of(name)
     chosen = from_json(wanted.options, {k: to_json(v) for k, v in options.items()}, f"edit {name}")
     for one in options_of(wanted):
         value = getattr(chosen, one.name)
         if one.least is not None and value is not None and value < one.least:
             raise UsageError(f"edit {name}: {one.name} must be at least {one.least}, not {value}.")
-    model, _ = run.model()
-    refuse(wanted, run, model)
+    refuse(wanted, desk.run, desk.model)
     with torch.no_grad():
-        return wanted.run(Desk(run, model), chosen)
+        return wanted.run(desk, chosen)
 
 
 def lacks(edit: Edit, model: Model, spec: Spec) -> str:

@@ -27,7 +27,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_serving(run: Path) -> None:
-    command = [sys.executable, "-m", "castalia", "serve", str(run), "--port", "0", "--look-up", "--name", "numbers"]
+    command = [sys.executable, "-m", "castalia", "serve", str(run), "--port", "0", "--look-up", "--as", "numbers"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         try:

@@ -124,6 +124,12 @@ def make_parser() -> Parser:
     def json_option(p: argparse.ArgumentParser) -> None:
         p.add_argument("--json", action="store_true", help="print JSON for programs")
 
+    def server_options(p: argparse.ArgumentParser, port: int) -> None:
+        p.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")
+        p.add_argument("--port", type=int, default=port, help=f"({port}); 0 takes any that is free")
+        p.add_argument("--password", metavar="FILE", help="a file with the password, for hosts that others can reach")
+        p.add_argument("--name", action="append", default=[], metavar="HOST", help="a further name of this machine")
+
     def drawn_option(p: argparse.ArgumentParser, words: str) -> None:
         p.add_argument("--drawn", type=int, metavar="N", help=f"samples to draw and measure ({words})")
 
@@ -311,13 +317,8 @@ def make_parser() -> Parser:
         '    -d \'{"model": "words", "prompt": "It was", "max_tokens": 50}\'',
     )
     p.add_argument("run", help="a run folder")
-    p.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")
-    p.add_argument("--port", type=int, default=8000, help="0 takes any that is free (8000)")
-    p.add_argument(
-        "--password", type=_path, metavar="FILE", help="requests must show what is in it; needed for other addresses"
-    )
-    p.add_argument("--known-as", action="append", default=[], metavar="NAME", help="a further name of this machine")
-    p.add_argument("--name", help="of the model (that of the run folder)")
+    server_options(p, 8000)
+    p.add_argument("--as", dest="model_name", metavar="NAME", help="name of the model (that of the run folder)")
     p.add_argument("--rows", type=_positive, default=8, help="texts that are written at once (8)")
     p.add_argument("--waiting", type=int, default=64, help="texts that may wait; more are refused with 429 (64)")
     p.add_argument("--most-tokens", type=_positive, default=1024, help="of a text (1,024)")
@@ -334,6 +335,11 @@ def make_parser() -> Parser:
     p.add_argument("names", nargs="*", metavar="NAME", help="systems to show; see: castalia models")
     p.add_argument("--out", default="demo", help="folder (demo)")
     p.add_argument("--minutes", type=_number, default=5.0, help="for all systems together (5)")
+
+    p = verb("studio", "Open a page in which runs are trained and played with.")
+    p.add_argument("runs", nargs="?", default="runs", type=_path, help="the folder of the runs (runs)")
+    server_options(p, 7860)
+    p.add_argument("--no-browser", action="store_true", help="do not open a browser")
 
     p = verb("doctor", "Check this installation.")
     json_option(p)

@@ -423,10 +423,10 @@ def serve(options: Namespace) -> int:
     from castalia.web.guard import is_loopback
 
     open_to_all = options.password is None and is_loopback(options.host)
-    token = None if open_to_all else token_for(options.host, options.password)
+    token = None if open_to_all else token_for(options.host, Path(options.password) if options.password else None)
     server = open_server(
         options.run,
-        name=options.name,
+        name=options.model_name,
         rows=options.rows,
         waiting=options.waiting,
         tokens=options.most_tokens,
@@ -441,7 +441,22 @@ def serve(options: Namespace) -> int:
         shows = "" if token is None else "; requests must show the password: Authorization: Bearer ..."
         print(f"{server.name} at {address}/v1{shows}. Ctrl-C ends it.", flush=True)
 
-    serve_it(server, options.host, options.port, token, options.known_as, ready)
+    serve_it(server, options.host, options.port, token, options.name, ready)
+    return 0
+
+
+def studio(options: Namespace) -> int:
+    """Serve the studio until it is interrupted."""
+    from castalia.web.listen import needs_server
+
+    needs_server()
+    from castalia.studio.opening import open_studio
+
+    password = Path(options.password) if options.password else None
+    open_studio(
+        Path(options.runs), options.host, options.port, password=password, names=options.name,
+        browser=not options.no_browser,
+    )  # fmt: skip
     return 0
 
 
@@ -460,5 +475,6 @@ VERBS: dict[str, Callable[[Namespace], int]] = {
     "import": import_,
     "serve": serve,
     "demo": demo,
+    "studio": studio,
     "doctor": doctor,
 }

@@ -128,6 +128,8 @@ class Guard:
         length = _header(scope, b"content-length")
         if length and not (length.isascii() and length.isdecimal() and len(length) < 16):
             return 400, "The length of the body is no number."
+        if not scope["query_string"].isascii():
+            return 400, "The address has characters that no address may have."
         origin, reading = _header(scope, b"origin"), scope["method"] in READING
         if origin and not self._own(origin, host):
             return 403, "Requests from other sites are refused."

@@ -104,7 +104,7 @@ def cut(spec: TextSpec, tokens: Tokens, text: list[int], first: float, second: f
     return text[:a], text[a:b], text[b:]
 
 
-def asked(spec: TextSpec, before: str, behind: str, room: int) -> list[int]:
+def asked(spec: TextSpec, before: str, behind: str, room: int, suffix_first: bool = False) -> list[int]:
     """A prompt that asks for what belongs between two texts.
 
     Of long ones that is taken what lies nearest to the gap: up to two thirds of the room before it, the rest behind it.
@@ -114,6 +114,7 @@ def asked(spec: TextSpec, before: str, behind: str, room: int) -> list[int]:
         before: what stands before the gap.
         behind: what stands behind it.
         room: tokens that the prompt may have.
+        suffix_first: ask in the form SPM.
 
     Raises:
         UsageError: the run knows no gaps, or there is no room.
@@ -128,4 +129,4 @@ def asked(spec: TextSpec, before: str, behind: str, room: int) -> list[int]:
         share = min(len(first), max(room * 2 // 3, room - len(last)))
         first, last = first[len(first) - share :], last[: room - share]
     p, s, m = spec.marks
-    return [p, *first, s, *last, m]
+    return [p, s, *last, m, *first] if suffix_first else [p, *first, s, *last, m]
