@@ -305,7 +305,7 @@ def test_a_suffix_is_filled_in() -> None:
     spec = replace(letters(24), size=14, middles=True)
     filling = made(GPT2, GPT2Config(2, 2, 16, init=0.4), spec)
     server = Server(Engine(filling, rows=2), "letters")
-    prompt = tuple(asked(spec, "abcdefghijabcdefghij", "jih", 24 - 6))
+    prompt = tuple(asked(spec, "abcdefghijabcdefghij", "jih", 24 - 6, suffix_first=True))
     bias = dict.fromkeys(spec.marks, float("-inf"))
     text = Engine(filling).run([Request(prompt, WritingOptions(length=6), seed=4, bias=bias)])[0]
     with running(server) as address:

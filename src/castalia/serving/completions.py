@@ -124,7 +124,7 @@ def read(body: bytes, spec: TextSpec, names: Sequence[str], limits: Limits) -> W
         if len(prompts) != 1 or not isinstance(prompts[0][0], str):
             raise Refused("A suffix goes with one prompt, which is a text.", "suffix")
         try:
-            middle = ask_for_middle(spec, prompts[0][0], suffix, spec.length - length)
+            middle = ask_for_middle(spec, prompts[0][0], suffix, spec.length - length, suffix_first=True)
         except UsageError as failure:
             raise Refused(f"suffix: {failure}", "suffix") from failure
         prompts = [(prompts[0][0], middle)]
