@@ -13,6 +13,7 @@ import pytest
 import castalia
 from castalia.cli.main import main
 from castalia.media.text.medium import TextMedium
+from tests.serving.test_lsp import Editor
 
 httpx = pytest.importorskip("httpx")
 pytest.importorskip("uvicorn")
@@ -45,6 +46,25 @@ def test_serving(run: Path) -> None:
             process.send_signal(signal.SIGINT)
             process.wait(20)
     assert process.returncode in (0, 130, -signal.SIGINT)
+
+
+def test_speaking_with_an_editor(run: Path) -> None:
+    command = [sys.executable, "-m", "castalia", "serve", str(run), "--lsp"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
+        editor = Editor(process.stdout, process.stdin)
+        editor.ask("initialize")
+        assert editor.hear()["result"]["serverInfo"]["name"] == "castalia"
+        editor.open("17 18")
+        editor.complete(0, 5)
+        assert "items" in editor.hear()["result"]
+        editor.open("letters")  # which the vocabulary does not have
+        editor.complete(0, 3)
+        assert "vocabulary has no" in editor.hear()["error"]["message"]
+        editor.ask("shutdown")
+        assert editor.hear()["result"] is None
+        editor.send(method="exit")
+        assert process.wait(20) == 0
 
 
 @pytest.mark.parametrize(

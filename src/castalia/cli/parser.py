@@ -318,6 +318,7 @@ def make_parser() -> Parser:
     )
     p.add_argument("run", help="a run folder")
     server_options(p, 8000)
+    p.add_argument("--lsp", action="store_true", help="speak with an editor instead, over standard input and output")
     p.add_argument("--as", dest="model_name", metavar="NAME", help="name of the model (that of the run folder)")
     p.add_argument("--rows", type=_positive, default=8, help="texts that are written at once (8)")
     p.add_argument("--waiting", type=int, default=64, help="texts that may wait; more are refused with 429 (64)")
