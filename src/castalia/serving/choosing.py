@@ -87,7 +87,7 @@ def decide(rows: Sequence[Choosing], logits: Tensor, ahead: int = 0) -> list[int
     found = [0] * len(rows)
     for options, members in alike.items():
         seen = [mask for i in members if (mask := rows[i].seen) is not None]
-        mine = shaped(x[members], options, torch.stack(seen) if seen else None)
+        mine = shaped(x if len(alike) == 1 else x[members], options, torch.stack(seen) if seen else None)
         if greedy := options.temperature == 0:
             uniform = x.new_zeros(len(members))
         else:

@@ -13,6 +13,7 @@ same but where two lie within these bits.
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -95,7 +96,8 @@ class Engine:
         self.model, self.spec, self.draft = model, model.spec, draft
         self.precision: Precision = precision
         self.most_waiting, self.pieces = waiting, pieces_of(model.spec)
-        with self._computing():
+        self._inside = False
+        with self.computing():
             self.slots = model.slots(rows, draft.most + 1 if draft else 0)
         if draft is not None and not self.slots.rewinds:
             raise UsageError(f"{type(model).__name__} cannot take back what it has read: it has no use for guesses.")
@@ -154,6 +156,19 @@ class Engine:
                 return True
         return False
 
+    def computing(self) -> contextlib.AbstractContextManager[None]:
+        """What steps are done in. Where many are done one after the other, weights are cast once if it is held."""
+        return contextlib.nullcontext() if self._inside else self._context()
+
+    @contextlib.contextmanager
+    def _context(self) -> Iterator[None]:
+        self._inside = True
+        try:
+            with torch.no_grad(), precision_context(self.precision, self.model.device):
+                yield
+        finally:
+            self._inside = False
+
     def clear(self) -> None:
         """Let all texts go."""
         self.rows.clear()
@@ -167,7 +182,7 @@ class Engine:
 
     def step(self) -> list[Piece]:
         """One step for every text: what has been added to each."""
-        with self._computing():
+        with self.computing():
             while self.waiting and len(self.rows) < self.size:
                 self.rows.append(self.waiting.popleft())
             self._forget()
@@ -185,18 +200,16 @@ class Engine:
         parts: dict[int, list[Piece]] = {}
         todo: Iterator[Request] = iter(requests)
         left = len(requests)
-        while left or self.busy:
-            while left and len(self.rows) + len(self.waiting) < self.size:
-                parts[self.submit(next(todo))] = []
-                left -= 1
-            for piece in self.step():
-                parts[piece.ticket].append(piece)
+        with self.computing():
+            while left or self.busy:
+                while left and len(self.rows) + len(self.waiting) < self.size:
+                    parts[self.submit(next(todo))] = []
+                    left -= 1
+                for piece in self.step():
+                    parts[piece.ticket].append(piece)
         return [joined(pieces) for _, pieces in sorted(parts.items())]
 
     # one step
-
-    def _computing(self) -> _Both:
-        return _Both(self.precision, self.model.device)
 
     def _forget(self) -> None:
         """Rows whose context is full read its second half anew, and wait for that like those that read a prompt."""
@@ -255,7 +268,7 @@ class Engine:
             row.read = len(row.tokens)
         for at in range(logits.shape[1]):
             here = [rows[i].choosing for i in alive]
-            seen = logits[alive, at]
+            seen = logits[:, at] if len(alive) == len(rows) else logits[alive, at]
             tokens = decide(here, seen)
             marks = scores(here, seen, tokens)
             right = []
@@ -298,7 +311,7 @@ class Engine:
     def _swap(self, a: int, b: int) -> None:
         if a == b:
             return
-        with self._computing():
+        with self.computing():
             self.slots.swap(a, b)
         if self.draft is not None:
             self.draft.swap(a, b)
@@ -312,21 +325,6 @@ class Engine:
             at = self.writing
         self._swap(at, len(self.rows) - 1)
         self.rows.pop()
-
-
-class _Both:
-    """No gradients, and a precision."""
-
-    def __init__(self, precision: Precision, device: torch.device) -> None:
-        self.grad, self.precision = torch.no_grad(), precision_context(precision, device)
-
-    def __enter__(self) -> None:
-        self.grad.__enter__()
-        self.precision.__enter__()
-
-    def __exit__(self, *error: object) -> None:
-        self.precision.__exit__(*error)  # pyright: ignore[reportArgumentType]
-        self.grad.__exit__(*error)
 
 
 def joined(pieces: Sequence[Piece]) -> Written:

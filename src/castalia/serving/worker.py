@@ -92,6 +92,10 @@ class Worker:
                 self._lock.notify()
 
     def _work(self) -> None:
+        with self.engine.computing():
+            self._steps()
+
+    def _steps(self) -> None:
         while True:
             with self._lock:
                 while not (self._new or self._gone or self._stopping or self.engine.busy):
