@@ -40,6 +40,8 @@ VERBS_MEANT = {
     "map": "edit map",
     "continue": "sample RUN --prompt",
     "complete": "sample RUN --prompt",
+    "server": "serve RUN",
+    "api": "serve RUN",
 }
 """Words that people try, and the verb that does it."""
 
@@ -306,6 +308,29 @@ def make_parser() -> Parser:
         "source", help="an exported folder, one of diffusers or (GPT-2) transformers, or hf://owner/name@revision"
     )
     p.add_argument("--out", type=_path, required=True, help="run folder to make")
+
+    p = verb(
+        "serve",
+        "Serve a run of a language model: OpenAI's completions over HTTP.",
+        "  castalia serve runs/words\n"
+        "  curl http://127.0.0.1:8000/v1/completions -H 'Content-Type: application/json' \\\n"
+        '    -d \'{"model": "words", "prompt": "It was", "max_tokens": 50}\'',
+    )
+    p.add_argument("run", help="a run folder")
+    server_options(p, 8000)
+    p.add_argument("--lsp", action="store_true", help="speak with an editor instead, over standard input and output")
+    p.add_argument("--as", dest="model_name", metavar="NAME", help="name of the model (that of the run folder)")
+    p.add_argument("--rows", type=_positive, default=8, help="texts that are written at once (8)")
+    p.add_argument("--waiting", type=int, default=64, help="texts that may wait; more are refused with 429 (64)")
+    p.add_argument("--most-tokens", type=_positive, default=1024, help="of a text (1,024)")
+    p.add_argument("--seconds", type=_number, default=120.0, help="after which an answer ends with what there is (120)")
+    p.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="float32", help="(float32)")
+    p.add_argument("--int8", action="store_true", help="round matrices to eight bits: faster, other texts")
+    guesses = p.add_mutually_exclusive_group()
+    guesses.add_argument("--draft", metavar="RUN", help="a smaller run with the same vocabulary that guesses ahead")
+    guesses.add_argument(
+        "--look-up", action="store_true", help="guess what followed the same words before; the texts stay the same"
+    )
 
     p = verb("demo", "Train systems on built-in data and write a page to look at: one of each family, or those named.")
     p.add_argument("names", nargs="*", metavar="NAME", help="systems to show; see: castalia models")

@@ -16,17 +16,18 @@ from castalia.core.specs.text import TextSpec
 
 
 def pieces_of(spec: TextSpec) -> list[bytes]:
-    """The bytes of every token; none for the last one, which ends a text.
+    """The bytes of every token; none for the last one, which ends a text, and for marks.
 
     Raises:
         RunError: the vocabulary that belongs to the run is missing or damaged.
     """
+    rest = [b""] * (4 if spec.middles else 1)
     if spec.kind == "chars":
-        return [*(c.encode("utf-8", "surrogatepass") for c in spec.alphabet), b""]
+        return [*(c.encode("utf-8", "surrogatepass") for c in spec.alphabet), *rest]
     if spec.kind == "bytes":
-        return [*(bytes([b]) for b in range(256)), b""]
+        return [*(bytes([b]) for b in range(256)), *rest]
     try:
-        return [bytes(BYTES[c] for c in piece) for piece in read_vocabulary(spec.vocabulary)["pieces"][:-1]] + [b""]
+        return [bytes(BYTES[c] for c in piece) for piece in read_vocabulary(spec.vocabulary)["pieces"][:-1]] + rest
     except (KeyError, TypeError) as error:
         raise RunError(f"The vocabulary of a run is damaged: a piece is not spelled in bytes ({error}).") from error
 

@@ -28,6 +28,7 @@ EDITS: tuple[str, ...] = (
     "direct",
     "find",
     "answer",
+    "infill",
     "recall",
 )
 """Names of the edits, and of their files, in the order in which they are listed."""

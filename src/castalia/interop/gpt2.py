@@ -242,6 +242,8 @@ def write_gpt2(config: GPT2Config, spec: TextSpec, state: Mapping[str, Tensor], 
     """
     from safetensors.torch import save
 
+    if spec.middles:
+        raise UsageError("This run has marks for gaps, which the folders of transformers have no place for.")
     with new_folder(out) as folder:
         write_json(folder / CONFIG, _fields(config, spec))
         plain = {name: t.detach().cpu().contiguous() for name, t in to_huggingface(state, config.layers).items()}

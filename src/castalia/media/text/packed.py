@@ -22,6 +22,7 @@ from castalia.core.data import Batch, Dataset
 from castalia.core.errors import DataError
 from castalia.core.rng import Rng
 from castalia.core.specs.text import TextSpec
+from castalia.media.text.middle import Gaps
 from castalia.media.text.tokens import tokens_of
 
 
@@ -32,18 +33,29 @@ class PackedText(Dataset):
     Attributes:
         spec: their shape.
         row: all tokens (N,), ``uint16`` or ``uint32``, in memory or mapped from a file.
+        gaps: rearranges windows of training so that a model learns to fill gaps; None leaves them.
     """
 
     def __init__(
-        self, row: np.ndarray, spec: TextSpec, *, name: str, notes: Iterable[str] = (), digest: str | None = None
+        self,
+        row: np.ndarray,
+        spec: TextSpec,
+        *,
+        name: str,
+        notes: Iterable[str] = (),
+        digest: str | None = None,
+        gaps: Gaps | None = None,
     ) -> None:
         if len(row) < 2:
             raise DataError(f"{name} holds no text.")
-        self.row, self.name, self.notes = row, name, tuple(notes)
+        self.row, self.name, self.notes, self.gaps = row, name, tuple(notes), gaps
         # Narrower than the base class says, and never set again.
         self.spec: TextSpec = spec  # pyright: ignore[reportIncompatibleVariableOverride]
         digest = digest or hashlib.sha256(np.ascontiguousarray(row).data).hexdigest()
-        whole = json.dumps([to_json(spec), digest], sort_keys=True)
+        shape = to_json(spec)
+        if not spec.middles:
+            del shape["middles"]  # data without marks are what they were before there were any
+        whole = json.dumps([shape, digest], sort_keys=True)
         self.fingerprint = hashlib.blake2b(whole.encode(), digest_size=16).hexdigest()
 
     def __len__(self) -> int:
@@ -52,7 +64,7 @@ class PackedText(Dataset):
     def batch(self, ids: np.ndarray, rng: Rng | None = None) -> Batch:
         """The windows ``ids`` (``int64`` (B,)): ``x`` is ``int64`` (B, up to length + 1), padded with -1.
 
-        With ``rng`` each begins up to ``length`` - 1 tokens later, and none is short.
+        With ``rng`` each begins up to ``length`` - 1 tokens later, none is short, and some have a gap.
         """
         length, last = self.spec.length, len(self.row) - 1
         starts = ids.astype(np.int64) * length
@@ -62,6 +74,8 @@ class PackedText(Dataset):
         tokens = self.row[np.minimum(places, last)].astype(np.int64)
         tokens[places > last] = -1
         used = int((places <= last).sum(1).max(initial=1))
+        if rng is not None and self.gaps is not None:
+            tokens = self.gaps.rearranged(tokens, rng)
         return Batch(torch.from_numpy(tokens[:, :used]), torch.from_numpy(ids.astype(np.int64)))
 
 

@@ -23,9 +23,11 @@ from castalia.core.files import disk_error, read_sealed, remove, sha256, write_s
 from castalia.core.specs.text import TextSpec
 from castalia.media.sets import Progress, cache_folder
 from castalia.media.splits import held_out, names_telling_splits, own_split
+from castalia.media.text.middle import Gaps
 from castalia.media.text.packed import PackedText, token_type
 from castalia.media.text.read import Document, Errors, Source, documents, find_files
 from castalia.media.text.tokens import (
+    MARKS,
     PIECE,
     Bytes,
     Characters,
@@ -57,6 +59,9 @@ class TextOptions(Config):
         field: the field of JSONL, or column of Parquet, that holds the text.
         encoding: what happens to bytes that are no UTF-8: ``strict`` is an error, ``replace`` makes them U+FFFD.
         pairs: rows are pairs of answers, ``prompt``, ``chosen`` and ``rejected``, for what learns from preferences.
+        middle: share of the texts in training windows in which a part is moved behind the rest, so that a model learns
+            to fill gaps; above 0 the vocabulary has marks for that.
+        suffix_first: share of these in which what stands behind the gap comes first.
         unknown: what happens to characters that a run's alphabet does not have: ``error``, or ``skip`` with a note.
     """
 
@@ -68,10 +73,16 @@ class TextOptions(Config):
     encoding: Errors = "strict"
     unknown: Literal["error", "skip"] = "error"
     pairs: bool = False
+    middle: float = 0.0
+    suffix_first: float = 0.5
 
     def __post_init__(self) -> None:
         if self.length < 1 or self.vocabulary < 257:
             raise ValueError("length must be at least 1, and vocabulary at least 257")
+        if not 0 <= self.middle <= 1 or not 0 <= self.suffix_first <= 1:
+            raise ValueError("middle and suffix_first are shares")
+        if self.middle and self.pairs:
+            raise ValueError("pairs of answers have no middles: leave middle=0")
         if self.tokens == "gpt2" and not self.vocabulary_path:
             raise ValueError("tokens='gpt2' needs vocabulary_path: the folder of vocab.json and merges.txt")
 
@@ -116,7 +127,8 @@ def open_texts(
     spec = like or replace(found.spec, length=options.length)
     row = np.memmap(packed, token_type(spec.size), mode="r")
     texts = [*source.notes, *notes, *found.notes]
-    return PackedText(row, spec, name=name or source.path.name, notes=texts, digest=found.digest)
+    gaps = Gaps(spec, options.middle, options.suffix_first) if spec.middles and options.middle else None
+    return PackedText(row, spec, name=name or source.path.name, notes=texts, digest=found.digest, gaps=gaps)
 
 
 @dataclass(frozen=True)
@@ -177,7 +189,8 @@ class _Packing:
         """A hash of everything that the packed file is made from; of files their sizes and times."""
         used = self.files if self.like is not None else (*self.files, *self.source.files)
         stats = [(self.source.name(f), s.st_size, s.st_mtime_ns, s.st_ino) for f in used for s in [f.stat()]]
-        options, like = to_json(self.options) | {"length": 0}, to_json(self.like)
+        options, like = to_json(self.options) | {"length": 0, "suffix_first": 0}, to_json(self.like)
+        options["middle"] = self.options.middle > 0  # of which only the marks are in the file
         if self.options.tokens == "gpt2" and self.like is None:
             options["vocabulary"] = hashlib.sha256(self._given().data()).hexdigest()
         if like is not None:
@@ -188,7 +201,8 @@ class _Packing:
     def write(self, packed: Path, about: Path) -> _Packed:
         """Pack. The file and what is known about it appear whole or not at all."""
         parts, notes = self._parts(self.split)
-        tokens = self._tokens()
+        spec = self._spec(self._tokens())
+        tokens = tokens_of(spec)
         encode = _Encoder(tokens, self.options.unknown)
         kind = token_type(tokens.size)
         temporary = packed.with_name(f".{packed.name}.tmp-{uuid.uuid4().hex[:8]}")
@@ -208,7 +222,7 @@ class _Packing:
             raise disk_error(packed, error) from error
         finally:
             remove(temporary)
-        found = _Packed(self._spec(tokens), count, digest.hexdigest(), (*notes, *encode.notes()))
+        found = _Packed(spec, count, digest.hexdigest(), (*notes, *encode.notes()))
         assets.store(about.parent, found.spec)
         write_sealed(about, to_json(found))
         return found
@@ -286,12 +300,14 @@ class _Packing:
     def _spec(self, tokens: Tokens) -> TextSpec:
         if self.like is not None:
             return self.like
-        length = self.options.length
+        length, middles = self.options.length, self.options.middle > 0
+        size = tokens.size + MARKS * middles
         if isinstance(tokens, Characters):
-            return TextSpec("chars", tokens.size, length, alphabet=tokens.alphabet)
+            return TextSpec("chars", size, length, alphabet=tokens.alphabet, middles=middles)
         if isinstance(tokens, Pieces):
-            return TextSpec("bpe", tokens.size, length, vocabulary=assets.keep(tokens.data(), "vocabulary.json"))
-        return TextSpec("bytes", tokens.size, length)
+            vocabulary = assets.keep(tokens.data(), "vocabulary.json")
+            return TextSpec("bpe", size, length, vocabulary=vocabulary, middles=middles)
+        return TextSpec("bytes", size, length, middles=middles)
 
 
 class _Encoder:

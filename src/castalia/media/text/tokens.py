@@ -35,11 +35,15 @@ LARGEST_VOCABULARY = 1 << 22
 LARGEST_FILE = 128 << 20
 
 
+MARKS = 3
+"""Tokens without bytes that stand before the end in some vocabularies; see ``middle.py``."""
+
+
 class Tokens(ABC):
     """A vocabulary.
 
     Attributes:
-        size: number of tokens; the last one ends a text.
+        size: number of tokens; the last one ends a text, and those before it may be marks.
     """
 
     size: int
@@ -90,10 +94,11 @@ class Characters(Tokens):
 
     Args:
         alphabet: the characters, in token order.
+        marks: whether there are marks.
     """
 
-    def __init__(self, alphabet: str) -> None:
-        self.alphabet, self.size = alphabet, len(alphabet) + 1
+    def __init__(self, alphabet: str, marks: bool = False) -> None:
+        self.alphabet, self.size = alphabet, len(alphabet) + 1 + MARKS * marks
         points = _points(alphabet)
         if len(np.unique(points)) != len(points):
             raise ValueError("a character is twice in the alphabet")
@@ -117,21 +122,27 @@ class Characters(Tokens):
 
     @cached_property
     def pieces(self) -> list[bytes]:
-        return [*(c.encode("utf-8", "surrogatepass") for c in self.alphabet), b""]
+        known = [c.encode("utf-8", "surrogatepass") for c in self.alphabet]
+        return known + [b""] * (self.size - len(known))
 
 
 @final
 class Bytes(Tokens):
-    """The 256 bytes of UTF-8."""
+    """The 256 bytes of UTF-8.
 
-    size = 257
+    Args:
+        marks: whether there are marks.
+    """
+
+    def __init__(self, marks: bool = False) -> None:
+        self.size = 257 + MARKS * marks
 
     def encode(self, text: str) -> np.ndarray:
         return np.frombuffer(_utf8(text), np.uint8).astype(np.int64)
 
     @cached_property
     def pieces(self) -> list[bytes]:
-        return [*(bytes([b]) for b in range(256)), b""]
+        return [bytes([b]) for b in range(256)] + [b""] * (self.size - 256)
 
 
 @final
@@ -142,11 +153,12 @@ class Pieces(Tokens):
         vocabulary: token by piece, pieces in GPT-2's spelling of bytes; numbered from 0 without gaps. The end is
             ``<|endoftext|>`` where that has the last number, else one number more.
         merges: pairs of pieces, first the one that is merged first.
+        marks: whether there are marks; then the end comes behind them.
     """
 
-    def __init__(self, vocabulary: dict[str, int], merges: Sequence[tuple[str, str]]) -> None:
+    def __init__(self, vocabulary: dict[str, int], merges: Sequence[tuple[str, str]], marks: bool = False) -> None:
         named = vocabulary.get(END) == len(vocabulary) - 1
-        self.size = len(vocabulary) + (not named)
+        self.size = len(vocabulary) + (not named) + MARKS * marks
         self.merges = tuple(merges)
         self.vocabulary = {**vocabulary, END: self.end}
         self._tokenizer = _tokenizer({k: v for k, v in vocabulary.items() if not (named and k == END)}, merges)
@@ -181,19 +193,19 @@ def tokens_of(spec: TextSpec) -> Tokens:
         RunError: the vocabulary that belongs to the run is missing or damaged.
     """
     if spec.kind == "chars":
-        return Characters(spec.alphabet)
+        return Characters(spec.alphabet, spec.middles)
     if spec.kind == "bytes":
-        return Bytes()
-    return _pieces(spec.vocabulary)
+        return Bytes(spec.middles)
+    return _pieces(spec.vocabulary, spec.middles)
 
 
 @lru_cache(maxsize=8)
-def _pieces(asset: Asset | None) -> Pieces:
+def _pieces(asset: Asset | None, marks: bool = False) -> Pieces:
     data = read_vocabulary(asset)
     name = "The vocabulary of the run"
     try:
         vocabulary = {piece: i for i, piece in enumerate(data["pieces"])}
-        return _checked(vocabulary, [_pair(merge, name) for merge in data["merges"]], name)
+        return _checked(vocabulary, [_pair(merge, name) for merge in data["merges"]], name, marks)
     except (DataError, TypeError, ValueError) as error:
         raise RunError(f"{name} is damaged ({error}).") from error
 
@@ -287,7 +299,7 @@ def _pair(merge: Any, where: str) -> tuple[str, str]:
     return parts[0], parts[1]
 
 
-def _checked(vocabulary: dict[str, int], merges: list[tuple[str, str]], where: str) -> Pieces:
+def _checked(vocabulary: dict[str, int], merges: list[tuple[str, str]], where: str, marks: bool = False) -> Pieces:
     """The vocabulary, if every text can be encoded with it, and decoded again."""
     if not isinstance(vocabulary, dict) or not 256 <= len(vocabulary) <= LARGEST_VOCABULARY:
         raise DataError(f"{where}: not a vocabulary of 256 to {LARGEST_VOCABULARY:,} pieces.")
@@ -302,7 +314,7 @@ def _checked(vocabulary: dict[str, int], merges: list[tuple[str, str]], where: s
     for a, b in merges:
         if a not in vocabulary or b not in vocabulary or a + b not in vocabulary:
             raise DataError(f"{where}: the merge of {a[:40]!r} and {b[:40]!r} is not in the vocabulary.")
-    return Pieces(vocabulary, merges)
+    return Pieces(vocabulary, merges, marks)
 
 
 def _tokenizer(vocabulary: dict[str, int], merges: Sequence[tuple[str, str]]) -> Any:

@@ -44,6 +44,7 @@ from castalia.core.rng import Rng, SampleRng
 from castalia.core.sampling import Given, Sampling, Watch
 from castalia.core.spec import Spec
 from castalia.core.specs.text import TextSpec
+from castalia.models.sequence.slots import CachedSlots, Continuing, Slots, attention_type
 from castalia.models.sequence.writing import Anew, Reader, Writing, WritingOptions, advance, begin, full, write
 from castalia.nn.causal import Cache, CausalBlock
 
@@ -87,7 +88,7 @@ SIZES: Mapping[str, GPT2Config] = {
 """Table 2 of the paper; d / heads is 64 throughout."""
 
 
-class GPT2(Generator[GPT2Config, TextSpec], Density, Streaming, Exportable):
+class GPT2(Generator[GPT2Config, TextSpec], Density, Streaming, Exportable, Continuing):
     """p(x_t | x_1 ... x_{t-1}) by a transformer that looks back."""
 
     Config = GPT2Config
@@ -117,8 +118,8 @@ class GPT2(Generator[GPT2Config, TextSpec], Density, Streaming, Exportable):
         c = self.config
         return CausalBlock(c.dim, c.heads, 4 * c.dim, c.dropout)
 
-    def caches(self, n: int, dtype: torch.dtype) -> list[Cache]:
-        """Room in every block for what ``n`` texts have in their context."""
+    def caches(self, n: int, dtype: torch.dtype, spare: int = 0) -> list[Cache]:
+        """Room in every block for the context of ``n`` texts, and for ``spare`` tokens that are taken back."""
         c, length = self.config, self.spec.length
         return [Cache.empty(n, c.heads, length, c.dim // c.heads, dtype, self.device) for _ in range(c.layers)]
 
@@ -189,6 +190,9 @@ class GPT2(Generator[GPT2Config, TextSpec], Density, Streaming, Exportable):
         reader: Reader = Anew(lambda x: self(x)[:, -1], self.forgotten, n)
         return write(begin(reader, self.spec, n, given, rng, options))
 
+    def slots(self, n: int, spare: int = 0) -> Slots:
+        return CachedSlots(self, n, spare)
+
     def forgotten(self, count: int) -> int:
         """How many of the first of ``count`` tokens are not looked at any more when the next is predicted."""
         length = self.spec.length
@@ -216,10 +220,7 @@ class Cached:
 
     def __init__(self, model: GPT2, n: int) -> None:
         self.model, self.n = model, n
-        kind, device = model.tokens.weight.dtype, model.device
-        if torch.is_autocast_enabled(device.type):  # what attention will compute in
-            kind = torch.get_autocast_dtype(device.type)
-        self.caches = model.caches(n, kind)
+        self.caches = model.caches(n, attention_type(model.tokens.weight))
         self.texts = torch.zeros(n, 0, dtype=torch.int64, device=model.device)
         self.read_so_far = [0] * n
 

@@ -115,10 +115,13 @@ class GPT3(GPT2):
             return BandedBlock(c.dim, c.heads, 4 * c.dim, c.window, c.dropout, c.inner)
         return CausalBlock(c.dim, c.heads, 4 * c.dim, c.dropout, inner=c.inner)
 
-    def caches(self, n: int, dtype: torch.dtype) -> list[Cache]:
-        """Room for the context in blocks that see everything, and for the band in the others."""
+    def caches(self, n: int, dtype: torch.dtype, spare: int = 0) -> list[Cache]:
+        """Room for the context in blocks that see everything, and for the band in the others.
+
+        A token that is taken back has pushed another one out of a band; with ``spare`` that one was not seen any more.
+        """
         c, length = self.config, self.spec.length
-        rooms = [min(c.window, length) if layer % 2 else length for layer in range(c.layers)]
+        rooms = [min(c.window + spare, length) if layer % 2 else length for layer in range(c.layers)]
         return [Cache.empty(n, c.heads, room, c.inner // c.heads, dtype, self.device) for room in rooms]
 
     def stages(self) -> tuple[Stage, ...]:

@@ -37,6 +37,7 @@ from castalia.core.rng import Rng, SampleRng
 from castalia.core.sampling import Given, Sampling, Watch
 from castalia.core.spec import Spec
 from castalia.core.specs.text import TextSpec
+from castalia.models.sequence.slots import Continuing, Slots
 from castalia.models.sequence.writing import Anew, Writing, WritingOptions, advance, begin, full, write
 
 State = tuple[Tensor, Tensor]
@@ -73,7 +74,7 @@ class LSTMConfig(Config):
             raise ValueError("dropout and restarts are shares")
 
 
-class LSTM(Generator[LSTMConfig, TextSpec], Density, Streaming):
+class LSTM(Generator[LSTMConfig, TextSpec], Density, Streaming, Continuing):
     """p(x_t | x_1 ... x_{t-1}) by a recurrent network with gates."""
 
     Config = LSTMConfig
@@ -146,6 +147,9 @@ class LSTM(Generator[LSTMConfig, TextSpec], Density, Streaming):
         reader = Anew(lambda x: self(x)[0][:, -1], lambda count: 0, n)
         return write(begin(reader, self.spec, n, given, rng, options))
 
+    def slots(self, n: int, spare: int = 0) -> Slots:
+        return _CarriedSlots(self, n)
+
     @torch.no_grad()
     def log_likelihood(self, batch: Batch, *, rng: SampleRng, samples: int = 1) -> Likelihood:
         """Nats of every token but the first, given all before it in its window."""
@@ -178,3 +182,31 @@ class _Carried:
             _, self.state = model.cells(x, self.state)
         assert self.state is not None
         return full(model.head(model.narrow(self.state[0][-1])))
+
+
+class _CarriedSlots(Slots):
+    """The same for rows that come and go."""
+
+    def __init__(self, model: LSTM, n: int) -> None:
+        c = model.config
+        self.model, self.device = model, model.device
+        self.state: State = tuple(torch.zeros(c.layers, n, c.hidden, device=model.device) for _ in range(2))  # pyright: ignore[reportAttributeAccessIssue]
+
+    def read(self, start: int, tokens: Tensor, first: Tensor, counts: Tensor, every: bool = False) -> Tensor:
+        assert not every  # there is one state, and it cannot be taken back
+        model, rows = self.model, slice(start, start + len(tokens))
+        h, c = (z[:, rows] * (first > 0)[:, None] for z in self.state)
+        x = model.tokens(tokens)
+        if tokens.shape[1] > 1:
+            x = pack_padded_sequence(x, counts.cpu(), batch_first=True, enforce_sorted=False)
+        _, (h, c) = model.cells(x, (h, c))
+        self.state[0][:, rows], self.state[1][:, rows] = h, c
+        return full(model.head(model.narrow(h[-1])))[:, None]
+
+    def swap(self, a: int, b: int) -> None:
+        for z in self.state:
+            z[:, [a, b]] = z[:, [b, a]]
+
+    def arrange(self, source: Tensor) -> None:
+        for z in self.state:
+            z[:, : len(source)] = z[:, source]

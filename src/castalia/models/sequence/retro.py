@@ -47,6 +47,7 @@ from castalia.core.specs.text import TextSpec
 from castalia.models.sequence.gpt2 import GPT2, Cached, GPT2Config
 from castalia.models.sequence.neighbours import CrossAttention, Encoder, RetroBlock
 from castalia.models.sequence.retrieval import Database, by_terms, by_vectors
+from castalia.models.sequence.slots import ReadingSlots, Slots
 from castalia.models.sequence.writing import Writing, WritingOptions, begin, full
 from castalia.nn.causal import Cache, CausalBlock
 
@@ -318,6 +319,9 @@ class Retro(GPT2):
     @torch.no_grad()
     def start(self, n: int, given: Given, rng: SampleRng, options: WritingOptions) -> Writing:
         return begin(_Recalling(self, n), self.spec, n, given, rng, options)
+
+    def slots(self, n: int, spare: int = 0) -> Slots:
+        return ReadingSlots(lambda: _Recalling(self, 1), n, self.device)
 
     def export_calls(self) -> Mapping[str, tuple[nn.Module, tuple[Tensor, ...]]]:
         """Tokens (B, length) and the neighbours of their chunks (B, l, k, 2 m) to logits (B, length, size)."""

@@ -1,8 +1,8 @@
 """Writing token after token: prompts, temperature, top-k, top-p, stopping. Shared by all language models.
 
-The order of what is done to the logits is that of common samplers: repetition, temperature, top-k, top-p. Then a token
-is drawn by inverting the distribution function at one uniform number per row and step, so that what a row becomes
-depends on its own stream of randomness and on nothing else.
+The order of what is done to the logits is that of common samplers: repetition, temperature, top-k, top-p, min-p. Then
+a token is drawn by inverting the distribution function at one uniform number per row and step, so that what a row
+becomes depends on its own stream of randomness and on nothing else.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ class WritingOptions(Sampling):
             Hugging Face); ``below`` does not, but keeps at least one (OpenAI's GPT-2).
         repetition: divides positive logits of tokens that are there already, and multiplies negative ones (Keskar et
             al. 2019); 1 leaves them.
+        min_p: only tokens whose probability is at least this share of the most likely one's (Nguyen et al. 2024); 0:
+            all.
         end: whether a text ends where the model says so; else it writes on, into another text.
         stop: a text after which to stop; it is kept. Empty: none.
     """
@@ -43,6 +45,7 @@ class WritingOptions(Sampling):
     top_p: float = 1.0
     top_p_rule: Literal["through", "below"] = "through"
     repetition: float = 1.0
+    min_p: float = 0.0
     end: bool = True
     stop: str = ""
 
@@ -54,6 +57,8 @@ class WritingOptions(Sampling):
             raise ValueError("top_p is a probability above 0, at most 1")
         if not 0 < self.repetition < float("inf"):
             raise ValueError("repetition must be positive")
+        if not 0 <= self.min_p <= 1:
+            raise ValueError("min_p is a share of a probability, 0 to 1")
 
 
 class Tokens(Protocol):
@@ -231,6 +236,9 @@ def shaped(logits: Tensor, options: WritingOptions, seen: Tensor | None = None) 
         out = total - mass >= options.top_p if options.top_p_rule == "through" else total > options.top_p
         out[..., 0] = False
         x = x.masked_fill(torch.zeros_like(out).scatter(-1, places, out), float("-inf"))
+    if options.min_p > 0:
+        mass = torch.softmax(x, -1)
+        x = x.masked_fill(mass < options.min_p * mass.amax(-1, keepdim=True), float("-inf"))
     return x
 
 
