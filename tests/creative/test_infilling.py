@@ -75,6 +75,9 @@ def test_what_comes_back_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert product.numbers["prefix_first"]["exact"] == product.numbers["suffix_first"]["exact"] == 1
     assert product.numbers["left_to_right"]["exact"] == 0
     real = editing.edit(run, "infill", n=10, length=4)
+    assert isinstance(real, Page)
+    bits = [real.numbers[form.replace(" ", "_")]["bits_per_byte"] for form in FORMS]
+    assert all(7 < b < 9 for b in bits)  # hardly trained: all 260 tokens are about as likely
     editing.write(real, run.spec, tmp_path / "lines.html")
     assert json.loads((tmp_path / "lines.json").read_text())["n"] == 10
     plain = castalia.train(
