@@ -224,6 +224,8 @@ def test_rows_measured_again_take_the_place_of_earlier_ones() -> None:
     assert "load of the machine was 2 to 4" in text
     assert "yes" in next(line for line in text.splitlines() if line.startswith("| work | p"))
     assert "not judged" in text
+    busy = report.merged(whole, results(replace(SIDES.row("g", "work", "p", target=1.5), cpu=1.4)))
+    assert "**no**" in next(line for line in report.page(busy).splitlines() if line.startswith("| work | p"))
 
 
 def test_only_some_rows_are_measured() -> None:
