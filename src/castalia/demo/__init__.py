@@ -35,7 +35,7 @@ from castalia.media.text.medium import TextMedium
 from castalia.page import Page
 from castalia.training.loop import train
 
-TOUR = ("vae", "gan", "ddpm", "gpt2", "wavenet", "gan3d", "mdm", "ctgan")
+TOUR = ("ddpm", "gan", "vae", "gpt2", "wavenet", "gan3d", "mdm", "ctgan")
 """What is shown where nothing is named: pictures in three ways, words, sound, shapes, motion, tables. One system of
 each of the families would have seconds, and show noise."""
 
