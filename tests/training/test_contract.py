@@ -513,3 +513,17 @@ def test_measuring_the_speed_of_an_update_moves_nothing() -> None:
     with torch.no_grad():
         active.run(active.parts[0], 0, 0, "float32")
     assert not torch.equal(before["weight"], model.state_dict()["weight"])
+
+
+def test_a_sampler_that_fails_ends_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    from castalia.models.autoencoders.vae import VAE
+
+    def draw(*arguments: object) -> Batch:
+        raise ValueError("it cannot")
+
+    monkeypatch.setattr(VAE, "draw", draw)
+    run = api.train("vae", "digits", tmp_path / "run", recipe="vae-tiny", steps=3)
+    found = checkpoints.newest(run.checkpoints)
+    assert found is not None
+    assert found.step == 3
+    assert "no samples were drawn (ValueError: it cannot)" in "".join(capsys.readouterr())
