@@ -37,11 +37,17 @@ class Options:
         rounds: how often both sides are timed.
         threads: of this process.
         quick: small sizes, to see that it works.
+        only: texts; only rows whose work holds one of them are measured; empty: all.
     """
 
     rounds: int = 7
     threads: int = 1
     quick: bool = False
+    only: tuple[str, ...] = ()
+
+    def wants(self, work: str) -> bool:
+        """Whether a row is to be measured."""
+        return not self.only or any(text in work for text in self.only)
 
 
 @dataclass(frozen=True)

@@ -163,6 +163,8 @@ def cases(threads: int) -> Iterator[Case]:
 def rows(options: Options) -> Iterator[Row]:
     """Speed of ours as a share of the bare loop's."""
     for case in cases(options.threads):
+        if not options.wants(f"step of {case.name}, float32"):
+            continue
         data = pictures(case.side)
         with (
             Side(HeldTraining, case.recipe, data, case.steps, threads=options.threads, keeps=True) as ours,

@@ -36,6 +36,8 @@ def rows(options: Options) -> Iterator[Row]:
 
     n = 500 if options.quick else 10_000
     for features in (128,) if options.quick else (128, 2048):
+        if not options.wants(f"Fréchet distance, {n:,} samples, {features} features"):
+            continue
         x, y = torch.randn(n, features), torch.randn(n, features) * 1.1 + 0.1
 
         def theirs(x: Tensor = x, y: Tensor = y, features: int = features) -> float:
@@ -66,6 +68,9 @@ def rows(options: Options) -> Iterator[Row]:
             "torchmetrics",
             note="as castalia evaluate reports it; torchmetrics gives the distance alone",
         )
+    work = f"precision, recall, density, coverage, {n:,} samples, 128 features"
+    if not options.wants(work):
+        return
     x, y = torch.randn(n, 128), torch.randn(n, 128) * 0.9 + 0.1
     ours = lambda: coverage(x, y, 5)  # noqa: E731
     theirs = lambda: compute_prdc(x.double().numpy(), y.double().numpy(), 5)  # noqa: E731

@@ -168,6 +168,8 @@ def rows(options: Options) -> Iterator[Row]:
             (f"{case.steps} steps of DDIM, samples: {case.samples}", 1.3, our_sampling, their_sampling),
         )[0 if case.batch else 1 :]:
             for precision in PRECISIONS:
+                if not options.wants(f"{case.name}: {work}, {precision}"):
+                    continue
                 ceiling = ceilings.convolution(getattr(torch, precision), options.threads)
                 run = ours(case, precision)
                 count, shares = gflop(run), profile(run)
@@ -186,7 +188,7 @@ def rows(options: Options) -> Iterator[Row]:
                         ceiling=(f"convolution {precision}", ceiling),
                         profile=shares,
                     )
-        if case.batch:
+        if case.batch and options.wants(f"{case.name}: each at its defaults"):
             yield from _defaults(case, options)
 
 

@@ -112,6 +112,9 @@ def rows(options: Options) -> Iterator[Row]:
     steps = epochs * n // 128
     precisions: tuple[Precision, ...] = ("float32", "bfloat16")
     for precision in precisions:
+        work = f"train a 784-{HIDDEN}-{LATENTS} perceptron, {n:,} pictures, {epochs} epochs, batch 128, {precision}"
+        if not options.wants(work):
+            continue
         equal = Training(
             steps=steps,
             batch_size=128,
@@ -127,7 +130,7 @@ def rows(options: Options) -> Iterator[Row]:
         ):
             yield alternate(mine, other, options.rounds).row(
                 "vae",
-                f"train a 784-{HIDDEN}-{LATENTS} perceptron, {n:,} pictures, {epochs} epochs, batch 128, {precision}",
+                work,
                 "pythae",
                 target=1.8,
                 per=steps,
@@ -151,6 +154,12 @@ def rows(options: Options) -> Iterator[Row]:
                     per=steps,
                     note="what is left where nothing is checked, logged, drawn or saved",
                 )
+    work = (
+        f"the same network and {epochs} epochs, each at its own defaults (ours: batch 128, precision measured; "
+        "pythae: batch 64)"
+    )
+    if not options.wants(work):
+        return
     usual = Training(steps=steps, threads=options.threads)
     with (
         Side(ours, pixels, usual, threads=options.threads, keeps=True) as mine,
@@ -158,8 +167,7 @@ def rows(options: Options) -> Iterator[Row]:
     ):
         yield alternate(mine, other, options.rounds).row(
             "vae",
-            f"the same network and {epochs} epochs, each at its own defaults (ours: batch 128, precision measured; "
-            "pythae: batch 64)",
+            work,
             "pythae",
             target=1.8,
             per=epochs,

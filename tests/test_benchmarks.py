@@ -6,7 +6,7 @@ import functools
 import importlib
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -187,21 +187,47 @@ def test_both_sides_of_the_unet_compute_the_same(case: unet.Case) -> None:
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
-def test_the_page_shows_what_was_missed() -> None:
-    rows = [SIDES.row("g", "good work", "p", target=1.5), SIDES.row("g", "bad work", "p", target=9.0)]
-    rows.append(Row("g", "alone", "", 1.0, None, "s", 1.0, 1.0, 1.0, target=2.0, direction="at most"))
-    about = {
+def results(*rows: Row, date: str = "2026-01-01") -> dict[str, Any]:
+    return {
         "command": "python -m benchmarks",
-        "date": "2026-01-01",
+        "date": date,
         "minutes": 1,
         "processor": "x",
         "cores": 2,
         "threads": 1,
         "rounds": 3,
+        "load": [2.0, 4.0],
         "versions": {"torch": "2"},
         "ceilings": {"copy, GB/s": 10.0},
+        "rows": [asdict(row) | {"met": row.met} for row in rows],
     }
-    text = report.page(about, rows)
+
+
+def test_the_page_shows_what_was_missed() -> None:
+    rows = [SIDES.row("g", "good work", "p", target=1.5), SIDES.row("g", "bad work", "p", target=9.0)]
+    rows.append(Row("g", "alone", "", 1.0, None, "s", 1.0, 1.0, 1.0, target=2.0, direction="at most"))
+    text = report.page(results(*rows))
     assert "**no**" in next(line for line in text.splitlines() if "bad work" in line)
     assert "yes" in next(line for line in text.splitlines() if "good work" in line)
     assert "| copy, GB/s | 10 |" in text
+    assert "unequal" not in text
+
+
+def test_rows_measured_again_take_the_place_of_earlier_ones() -> None:
+    old = SIDES.row("g", "work †", "p"), SIDES.row("g", "other †", "p")
+    whole = report.merged(results(*old), results(SIDES.row("g", "work", "p", target=9.0), date="2026-02-02"))
+    assert [row["work"] for row in whole["rows"]] == ["other †"]
+    whole = report.merged(whole, results(SIDES.row("g", "work", "p", target=1.5), date="2026-03-03"))
+    assert [one["date"] for one in whole["again"]] == ["2026-03-03"]
+    text = report.page(whole)
+    assert "## Measured again on 2026-03-03" in text
+    assert "load of the machine was 2 to 4" in text
+    assert "yes" in next(line for line in text.splitlines() if line.startswith("| work | p"))
+    assert "not judged" in text
+    busy = report.merged(whole, results(replace(SIDES.row("g", "work", "p", target=1.5), cpu=1.4)))
+    assert "**no**" in next(line for line in report.page(busy).splitlines() if line.startswith("| work | p"))
+
+
+def test_only_some_rows_are_measured() -> None:
+    (row,) = loops.rows(replace(QUICK, only=("VAE 64-64-8",)))
+    assert row.work.startswith("step of VAE 64-64-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import time
 import warnings
@@ -21,6 +22,7 @@ from castalia.core.capabilities import Inference, Latents
 from castalia.core.config import Config, override, to_json
 from castalia.core.data import Batch, Dataset, join
 from castalia.core.errors import UsageError
+from castalia.core.files import write_bytes
 from castalia.core.guest import guest
 from castalia.core.model import Generator, Model
 from castalia.core.precision import Precision, precision_context
@@ -108,7 +110,7 @@ def training_data(recipe: Recipe) -> Dataset:
 
 def train(
     model: str | None = None,
-    data: str | None = None,
+    data: str | Any = None,
     out: str | Path = "runs/latest",
     *,
     recipe: str | None = None,
@@ -125,7 +127,8 @@ def train(
 
     Args:
         model: name in the catalogue; may be left out where ``recipe`` is given.
-        data: named set or path; may be left out where ``recipe`` is given.
+        data: named set or path, or a data frame of pandas, which is kept beside the run, as ``OUT.parquet``; may be
+            left out where ``recipe`` is given.
         out: the run folder.
         recipe: name of a recipe.
         resume: go on with the run in ``out``.
@@ -141,6 +144,8 @@ def train(
     from castalia.training.loop import train as run_loop
 
     changes = as_settings(model, recipe, changes)
+    if data is not None and not isinstance(data, str):
+        data = _kept(data, Path(out))
     continued = resume and (Path(out) / "config.json").exists()
     said: tuple[str, ...] = ()
     opened: Dataset | None = None
@@ -173,6 +178,23 @@ def train(
         with _still_there(made.data.source if continued else ""):
             opened = training_data(made)
     return run_loop(made, opened, Path(out), resume=resume, quiet=quiet, shard=shard, said=said, began=began)
+
+
+def _kept(data: Any, out: Path) -> str:
+    """The path of what is not a name: as it is, or a file with the data frame, as a run opens its data again by path.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if isinstance(data, Path):
+        return str(data)
+    if not hasattr(data, "to_parquet"):
+        raise UsageError(f"data is a named set, a path or a data frame of pandas, not {type(data).__name__}.")
+    packed, path = io.BytesIO(), out.with_name(f"{out.name}.parquet")
+    data.to_parquet(packed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, packed.getvalue())
+    return str(path)
 
 
 @contextmanager

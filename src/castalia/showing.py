@@ -6,11 +6,14 @@ import base64
 import io
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 from PIL.Image import Image
 
 from castalia.core.data import Batch
+from castalia.core.errors import UsageError
 from castalia.core.spec import Spec
+from castalia.core.specs.table import TableSpec
 from castalia.media.rooms import medium_of
 
 
@@ -43,6 +46,20 @@ class Samples(Batch):
         assert self.spec is not None
         medium, whole = medium_of(self.spec), Batch(self.x, self.ids, self.label, self.extra)
         return [medium.picture(whole[i : i + 1], self.spec) for i in range(len(self))]
+
+    def frame(self) -> Any:
+        """Rows of a table as a data frame of pandas, with the types of the data that the run was trained on.
+
+        Raises:
+            UsageError: they are no rows of a table.
+            MissingExtra: pandas is not installed.
+        """
+        if not isinstance(self.spec, TableSpec):
+            raise UsageError("Only rows of tables are a data frame; castalia.save writes other examples as files.")
+        from castalia.media.table.medium import frame_of
+
+        first = int(self.ids[0]) if self.ids is not None and len(self.ids) else 0
+        return frame_of(Batch(self.x, self.ids, self.label, self.extra), self.spec, first)
 
     def _repr_html_(self) -> str:
         return tag(self.picture(), f"{len(self)} examples")

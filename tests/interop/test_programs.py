@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import json
+import subprocess
 import sys
 import zipfile
 from dataclasses import replace
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from castalia import api
 from castalia.catalogue import CATALOGUE
 from castalia.core.errors import CastaliaError, MissingExtra, RunError, UsageError
 from castalia.core.files import disk_error
@@ -29,7 +31,7 @@ CONFIGS = {
 def test_torch_programs_agree_with_the_model(make_run, tmp_path, network):
     run = make_run(*CONFIGS[network])
     parities = programs.export_torch(run, tmp_path / "out")
-    assert [p.call for p in parities] == ["encoder", "decoder"]
+    assert [p.call for p in parities] == ["encoder", "decoder", "pictures"]
     assert all(p.max_relative_error <= programs.TOLERANCE for p in parities)
     model, _ = run.model(CPU)
     assert isinstance(model, VAE)
@@ -43,7 +45,12 @@ def test_the_description_says_what_goes_in_and_out(make_run, tmp_path):
     run = make_run(*CONFIGS["dense"])
     programs.export_torch(run, tmp_path / "out")
     text = json.loads((tmp_path / "out" / "calls.json").read_text())
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {"encoder.pt2", "decoder.pt2", "calls.json"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        "encoder.pt2",
+        "decoder.pt2",
+        "pictures.pt2",
+        "calls.json",
+    }
     assert "[-1, 1]" in text["units"]
     assert text["config"]["likelihood"] == "bernoulli"
     assert text["calls"]["encoder"]["inputs"] == [{"name": "x", "dtype": "float32", "shape": ["batch", 1, 5, 6]}]
@@ -141,7 +148,7 @@ def test_onnx_graphs_agree_with_the_model(make_run, tmp_path, network):
 
     run = make_run(*CONFIGS[network])
     parities = programs.export_onnx(run, tmp_path / "out")
-    assert [p.file.name for p in parities] == ["encoder.onnx", "decoder.onnx"]
+    assert [p.file.name for p in parities] == ["encoder.onnx", "decoder.onnx", "pictures.onnx"]
     text = json.loads((tmp_path / "out" / "calls.json").read_text())
     session = onnxruntime.InferenceSession(str(parities[1].file), providers=["CPUExecutionProvider"])
     assert [i.name for i in session.get_inputs()] == [i["name"] for i in text["calls"]["decoder"]["inputs"]]
@@ -152,3 +159,21 @@ def test_onnx_graphs_agree_with_the_model(make_run, tmp_path, network):
     z = torch.randn(7, 3, generator=torch.Generator().manual_seed(0))
     (ours,) = session.run(None, {session.get_inputs()[0].name: z.numpy()})
     assert torch.allclose(torch.from_numpy(ours), model.outputs(z), atol=1e-5)
+
+
+@pytest.mark.parametrize(("system", "config"), [("vae", "vae-tiny"), ("gan", "gan-tiny")])
+def test_ten_lines_make_a_picture_with_onnxruntime_alone(system, config, tmp_path):
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(name, reason=f"{name} is not installed: pip install 'castalia[onnx]'")
+    from PIL import Image
+
+    run = api.train(system, "digits", tmp_path / "run", recipe=config, steps=1, quiet=True)
+    programs.export_onnx(run, tmp_path / "out")
+    text = (tmp_path / "out" / "picture.py").read_text()
+    assert len([line for line in text.splitlines() if line and not line.startswith(("#", "import"))]) <= 10
+    assert "torch" not in text
+    assert "castalia" not in text
+    subprocess.run([sys.executable, "picture.py"], cwd=tmp_path / "out", check=True)
+    with Image.open(tmp_path / "out" / "picture.png") as picture:
+        assert picture.size == (8, 8)
+        assert len(set(picture.tobytes())) > 1

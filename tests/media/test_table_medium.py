@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
+import castalia
 from castalia.core.data import Batch
 from castalia.core.errors import DataError, UsageError
 from castalia.core.specs.table import Part, TableSpec
@@ -333,3 +334,23 @@ def test_columns_of_parquet_keep_their_types(tmp_path: Path, column: pd.Series) 
     back = frame_of(data.batch(np.arange(2)), data.spec)
     pd.testing.assert_frame_equal(back, frame)
     MEDIUM.write(data.batch(np.arange(2)), data.spec, tmp_path)
+
+
+def test_a_data_frame_goes_in_and_comes_out(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {"price": rng.normal(10, 2, 60).round(2), "kind": rng.choice(["a", "b"], 60), "n": rng.integers(0, 9, 60)}
+    )
+    run = castalia.train("tvae", frame, tmp_path / "run", recipe="tvae-tiny", steps=2, quiet=True)
+    assert (tmp_path / "run.parquet").is_file()
+    drawn = castalia.sample(run, 5, seed=1).frame()
+    assert list(drawn.columns) == ["price", "kind", "n"]
+    assert drawn.dtypes.equals(frame.dtypes)
+    assert set(drawn["kind"]) <= {"a", "b"}
+    again = castalia.train("tvae", frame, tmp_path / "run", recipe="tvae-tiny", steps=2, quiet=True, resume=True)
+    assert castalia.sample(again, 5, seed=1).frame().equals(drawn)
+    with pytest.raises(UsageError, match="data frame"):
+        castalia.train("tvae", [[1, 2]], tmp_path / "other", recipe="tvae-tiny", steps=2)
+    pictures = castalia.train("vae", "digits", tmp_path / "vae", recipe="vae-tiny", steps=1, quiet=True)
+    with pytest.raises(UsageError, match="rows of tables"):
+        castalia.sample(pictures, 1).frame()

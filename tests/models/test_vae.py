@@ -43,7 +43,7 @@ class LinearGaussian(PixelLikelihood):
             (-3, -2, -1)
         )
 
-    def mean(self, outputs):
+    def expected(self, outputs):
         return outputs
 
     def sample(self, outputs, rng):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from castalia import api, catalogue, checkpoints, runs
+from castalia import api, catalogue, checkpoints, runs, verbs
 from castalia.cli.main import main
 from castalia.configuration import Budget, Data, Recipe, spec_from_json, spec_to_json
 from castalia.core import assets
@@ -452,6 +454,24 @@ def test_the_verbs_are_guests_as_well(tmp_path: Path) -> None:
     assert warnings.showwarning is shown
 
 
+@pytest.mark.parametrize(
+    "ambient", [torch.inference_mode, lambda: torch.device("meta"), lambda: np.errstate(all="raise")]
+)
+def test_no_ambient_changes_a_verb(ambient: Callable[[], AbstractContextManager[Any]], tmp_path: Path) -> None:
+    data = pictures()
+    plain = train(recipe("scorer"), data, tmp_path / "plain", quiet=True)
+    with ambient():
+        other = train(recipe("scorer"), data, tmp_path / "odd", quiet=True)
+        assert torch.is_inference_mode_enabled() == (ambient is torch.inference_mode)
+    equal_runs(plain, other)
+    run = api.train("vae", "digits", tmp_path / "run", recipe="vae-tiny", steps=1, quiet=True)
+    drawn, numbers = api.sample(run, 3).x, api.evaluate(run, samples=2, limit=5)["metrics"]["nll"]["value"]
+    with ambient():
+        assert torch.equal(api.sample(run, 3).x, drawn)
+        assert api.evaluate(run, samples=2, limit=5)["metrics"]["nll"]["value"] == numbers
+        verbs.export(run, tmp_path / "exported")
+
+
 def test_samples_in_float32_whatever_surrounds_them(tmp_path: Path) -> None:
     run = train(recipe("adapted"), pictures(), tmp_path / "run", quiet=True)
     plain = api.sample(run, 4, precision="float32").x
@@ -493,3 +513,17 @@ def test_measuring_the_speed_of_an_update_moves_nothing() -> None:
     with torch.no_grad():
         active.run(active.parts[0], 0, 0, "float32")
     assert not torch.equal(before["weight"], model.state_dict()["weight"])
+
+
+def test_a_sampler_that_fails_ends_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    from castalia.models.autoencoders.vae import VAE
+
+    def draw(*arguments: object) -> Batch:
+        raise ValueError("it cannot")
+
+    monkeypatch.setattr(VAE, "draw", draw)
+    run = api.train("vae", "digits", tmp_path / "run", recipe="vae-tiny", steps=3)
+    found = checkpoints.newest(run.checkpoints)
+    assert found is not None
+    assert found.step == 3
+    assert "no samples were drawn (ValueError: it cannot)" in "".join(capsys.readouterr())

@@ -53,9 +53,13 @@ def selfies() -> ModuleType:
     return package
 
 
+LONGEST_SMILES = 4_096
+"""Longer texts are not read: the time that RDKit takes grows with the square, to minutes at ten times this."""
+
+
 def read_smiles(text: str) -> Mol | None:
-    """A molecule with at least one atom, or None where the text is none that chemistry allows."""
-    mol = chem().MolFromSmiles(text) if text else None
+    """A molecule with at least one atom, or None where the text is none that chemistry allows, or is too long."""
+    mol = chem().MolFromSmiles(text) if 0 < len(text) <= LONGEST_SMILES else None
     return mol if mol is not None and mol.GetNumAtoms() else None
 
 

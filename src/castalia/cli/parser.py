@@ -332,7 +332,7 @@ def make_parser() -> Parser:
         "--look-up", action="store_true", help="guess what followed the same words before; the texts stay the same"
     )
 
-    p = verb("demo", "Train systems on built-in data and write a page to look at: one of each family, or those named.")
+    p = verb("demo", "Train systems on built-in data and write a page to look at: eight, or those named.")
     p.add_argument("names", nargs="*", metavar="NAME", help="systems to show; see: castalia models")
     p.add_argument("--out", default="demo", help="folder (demo)")
     p.add_argument("--minutes", type=_number, default=5.0, help="for all systems together (5)")

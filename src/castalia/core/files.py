@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import hashlib
 import io
 import json
@@ -12,7 +13,7 @@ import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from castalia.core.errors import CastaliaError, RunError
 
@@ -89,6 +90,50 @@ def open_plain(path: Path) -> io.BufferedReader:
     except BaseException:
         os.close(fd)
         raise
+
+
+UNPACKED_RATIO = 200
+"""How many times its packed size a file of rows may unpack to, beside the next number: a table or a text never does."""
+UNPACKED_LEAST = 64 << 20
+
+
+class Unpacked(io.RawIOBase):
+    """What a gzip file holds, of which no more is given than a file of its size may honestly hold.
+
+    Args:
+        file: the packed file, at its beginning; it can be sought, and is closed with this one.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._packed = file
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        self._file = gzip.GzipFile(fileobj=file)
+        self._left = UNPACKED_RATIO * size + UNPACKED_LEAST
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        block = self._file.read(len(buffer))
+        self._left -= len(block)
+        if self._left < 0:
+            raise OSError(
+                errno.EFBIG, "it unpacks to far more than it is (a bomb?); unpack it, if it is what you meant"
+            )
+        buffer[: len(block)] = block
+        return len(block)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+            self._packed.close()
+        super().close()
+
+
+def unpacked(file: BinaryIO) -> BinaryIO:
+    """A buffered :class:`Unpacked`; reading raises ``OSError`` past its bound."""
+    return cast(BinaryIO, io.BufferedReader(Unpacked(file), 1 << 16))
 
 
 def read_bounded(path: Path, limit: int) -> bytes:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 
 
 @contextmanager
 def guest() -> Iterator[None]:
-    """Run a block with gradients on, no ambient autocast and ``float32`` as the default type; then all is as it was."""
+    """Run a block with gradients on and nothing ambient; then all is as it was.
+
+    No autocast, no inference mode, ``float32`` as the default type, the CPU as the default device.
+    """
     dtype = torch.get_default_dtype()
     kinds = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
     casts = {kind: torch.is_autocast_enabled(kind) for kind in kinds}
@@ -18,7 +21,12 @@ def guest() -> Iterator[None]:
         torch.set_default_dtype(torch.float32)
         for kind in kinds:  # not a context: the cache of cast weights is emptied at the end of the outermost one only
             torch.set_autocast_enabled(kind, False)
-        with torch.enable_grad():
+        with ExitStack() as stack:
+            if torch.is_inference_mode_enabled():  # what is made in it can never be differentiated
+                stack.enter_context(torch.inference_mode(False))
+            if torch.get_default_device().type != "cpu":  # only then: it costs time at every call of torch
+                stack.enter_context(torch.device("cpu"))
+            stack.enter_context(torch.enable_grad())
             yield
     finally:
         torch.set_default_dtype(dtype)

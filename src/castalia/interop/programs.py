@@ -29,6 +29,7 @@ from castalia.core.config import to_json
 from castalia.core.errors import CastaliaError, MissingExtra, RunError, UsageError
 from castalia.core.files import sha256, write_bytes, write_json
 from castalia.core.rng import derive
+from castalia.core.specs.image import ImageSpec
 from castalia.interop.target import new_folder
 from castalia.runs import Run
 from castalia.version import __version__
@@ -149,16 +150,53 @@ def export_onnx(run: Run, out: Path) -> list[Parity]:
     return _export(run, out, "ONNX", write)
 
 
+PICTURE = """\
+# Makes a picture of {model} with onnxruntime and NumPy: python picture.py
+import struct, zlib
+import numpy as np, onnxruntime
+
+feed = {{"{latent}": np.random.randn(1, {dims}).astype(np.float32)}}{label}
+y = onnxruntime.InferenceSession("{file}").run(None, feed)[0][0]  # (C, H, W)
+x = np.clip(np.rint({value}), 0, 255).astype(np.uint8).transpose(1, 2, 0)
+rows = b"".join(b"\\0" + row.tobytes() for row in x)
+head = struct.pack(">IIBBBBB", x.shape[1], x.shape[0], 8, {{1: 0, 2: 4, 3: 2, 4: 6}}[x.shape[2]], 0, 0, 0)
+part = lambda name, data: struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+png = part(b"IHDR", head) + part(b"IDAT", zlib.compress(rows)) + part(b"IEND", b"")
+open("picture.png", "wb").write(b"\\x89PNG\\r\\n\\x1a\\n" + png)
+"""
+"""What is written beside ONNX graphs of which one makes whole pictures from normal latents."""
+
+VALUES = {"generator": "(y + 1) * 127.5", "pictures": "y"}
+"""Such calls, and what makes 0 to 255 of their output ``y``."""
+
+
+def _picture(run: Run, calls: Sequence[_Call]) -> str:
+    """A program of some lines that makes a picture from a graph; empty where no call does so by itself."""
+    for call in calls:
+        if call.name in VALUES and isinstance(run.spec, ImageSpec) and call.outputs[0].shape[1:] == run.spec.shape:
+            label = "".join(f'\nfeed["{name}"] = np.array([0])  # the class' for name in call.input_names[1:])
+            return PICTURE.format(
+                model=run.recipe.model,
+                latent=call.input_names[0],
+                dims=call.inputs[0].shape[1],
+                label=label,
+                file=f"{call.name}.onnx",
+                value=VALUES[call.name],
+            )
+    return ""
+
+
 def _export(run: Run, out: Path, form: str, write: Callable[[_Call, Path], tuple[Path, Runner]]) -> list[Parity]:
     """Write and compare every call of a run's model, and describe them in ``calls.json``."""
     if "Exportable" not in entry(run.recipe.model).capabilities:
         raise UsageError(f"{run.recipe.model} has no network calls that run outside Castalia.")
     model, origin = run.model(torch.device("cpu"))
     assert isinstance(model, Exportable)
-    parities, described = [], {}
+    parities, described, calls = [], {}, []
     with new_folder(out) as folder, torch.no_grad():
         for name, (module, inputs) in model.export_calls().items():
             call = _describe(name, module.eval(), inputs)
+            calls.append(call)
             with warnings.catch_warnings(), _quiet("torch.onnx", "torch.export", "onnxscript"):
                 warnings.simplefilter("ignore")  # exporters talk about their own insides
                 try:
@@ -198,6 +236,8 @@ def _export(run: Run, out: Path, form: str, write: Callable[[_Call, Path], tuple
             "made_with": {"castalia": __version__, "torch": torch.__version__},
         }
         write_json(folder / "calls.json", description)
+        if form == "ONNX" and (program := _picture(run, calls)):
+            write_bytes(folder / "picture.py", program.encode())
     return parities
 
 

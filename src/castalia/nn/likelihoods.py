@@ -55,8 +55,12 @@ class PixelLikelihood(ABC):
         """Log-probability in nats, (K, B), of targets (B, C, H, W) under outputs (K, B, maps, H, W)."""
 
     @abstractmethod
+    def expected(self, outputs: Tensor) -> Tensor:
+        """The expected picture before it is rounded, ``float32`` (N, C, H, W), on the scale of 0 to 255."""
+
     def mean(self, outputs: Tensor) -> Tensor:
         """The expected picture, ``uint8`` (N, C, H, W)."""
+        return self.expected(outputs).round().clamp(0, 255).to(torch.uint8)
 
     @abstractmethod
     def sample(self, outputs: Tensor, rng: Rng) -> Tensor:
@@ -97,8 +101,8 @@ class Bernoulli(PixelLikelihood):
         logits = outputs.float()
         return -F.binary_cross_entropy_with_logits(logits, target.expand_as(logits), reduction="none").sum((-3, -2, -1))
 
-    def mean(self, outputs: Tensor) -> Tensor:
-        return (torch.sigmoid(outputs.float()) * 255).round().to(torch.uint8)
+    def expected(self, outputs: Tensor) -> Tensor:
+        return torch.sigmoid(outputs.float()) * 255
 
     def sample(self, outputs: Tensor, rng: Rng) -> Tensor:
         on = rng.uniform("pixels", *outputs.shape[1:]) < torch.sigmoid(outputs.float())
@@ -137,8 +141,8 @@ class Gaussian(PixelLikelihood):
         density = -0.5 * ((target - mean) * torch.exp(-log_std)) ** 2 - log_std - 0.5 * math.log(2 * math.pi)
         return (density - math.log(256)).sum((-3, -2, -1))
 
-    def mean(self, outputs: Tensor) -> Tensor:
-        return (self._parameters(outputs)[0] * 256 - 0.5).round().clamp(0, 255).to(torch.uint8)
+    def expected(self, outputs: Tensor) -> Tensor:
+        return self._parameters(outputs)[0] * 256 - 0.5
 
     def sample(self, outputs: Tensor, rng: Rng) -> Tensor:
         mean, log_std = self._parameters(outputs)
@@ -202,7 +206,7 @@ class LogisticMixture(PixelLikelihood):
         bins = torch.where(value < -0.999, above, torch.where(value > 0.999, below, inside))
         return torch.logsumexp(bins.sum(-4) + weights, dim=-3).sum((-2, -1))
 
-    def mean(self, outputs: Tensor) -> Tensor:
+    def expected(self, outputs: Tensor) -> Tensor:
         weights, means, _, coefficients = self._parameters(outputs)
         mixed: list[Tensor] = []
         probability = weights.exp()
@@ -212,7 +216,7 @@ class LogisticMixture(PixelLikelihood):
                 if to == c:
                     centre = centre + coefficients[..., p, :, :, :] * mixed[j].unsqueeze(-3)
             mixed.append((probability * centre.clamp(-1, 1)).sum(-3))
-        return _to_uint8(torch.stack(mixed, dim=-3))
+        return (torch.stack(mixed, dim=-3) + 1) * 127.5
 
     def sample(self, outputs: Tensor, rng: Rng) -> Tensor:
         weights, means, log_scales, coefficients = self._parameters(outputs)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import re
 import zlib
@@ -15,7 +14,7 @@ from typing import BinaryIO, Literal, cast
 
 from castalia.chemistry.molecules import chem, split_smiles
 from castalia.core.errors import DataError, near
-from castalia.core.files import open_plain
+from castalia.core.files import open_plain, unpacked
 from castalia.media.arranged import arrange, list_files
 from castalia.media.image.tree import Item
 
@@ -26,10 +25,15 @@ SUFFIXES = frozenset({*PLAIN, *TABLES, ".gz"})
 LARGEST = 4 << 30
 """Bytes of a file, unpacked."""
 LONGEST_LINE = 1 << 16
+MOST_LINES = 1_000_000
+"""Lines of a file, beside one for each of its bytes as it lies there: each takes some hundred bytes of memory."""
 LOOKED_AT = 20
 """Lines from which it is told whether a text holds SMILES."""
 MOST_MOL = 1 << 20
 """Bytes of one entry of an SDF."""
+
+Numbered = Iterator[tuple[int, str]]
+"""Lines with their numbers, from 1."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,7 @@ def _kind(name: str, opener: Callable[[], BinaryIO]) -> Literal["smiles", "table
 
 
 def _text(file: BinaryIO, name: str) -> io.TextIOWrapper:
-    raw = gzip.GzipFile(fileobj=file) if name.lower().endswith(".gz") else file
+    raw = unpacked(file) if name.lower().endswith(".gz") else file
     return io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")  # type: ignore[arg-type]
 
 
@@ -145,15 +149,19 @@ def read_lines(path: Path, column: str, labels: str, split: str | None) -> Lines
 
 def _read(item: Item, kind: str, where: str, column: str, label_column: str, label: str) -> list[Line]:
     try:
-        with item.open() as file, _text(file, item.name) as text:
-            if kind == "table":
-                return list(_table(text, where, column, label_column, label))
-            return list(_blocks(text, where, label) if kind == "sdf" else _smiles(text, where, label))
+        with item.open() as file:
+            most = MOST_LINES + file.seek(0, io.SEEK_END)
+            file.seek(0)
+            with _text(file, item.name) as text:
+                lines = _bounded(text, where, most)
+                if kind == "table":
+                    return list(_table(lines, where, column, label_column, label))
+                return list(_blocks(lines, where, label) if kind == "sdf" else _smiles(lines, where, label))
     except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{where} cannot be read: {error}") from error
 
 
-def _bounded(text: io.TextIOWrapper, where: str) -> Iterator[tuple[int, str]]:
+def _bounded(text: io.TextIOWrapper, where: str, most: int) -> Numbered:
     total = 0
     number = 0
     while line := text.readline(LONGEST_LINE + 1):
@@ -163,18 +171,20 @@ def _bounded(text: io.TextIOWrapper, where: str) -> Iterator[tuple[int, str]]:
             raise DataError(f"{where}, line {number}: longer than {LONGEST_LINE:,} characters.")
         if total > LARGEST:
             raise DataError(f"{where}: larger than {LARGEST >> 30} GiB.")
+        if number > most:
+            raise DataError(f"{where}: more lines than a file of its size has (a bomb?); unpack it, if they are meant.")
         yield number, line
 
 
-def _smiles(text: io.TextIOWrapper, where: str, label: str) -> Iterator[Line]:
-    for number, line in _bounded(text, where):
+def _smiles(lines: Numbered, where: str, label: str) -> Iterator[Line]:
+    for number, line in lines:
         parts = line.split()
         if parts and not (number == 1 and parts[0].lower() == "smiles"):
             yield Line(f"{where}, line {number}", parts[0], label=label)
 
 
-def _table(text: io.TextIOWrapper, where: str, column: str, label_column: str, label: str) -> Iterator[Line]:
-    lines = (line for _, line in _bounded(text, where))
+def _table(numbered: Numbered, where: str, column: str, label_column: str, label: str) -> Iterator[Line]:
+    lines = (line for _, line in numbered)
     first = next(lines, "")
     mark = max(",;\t", key=first.count)
     names = next(csv.reader([first], delimiter=mark), [])
@@ -196,10 +206,10 @@ def _place(names: list[str], wanted: str, where: str) -> int:
     return names.index(wanted)
 
 
-def _blocks(text: io.TextIOWrapper, where: str, label: str) -> Iterator[Line]:
+def _blocks(lines: Numbered, where: str, label: str) -> Iterator[Line]:
     block: list[str] = []
     start, size = 1, 0
-    for number, line in _bounded(text, where):
+    for number, line in lines:
         if line.startswith("$$$$"):
             yield Line(f"{where}, line {start}", "".join(block), block=True, label=label)
             block, start, size = [], number + 1, 0

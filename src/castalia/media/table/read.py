@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast, get_args
+from typing import Any, BinaryIO, cast, get_args
 
 import numpy as np
 
 from castalia.core.config import Config
 from castalia.core.errors import DataError, MissingExtra, UsageError, near
+from castalia.core.files import open_plain, unpacked
 from castalia.core.specs.table import Kind, Part, TableSpec
 from castalia.media.sets import Progress
 from castalia.media.splits import SPLITS, hashed_split, pick_split
@@ -22,6 +23,10 @@ SUFFIXES = (".csv", ".tsv", ".parquet")
 FEW = 20
 """Fewer rows than this are not split."""
 LARGEST = 4 << 30
+GROUP_BYTES = 512 << 20
+"""What a row group of Parquet may unpack to, and all texts of a column; or four times the file, where that is more."""
+VALUE_BYTES = 1 << 20
+"""Of one text, which a column repeats as often as it likes without taking room in its file."""
 
 
 @dataclass(frozen=True)
@@ -144,10 +149,10 @@ def read_frame(path: Path) -> Any:
         raise DataError(f"{path} is larger than {LARGEST >> 30} GiB.")
     try:
         if plain(path).endswith(".parquet"):
-            return package.read_parquet(path)
-        with path.open("rb") as file:
+            return _parquet(path)
+        with _opened(path) as file:
             head = file.read(1 << 16)
-        mark = "\t" if plain(path).endswith(".tsv") else _mark(head, path)
+        mark = "\t" if plain(path).endswith(".tsv") else _mark(head)
         how = {
             "sep": mark,
             "dtype": str,
@@ -155,28 +160,60 @@ def read_frame(path: Path) -> Any:
             "skipinitialspace": True,
             "encoding": "utf-8-sig",
         }
-        frame = package.read_csv(path, **how)
+        with _opened(path) as file:
+            frame = package.read_csv(file, **how)
         if not isinstance(frame.index, package.RangeIndex) and bool((frame.iloc[:, -1] == "").all()):
             # every row ends with a mark: pandas takes its first column for names of rows, and shifts the others
-            frame = package.read_csv(path, **how, usecols=range(len(frame.columns)), index_col=False)
+            with _opened(path) as file:
+                frame = package.read_csv(file, **how, usecols=range(len(frame.columns)), index_col=False)
         return frame
-    except MissingExtra:
+    except (DataError, MissingExtra):
         raise
     except Exception as error:  # pandas and pyarrow raise many kinds
         raise DataError(f"{path} is not a table that can be read: {str(error)[:300]}") from error
 
 
-def _mark(head: bytes, path: Path) -> str:
-    """What stands between columns, told by the first line."""
-    if plain(path) != path.name.lower():
-        import gzip
-        import io
+def _opened(path: Path) -> BinaryIO:
+    """A text file for reading its bytes, unpacked where it is packed; OSError past what it may unpack to."""
+    file = open_plain(path)
+    return file if plain(path) == path.name.lower() else unpacked(file)
 
-        with gzip.GzipFile(fileobj=io.BytesIO(head)) as packed:
-            try:
-                head = packed.read1(1 << 14)
-            except (OSError, EOFError):
-                return ","
+
+def _parquet(path: Path) -> Any:
+    """A Parquet file as a data frame, after its footer was looked at.
+
+    Raises:
+        DataError: it unpacks to more than a file of its size should, or has a text that is no value of a table.
+    """
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise MissingExtra("Reading Parquet", "parquet") from error
+    size = path.stat().st_size
+    limit = max(GROUP_BYTES, 4 * size)
+    with open_plain(path) as opened, pq.ParquetFile(opened) as file:
+        sizes = [file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups)]
+        cells = file.metadata.num_rows * max(1, file.metadata.num_columns)
+        if max(sizes, default=0) > limit or 8 * cells > limit + 64 * size:
+            raise DataError(f"{path}: refused, because {size:,} bytes unpack to far more than a table (a bomb?).")
+        texts = [f.name for f in file.schema_arrow if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
+    # texts as positions in a list of different ones: what a file repeats takes no room
+    with open_plain(path) as opened, pq.ParquetFile(opened, read_dictionary=texts) as file:
+        table = file.read()
+    for name in texts:
+        for part in table.column(name).chunks:
+            values = part.dictionary if hasattr(part, "dictionary") else part
+            if max((len(v.as_buffer() or b"") for v in values if v.is_valid), default=0) > VALUE_BYTES:
+                raise DataError(f"{path}: column {name[:60]!r} holds a text of more than {VALUE_BYTES >> 20} MiB.")
+    frame = table.to_pandas()
+    for name in texts:  # as pandas' own reader gives them; equal texts are one object
+        frame[name] = frame[name].astype(object)
+    return frame
+
+
+def _mark(head: bytes) -> str:
+    """What stands between columns, told by the first line."""
     first = head.split(b"\n", 1)[0].decode("utf-8", "replace")
     return max(",;\t", key=first.count)
 

@@ -235,12 +235,17 @@ class VAE(Generator[V, ImageSpec], Density, Inference, Perception, Exportable):
         return {"encoder": Seeing(self.encoder, self.pixels.seen)}
 
     def export_calls(self) -> Mapping[str, tuple[nn.Module, tuple[Tensor, ...]]]:
-        """Encoder (features in [-1, 1] to mean and raw deviation) and decoder (latents to outputs)."""
+        """Encoder (features in [-1, 1] to mean and raw deviation), decoder (latents to outputs), and pictures.
+
+        ``pictures``: latents, standard normal, to the expected picture, 0 to 255, not rounded.
+        """
         device = self.device
         features = torch.zeros(2, *self.spec.shape, device=device)
+        z = torch.zeros(2, self.latent_dims, device=device)
         return {
             "encoder": (self.encoder, (features,)),
-            "decoder": (_Decode(self), (torch.zeros(2, self.latent_dims, device=device),)),
+            "decoder": (_Decode(self), (z,)),
+            "pictures": (_Pictures(self), (z,)),
         }
 
 
@@ -253,6 +258,17 @@ class _Decode(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         return self.decoder(z) + self.base
+
+
+class _Pictures(nn.Module):
+    """Latents (B, z) to expected pictures (B, C, H, W), 0 to 255, as one call for export."""
+
+    def __init__(self, vae: VAE) -> None:
+        super().__init__()
+        self.decode, self.pixels = _Decode(vae), vae.pixels
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.pixels.expected(self.decode(z))
 
 
 def gaussian_kl(mean: Tensor, std: Tensor) -> Tensor:
