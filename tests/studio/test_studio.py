@@ -633,3 +633,21 @@ def test_ten_thousand_requests_of_nonsense_and_no_fault_of_ours(opened):
     assert not [status for status in counts if status >= 500], counts
     assert counts.get(200, 0) > 100
     assert counts.get(422, 0) > 100
+
+
+def test_what_comes_between_steps_of_a_job_is_computed_as_ever(opened):
+    """A slider that is moved while half precision samples gets the picture that it gets at rest."""
+    import torch
+
+    from castalia.studio.bench import Bench
+
+    bench = Bench()
+    wish = {"where": {"seed": 4, "of": None, "plane": None, "moves": {}}, "given": {}}
+    path = str(opened.studio.shelf.run(opened.ids["vae"]))
+    from castalia.studio.worker import Worker
+
+    worker = Worker.__new__(Worker)
+    worker.bench = bench
+    rest = worker._short({"task": "decode", "path": path, "wish": wish})
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        assert worker._short({"task": "decode", "path": path, "wish": wish}) == rest

@@ -68,6 +68,7 @@ class Shelf:
     def __init__(self, runs: Path) -> None:
         self.runs = runs.resolve()
         self.home = self.runs / ".studio"
+        self._known: dict[str, Path] = {}
         self.made, self.uploads, self.boards = (self.home / name for name in ("made", "uploads", "boards"))
         for folder in (self.made, self.uploads, self.boards):
             try:
@@ -91,7 +92,10 @@ class Shelf:
         Raises:
             KeyError: there is no such run.
         """
-        return self.run_ids()[identifier]
+        path = self._known.get(identifier)
+        if path is None or not (path / "config.json").is_file():  # new, renamed, or gone: look again
+            self._known = self.run_ids()
+        return self._known[identifier]
 
     # files
 

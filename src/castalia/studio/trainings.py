@@ -43,6 +43,7 @@ class Trainings:
         self.path: Path | None = None
         self.line = ""
         self._watch: asyncio.Task[None] | None = None
+        self._one = asyncio.Lock()
 
     def running(self) -> str | None:
         """The identifier of the run that is trained."""
@@ -121,8 +122,12 @@ class Trainings:
         return str(found)
 
     async def _run(self, words: list[str], out: Path) -> str:
-        if self.process is not None and self.process.returncode is None:
-            raise UsageError("A training is running; one at a time. Stop it first, or wait.")
+        async with self._one:
+            if self.process is not None and self.process.returncode is None:
+                raise UsageError("A training is running; one at a time. Stop it first, or wait.")
+            return await self._start(words, out)
+
+    async def _start(self, words: list[str], out: Path) -> str:
         log = (self.shelf.home / "training.log").open("wb")
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1", "COLUMNS": "160"}
         try:

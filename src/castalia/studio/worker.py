@@ -16,11 +16,16 @@ import traceback
 import warnings
 from collections import deque
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import torch
 
 from castalia.core.errors import CastaliaError, shown
 from castalia.core.memory import keep_memory
 from castalia.core.threads import use_free_threads
+
+if TYPE_CHECKING:
+    from castalia.studio.bench import Opened
 
 OFTEN = 0.05
 """Seconds between two tellings of progress, at least."""
@@ -99,6 +104,11 @@ class Worker:
 
     def _short(self, task: dict[str, Any]) -> Any:
         opened = self.bench.open(task["path"])
+        # it may come between two steps of a job that computes in half precision
+        with torch.autocast(opened.model.device.type, enabled=False):
+            return self._answer(opened, task)
+
+    def _answer(self, opened: Opened, task: dict[str, Any]) -> Any:
         if task["task"] == "form":
             from castalia.studio.forms import of_run
 

@@ -5,6 +5,8 @@ import { control, gave } from "./controls.js";
 import { fill, h, notice } from "./dom.js";
 import { stage } from "./results.js";
 
+const CELLS = 12;
+
 // Draws the newest place that was asked for; those that were overtaken are never asked for.
 function drawing(id, picture) {
   let next = null;
@@ -114,7 +116,7 @@ export function map(id, form) {
   }
 
   tried(async () => {
-    const job = await run({ do: "edit", run: id, edit: "map", options: { cells: 12 } });
+    const job = await run({ do: "edit", run: id, edit: "map", options: { cells: CELLS } });
     const k = job.files.indexOf("grid.png");
     whole.src = `/api/files/job-${job.id}-${k}`;
   })();
@@ -125,7 +127,8 @@ export function map(id, form) {
 // The map's cells lie where equal parts of the prior do: from a place on it to a coordinate of the plane.
 function stretched(u) {
   const ends = normal(2);
-  const p = (1 - ends) + ((u + 2) / 4) * (2 * ends - 1);
+  const cell = Math.min(1, Math.max(0, (((u + 2) / 4) * CELLS - 0.5) / (CELLS - 1))); // the middles of its cells
+  const p = (1 - ends) + cell * (2 * ends - 1);
   let low = -4;
   let high = 4;
   for (let i = 0; i < 40; i += 1) {
