@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
-from castalia import recipes, results
+from castalia import gallery, recipes, results
+from castalia.catalogue import CATALOGUE
 from castalia.core.errors import RunError, UsageError
 from castalia.results import Row
 from tests.tools import MODELS
@@ -117,3 +119,13 @@ def test_measurements_of_a_run_become_rows(docs: Path, tmp_path: Path, capsys: p
     assert found["nll"].n == 20
     assert (found["nll"].data, found["nll"].split, found["nll"].seeds) == ("digits", "test", (0,))
     assert results.main(["--docs", str(tmp_path / "nowhere")]) == 2
+
+
+def test_the_gallery_has_every_system_with_what_it_makes() -> None:
+    text = gallery.page(DOCS)
+    for name in CATALOGUE:
+        cell = re.search(rf"([^|]*)\(systems/{re.escape(name)}\.md\)", text)
+        assert cell is not None, name
+        assert "![" in cell[1] or "<q>" in cell[1], name
+    for place in re.findall(r"!\[[^\]]*\]\(([^)]*)\)", text):
+        assert (DOCS / place).is_file(), place

@@ -25,6 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from castalia import gallery
 from castalia.catalogue import CATALOGUE, entry
 from castalia.core.config import from_json
 from castalia.core.errors import CastaliaError, RunError, UsageError, near
@@ -251,8 +252,8 @@ def overview(docs: Path) -> str:
 
 
 def pages(docs: Path) -> dict[Path, str]:
-    """Every page that has tables of results, as it should be."""
-    found = {docs / PAGE: overview(docs)}
+    """Every page that has tables of results, as it should be; and the gallery."""
+    found = {docs / PAGE: overview(docs), docs / gallery.PAGE: gallery.page(docs)}
     for page in sorted(docs.rglob("*.md")):
         if "_build" not in page.parts and page not in found and MARK.search(page.read_text(encoding="utf-8")):
             found[page] = filled(docs, page)
