@@ -129,7 +129,7 @@ class Worker:
             while self.inbox.short:
                 self.do(self.inbox.short.popleft())
             now = time.monotonic()
-            if now - last[0] >= OFTEN:
+            if value and now - last[0] >= OFTEN:
                 last[0] = now
                 self.say({"id": task["id"], "told": value})
 
