@@ -235,6 +235,9 @@ def test_a_training_is_begun_watched_stopped_and_gone_on_with(opened):
         ({"name": "other", "model": "vae", "data": "/no/such/place"}, "no data"),
         ({"name": "other", "model": "vae", "data": "../secret"}, "no data"),
         ({"name": "other", "recipe": "--help"}, "dash"),
+        ({"name": "other", "recipe": "vae-tiny", "settings": ["data.source=/etc"]}, "settings here"),
+        ({"name": "other", "recipe": "vae-tiny", "settings": ["config.x=../a/b"]}, "settings here"),
+        ({"name": "other", "model": "vea", "data": "digits"}, "Did you mean"),
     ):
         assert words in client.post("/api/trainings", json=wish).json()["error"]
     assert client.post("/api/trainings", json={"name": "../x", "recipe": "vae-tiny"}).status_code == 422
@@ -264,18 +267,19 @@ def test_what_is_kept_outlives_its_job_and_can_be_packed(opened):
     items = client.get(f"/api/boards/{board}").json()
     assert items[0]["note"] == "good"
     assert items[0]["recipe"]["seed"] == 8
-    kept = client.get(f"/api/boards/{board}/items/0").content
+    item = f"/api/boards/{board}/items/{items[0]['id']}"
+    kept = client.get(item).content
     assert kept == client.get(f"/api/files/job-{job['id']}-{k}").content
     opened.studio.shelf.discard(job["id"])
-    assert client.get(f"/api/boards/{board}/items/0").content == kept
+    assert client.get(item).content == kept
     archive = zipfile.ZipFile(io.BytesIO(client.get(f"/api/boards/{board}/zip").content))
     assert sorted(archive.namelist()) == sorted([items[0]["file"], f"{items[0]['file']}.json"])
     back = client.post("/api/recipes", content=kept).json()
     assert back["seed"] == 8
     assert back["run"] == "vae"
-    assert client.post(f"/api/boards/{board}/items/0/drop", json={}).status_code == 200
+    assert client.post(f"{item}/drop", json={}).status_code == 200
     assert client.get(f"/api/boards/{board}").json() == []
-    assert client.get(f"/api/boards/{board}/items/0").status_code == 404
+    assert client.get(item).status_code == 404
     assert job["id"] not in opened.studio.shelf.kept_jobs()
 
 
@@ -490,7 +494,7 @@ def test_reading_changes_nothing(opened):
 @pytest.mark.parametrize(
     "identifier",
     ["../jobs.sqlite", "..%2f..%2fetc%2fpasswd", "job-1-../../x", "upload-../x", "/etc/passwd", "job-0-0", "job--1-0",
-     "job-99999999999999999999-0", "upload-", "job-1-999", "%00", "job-1-0%00", "~", "con", "job-¹-0"],
+     "job-99999999999999999999-0", "job-" + "9" * 300 + "-0", "job-" + "9" * 5000 + "-0", "job-abc", "upload-", "job-1-999", "%00", "job-1-0%00", "~", "con", "job-¹-0"],
 )  # fmt: skip
 def test_no_path_leaves_the_folder(opened, identifier):
     for path in (f"/api/files/{identifier}", f"/api/boards/{identifier}", f"/api/runs/{identifier}",
@@ -651,3 +655,42 @@ def test_what_comes_between_steps_of_a_job_is_computed_as_ever(opened):
     rest = worker._short({"task": "decode", "path": path, "wish": wish})
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         assert worker._short({"task": "decode", "path": path, "wish": wish}) == rest
+
+
+def test_links_in_a_run_lead_nowhere(opened):
+    """A run from a stranger may hold links: what lies elsewhere is not shown."""
+    folder = opened.studio.shelf.run(opened.ids["gan"])
+    (folder / "README.md").unlink(missing_ok=True)
+    (folder / "README.md").symlink_to("/etc/hostname")
+    (folder / "samples" / "step-99999999.png").symlink_to("/etc/hostname")
+    run = opened.ids["gan"]
+    assert opened.client.get(f"/api/runs/{run}/card").status_code == 404
+    assert opened.client.get(f"/api/runs/{run}/picture?name=step-99999999.png").status_code == 404
+
+
+def test_one_studio_to_a_folder(opened):
+    from castalia.studio.app import Studio
+
+    with pytest.raises(UsageError, match="Another process"):
+        Studio(opened.studio.shelf.runs)
+
+
+def test_a_stop_is_no_crash(tmp_path):
+    """However often the server is stopped, its running job is queued again and never told as failed."""
+    jobs = Jobs(tmp_path / "jobs.sqlite")
+    number = jobs.add({}, "").id
+    for _ in range(4):
+        assert jobs.begin() is not None
+        jobs.put_back(number)
+        assert jobs.recover() == []
+    assert jobs.get(number).state == "queued"
+    jobs.close()
+
+
+def test_recipes_hold_no_path_of_this_machine(opened):
+    made = opened.job(do="sample", run=opened.ids["samplernn"], n=1, seed=1)
+    of = f"job-{made['id']}-{made['files'].index('0000.wav')}"
+    job = opened.job(do="sample", run=opened.ids["samplernn"], n=1, seed=1, given={"prompt": {"file": of}})
+    assert job["recipe"]["given"] == {"prompt": {"file": of}}, job["message"]
+    assert str(opened.studio.shelf.runs) not in json.dumps(job["recipe"])
+    assert job["recipe"]["weights"].startswith("step 4")

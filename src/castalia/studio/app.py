@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import math
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response, Streamin
 from castalia import listing, overview
 from castalia.core.errors import CastaliaError, UsageError
 from castalia.core.files import read_bounded, remove
+from castalia.core.locks import Lock
 from castalia.media.named import list_data
 from castalia.runs import open_run
 from castalia.studio import carried, forms, wishes
@@ -35,6 +37,9 @@ PAGE_POLICY = (
 )
 """A page that a job wrote: it may show itself, and knows nothing of the studio (its origin is opaque)."""
 
+FRESH = 30.0
+"""Seconds after which a training that has logged nothing is taken for ended."""
+
 POINTS = 400
 """Points of a curve that are sent."""
 
@@ -51,6 +56,7 @@ class Studio:
 
     def __init__(self, runs: Path, *, local: bool = True) -> None:
         self.shelf = Shelf(runs)
+        self.lock = Lock(self.shelf.home).take()  # two studios would do each other's jobs
         self.events = Events()
         self.jobs = Jobs(self.shelf.home / "jobs.sqlite")
         self.foreman = Foreman(self.shelf, self.jobs, self.events)
@@ -70,6 +76,7 @@ class Studio:
         found = {**wish, "path": str(self.shelf.run(wish["run"]))}
         if wish["do"] == "edit":
             found["paths"] = forms.checked(wish["edit"], wish["options"], lambda one: str(self.shelf.file(one)))
+        found["shown"] = wish  # what recipes say: identifiers, and no paths of this machine
         if "given" in wish:
             found["given"] = self.given(wish["given"])
         if wish["do"] == "film":
@@ -104,6 +111,7 @@ def make_app(studio: Studio) -> FastAPI:
             await studio.trainings.close()
             await studio.foreman.stop()
             studio.jobs.close()
+            studio.lock.release()
 
     app = FastAPI(
         title="Castalia Studio", version=__version__, lifespan=life, docs_url=None, redoc_url=None,
@@ -202,14 +210,17 @@ def _runs(app: FastAPI, studio: Studio) -> None:
         path = shelf.run(run)
         found = overview.describe(path)
         losses = open_run(path).losses()
+        begun = studio.trainings.running() == run
+        going = begun or time.time() - _changed(path / "metrics.jsonl") < FRESH  # by somebody else, on this machine
         return {
             **{key: value for key, value in found.items() if key not in ("path", "picture")},
             "id": run,
             "name": str(path.relative_to(shelf.runs)),
             "pictures": [picture.name for picture in _grids(path)],
             "curves": {name: points[:: max(1, len(points) // POINTS)] for name, points in losses.items()},
-            "training": studio.trainings.running() == run,
-            "line": studio.trainings.line if studio.trainings.running() == run else "",
+            "warnings": [] if going else found["warnings"],
+            "training": begun,
+            "line": studio.trainings.line if begun else "",
         }
 
     @app.get("/api/runs/{run}/picture")
@@ -219,12 +230,12 @@ def _runs(app: FastAPI, studio: Studio) -> None:
         path = found[name] if name else next(reversed(found.values()), None)
         if path is None:
             raise KeyError(name)
-        return Response(read_bounded(path, 64 << 20), media_type="image/png")
+        return Response(read_bounded(shelf.inside(path), 64 << 20), media_type="image/png")
 
     @app.get("/api/runs/{run}/card")
     def card(run: str) -> Response:
         """The model card, as text."""
-        return Response(read_bounded(shelf.run(run) / "README.md", 1 << 20), media_type=TYPES[".txt"])
+        return Response(read_bounded(shelf.inside(shelf.run(run) / "README.md"), 1 << 20), media_type=TYPES[".txt"])
 
     @app.get("/api/systems")
     def systems() -> list[dict[str, Any]]:
@@ -259,6 +270,13 @@ def _runs(app: FastAPI, studio: Studio) -> None:
         return {"state": "stopped"}
 
 
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
 def _grids(path: Path) -> list[Path]:
     return sorted(p for p in (path / "samples").glob("step-*.png") if p.is_file() and not p.is_symlink())
 
@@ -281,7 +299,7 @@ def _play(app: FastAPI, studio: Studio) -> None:
     async def decode(run: str, wish: wishes.Decode) -> Response:
         """The picture of a place among its latents, as PNG."""
         asked = wish.model_dump()
-        told = {"where": studio.place(asked["where"]), "given": studio.given(asked["given"])}
+        told = {"where": studio.place(asked["where"]), "given": studio.given(asked["given"]), "shown": asked}
         return Response(base64.b64decode(await foreman.ask("decode", shelf.run(run), told)), media_type="image/png")
 
     @app.post("/api/runs/{run}/dream")
@@ -384,10 +402,16 @@ def _files(app: FastAPI, studio: Studio) -> None:
             raise
         return {"id": f"upload-{path.stem}", "size": size}
 
+    @app.post("/api/uploads/{identifier}/drop")
+    def drop_upload(identifier: str) -> dict[str, str]:
+        """Remove an upload."""
+        shelf.drop_upload(identifier)
+        return {"state": "dropped"}
+
     @app.post("/api/recipes")
     async def recipe(request: Request) -> dict[str, Any]:
         """The recipe that a file carries: its bytes are the body."""
-        return carried.recipe_in(await request.body())
+        return await asyncio.to_thread(carried.recipe_in, await request.body())
 
 
 def _sent(path: Path, *, save: bool, recipe: dict[str, Any]) -> Response:
@@ -424,20 +448,22 @@ def _boards(app: FastAPI, studio: Studio) -> None:
     def keep(board: str, wish: wishes.Keep) -> dict[str, int]:
         """Keep files on a board, with what they were made with."""
         for identifier in wish.files:
+            shelf.file(identifier)  # says where there is none
             kind, number, *_ = identifier.split("-")
             job = _job_of(studio.jobs, int(number)) if kind == "job" else None
             shelf.keep(board, [identifier], wish.note, job.wish if job else {}, job.recipe if job else {})
         return {"kept": len(wish.files)}
 
-    @app.get("/api/boards/{board}/items/{index}")
-    def item(board: str, index: int, save: bool = False) -> Response:
+    @app.get("/api/boards/{board}/items/{key}")
+    def item(board: str, key: str, save: bool = False) -> Response:
         """A file that is kept."""
-        return _sent(shelf.item(board, index), save=save, recipe=shelf.items(board)[index]["recipe"])
+        path, told = shelf.item(board, key)
+        return _sent(path, save=save, recipe=told["recipe"])
 
-    @app.post("/api/boards/{board}/items/{index}/drop")
-    def drop(board: str, index: int) -> dict[str, str]:
+    @app.post("/api/boards/{board}/items/{key}/drop")
+    def drop(board: str, key: str) -> dict[str, str]:
         """Take something off a board."""
-        shelf.drop(board, index)
+        shelf.drop(board, key)
         return {"state": "dropped"}
 
     @app.get("/api/boards/{board}/zip")

@@ -63,6 +63,7 @@ class Opened:
 
     run: Run
     model: Any
+    origin: str
     stamp: tuple[int, int]
     bytes: int
     axes: dict[str, Tensor] | None = None
@@ -82,9 +83,9 @@ class Bench:
         found = self.opened.pop(path, None)
         if found is None or found.stamp != stamp:
             run = api.load(path)
-            model, _ = run.model()
+            model, origin = run.model()
             size = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
-            found = Opened(run, model.eval(), stamp, size)
+            found = Opened(run, model.eval(), origin, stamp, size)
         self.opened[path] = found
         while len(self.opened) > 1 and sum(one.bytes for one in self.opened.values()) > KEPT:
             self.opened.popitem(last=False)
@@ -119,11 +120,11 @@ class Bench:
             watch=watch,
         )
         recipe = {
-            **told(run),
+            **told(opened),
             "do": "sample",
             "seed": wish["seed"],
             "prior": wish["prior"],
-            "given": wish["given"],
+            "given": _shown(wish)["given"],
             "options": to_json(settings),
             "precision": precision,
         }
@@ -154,7 +155,13 @@ class Bench:
                 (text,) = medium.texts(Batch.of(torch.cat(pieces, 1)), spec)
                 tell({"text": text.rstrip("\ufffd")})
         replace_file(out / "text.txt", text.encode())
-        return {**told(run), "do": "text", "seed": wish["seed"], "given": wish["given"], "options": to_json(options)}
+        return {
+            **told(opened),
+            "do": "text",
+            "seed": wish["seed"],
+            "given": _shown(wish)["given"],
+            "options": to_json(options),
+        }
 
     # edits
 
@@ -162,7 +169,7 @@ class Bench:
         """An edit's product, as the file or files that show it best."""
         run, name = opened.run, wish["edit"]
         product = editing.work(editing.Desk(run, opened.model), name, wish["paths"])
-        recipe = {**told(run), "do": "edit", "edit": name, "options": wish["options"]}
+        recipe = {**told(opened), "do": "edit", "edit": name, "options": wish["options"]}
         if isinstance(product, Page):
             editing.write(product, run.spec, out / "page.html", recipe)
         elif isinstance(product, Film):
@@ -193,7 +200,11 @@ class Bench:
             part = {name: value[start : start + 16] for name, value in given.items()}
             frames.append(_decoded(model, z[start : start + 16], part))
             tell({"done": min(start + 16, len(z)), "of": len(z)})
-        recipe = {**told(run), "do": "film", **{key: wish[key] for key in ("places", "frames", "loop", "given")}}
+        recipe = {
+            **told(opened),
+            "do": "film",
+            **{key: _shown(wish)[key] for key in ("places", "frames", "loop", "given")},
+        }
         batch = join(frames, run.spec)
         medium = medium_of(run.spec)
         moving = medium.film(batch[:1], run.spec) is not None
@@ -204,6 +215,7 @@ class Bench:
 
     def axes(self, opened: Opened) -> dict[str, Tensor]:
         """Directions by name: latents that matter, attributes of the data, components of styles."""
+        _needs_latents(opened)
         if opened.axes is None:
             opened.axes = _axes(opened)
         return opened.axes
@@ -236,9 +248,8 @@ class Bench:
         z = self.place(opened, wish["where"])
         given = asked.given_of(model, _given(model, wish["given"]), 1)
         made = _decoded(model, z, given)
-        shown = {key: value for key, value in wish["where"].items() if key != "path"}
         picture = medium_of(run.spec).picture(made, run.spec) if not isinstance(run.spec, ImageSpec) else _one(made)
-        return png_bytes(picture, {**told(run), "do": "place", "where": shown, "given": wish["given"]})
+        return png_bytes(picture, {**told(opened), "do": "place", **_shown(wish)})
 
     # dreams
 
@@ -262,9 +273,14 @@ class Bench:
         return _moment(dream.act(None if action is None else torch.tensor(action).float().clamp(-1, 1)), model)
 
 
-def told(run: Run) -> dict[str, Any]:
+def told(opened: Opened) -> dict[str, Any]:
     """What every recipe says of its run."""
-    return {"model": run.recipe.model, "run": run.path.name}
+    return {"model": opened.run.recipe.model, "run": opened.run.path.name, "weights": opened.origin}
+
+
+def _shown(wish: Mapping[str, Any]) -> dict[str, Any]:
+    """What was asked for as it came: with identifiers, and without paths of this machine."""
+    return {key: value for key, value in wish.get("shown", wish).items() if key != "shown"}
 
 
 def _generator(opened: Opened) -> Generator:
@@ -334,7 +350,7 @@ def _axes(opened: Opened) -> dict[str, Tensor]:
 def _plane(opened: Opened) -> maps.Plane:
     model = opened.model
     if model.latent_dims > 2 and isinstance(model, Inference):
-        return maps.embed(model, editing.Desk(opened.run, model).data(None), limit=2_000).plane
+        return maps.embed(model, editing.Desk(opened.run, model).data(None)).plane
     return maps.plane_of_dims(model)
 
 

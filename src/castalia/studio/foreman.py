@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import sqlite3
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -55,6 +56,11 @@ class Events:
                 client.put_nowait(None)
             else:
                 client.put_nowait({"kind": kind, "value": value})
+
+    def close(self) -> None:
+        """Send everybody away: the server stops."""
+        for client in list(self.clients):
+            client.put_nowait(None)
 
     async def listen(self) -> AsyncIterator[dict[str, Any] | None]:
         """What happens from now on; None now and then, where nothing does."""
@@ -110,6 +116,8 @@ class Foreman:
         if self.process is not None and self.process.returncode is None:
             self.process.kill()
             await self.process.wait()
+        if self.running is not None:
+            self.jobs.put_back(self.running.id)
 
     # what clients ask for
 
@@ -217,7 +225,12 @@ class Foreman:
                     else:
                         future.set_result(message.get("done"))
             elif self.running is not None and message["id"] == self.running.id:
-                self._of_job(self.running, message)
+                try:
+                    self._of_job(self.running, message)
+                except (sqlite3.Error, OSError, UnicodeError) as error:  # a full disk: the job is lost, not the studio
+                    self.running, self.progress = None, {}
+                    self.events.tell("trouble", str(error))
+                    self._idle.set()
 
     def _of_job(self, job: Job, message: dict[str, Any]) -> None:
         if "told" in message:
@@ -264,7 +277,12 @@ class Foreman:
             await self._idle.wait()
             if not self._idle.is_set():  # the worker ended between the word and the waking
                 continue
-            job = self.jobs.begin()
+            try:
+                job = self.jobs.begin()
+            except sqlite3.Error as error:
+                self.events.tell("trouble", str(error))
+                await asyncio.sleep(2)
+                continue
             if job is None:
                 self._wake.clear()
                 await self._wake.wait()

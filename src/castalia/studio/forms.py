@@ -134,8 +134,10 @@ def checked(name: str, options: Mapping[str, Any], path: Callable[[str], str]) -
         if option is None or not _taken(option):
             raise UsageError(f"edit {name}: there is no option {key!r} here. {near(key, known)}")
         if option.example or option.mask:
-            several = value if option.several and isinstance(value, list) else None
-            value = None if value is None else path(_text(key, value)) if several is None else [*map(path, several)]
+            if option.several and isinstance(value, list):
+                value = [path(_text(key, one)) for one in value]
+            elif value is not None:
+                value = path(_text(key, value))
         elif key == "settings":
             value = [_text(key, each) for each in value] if isinstance(value, list) else []
         elif key == "prompt" and value is not None:

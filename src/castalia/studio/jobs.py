@@ -155,9 +155,17 @@ class Jobs:
     def again(self, number: int) -> Job:
         """Queue a running job again, in its old place; or say that it failed, where that was tried."""
         if self.get(number).tries >= TRIES:
-            return self.end(number, "failed", "The worker ended twice while it did this: most likely out of memory.")
+            return self.end(
+                number,
+                "failed",
+                "The worker ended twice while it did this: most likely it needs too much memory.",
+            )
         self.db.execute("update jobs set state='queued', started=null where id=?", (number,))
         return self.get(number)
+
+    def put_back(self, number: int) -> None:
+        """Queue a running job again because the server stops: nothing went wrong with it."""
+        self.db.execute("update jobs set state='queued', started=null, tries=tries-1 where id=?", (number,))
 
     def recover(self) -> list[Job]:
         """Queue again what was running when the last server stopped."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from castalia.studio.app import Studio, make_app
 from castalia.studio.shelf import UPLOAD_LIMIT
@@ -55,7 +56,9 @@ def open_studio(
         found.close()
         raise
     where = address(found)
-    link = f"{where}/?token={token}"
+    if host in ("0.0.0.0", "::"):  # all addresses are none that could be opened
+        where = f"http://{names[0] if names else '127.0.0.1'}:{found.getsockname()[1]}"
+    link = f"{where}/?token={quote(token, safe='')}"
     hosts = [host, *names] if host not in ("0.0.0.0", "::") else list(names)
 
     def ready() -> None:
@@ -64,4 +67,4 @@ def open_studio(
         if browser:
             webbrowser.open(link)
 
-    serve(guarded(studio, token, hosts), found, ready=ready)
+    serve(guarded(studio, token, hosts), found, ready=ready, stopping=studio.events.close)

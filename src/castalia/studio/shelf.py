@@ -13,7 +13,6 @@ import re
 import secrets
 import shutil
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,9 @@ UPLOADS = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".wav", ".flac", ".mid", ".
            ".npz", ".parquet", ".sdf", ".smi", ".pdb", ".cif", ".json"}  # fmt: skip
 """Endings of files that may be uploaded; what is in them is for the readers to find out, as with any other file."""
 
+FILE = re.compile(r"upload-[0-9a-f]{16}|job-[0-9]{1,12}-[0-9]{1,4}")
+"""Identifiers of files."""
+
 UPLOAD_LIMIT = 512 << 20
 """Bytes of an upload."""
 
@@ -44,15 +46,6 @@ ALL_UPLOADS = 8 << 30
 
 PIXELS = 64 << 20
 """Pixels of an uploaded picture, by what its header says."""
-
-
-@dataclass(frozen=True)
-class Upload:
-    """A file that was uploaded."""
-
-    id: str
-    name: str
-    size: int
 
 
 class Shelf:
@@ -99,19 +92,33 @@ class Shelf:
 
     # files
 
+    def inside(self, path: Path) -> Path:
+        """A file of this folder; what a link makes of one that lies elsewhere is none.
+
+        Raises:
+            KeyError: it is not there, or lies elsewhere.
+        """
+        try:
+            found = path.resolve(strict=True)
+        except OSError:
+            raise KeyError(path.name) from None
+        if not found.is_relative_to(self.runs) or not found.is_file():
+            raise KeyError(path.name)
+        return found
+
     def file(self, identifier: str) -> Path:
         """A file by its identifier: ``upload-X``, or ``job-N-K``, the K-th file of job N.
 
         Raises:
             KeyError: there is no such file.
         """
+        if not FILE.fullmatch(identifier):
+            raise KeyError(identifier)
         kind, _, rest = identifier.partition("-")
         if kind == "upload":
             found = {path.stem: path for path in self.uploads.iterdir() if path.suffix in UPLOADS}
             return found[rest]
         number, _, index = rest.partition("-")
-        if not (number.isdecimal() and index.isdecimal()):
-            raise KeyError(identifier)
         names = self.files_of(int(number))
         if int(index) >= len(names):
             raise KeyError(identifier)
@@ -154,6 +161,16 @@ class Shelf:
         if taken >= ALL_UPLOADS:
             raise UsageError(f"Uploads fill {ALL_UPLOADS >> 30} GiB already; remove some first.")
         return self.uploads / f"{secrets.token_hex(8)}{suffix}"
+
+    def drop_upload(self, identifier: str) -> None:
+        """Remove an upload.
+
+        Raises:
+            KeyError: there is none.
+        """
+        if not identifier.startswith("upload-"):
+            raise KeyError(identifier)
+        self.file(identifier).unlink()
 
     def check_upload(self, path: Path) -> None:
         """Look at an uploaded picture's header.
@@ -214,9 +231,11 @@ class Shelf:
         folder = self.board(board)
         for identifier in files:
             source = self.file(identifier)
-            name = f"{identifier}-{source.name}"
+            key = secrets.token_hex(6)
+            name = f"{key}-{identifier}-{source.name}"
+            told = {"id": key, "note": note, "wish": wish, "recipe": recipe, "file": name}
             write_bytes(folder / name, read_bounded(source, UPLOAD_LIMIT))
-            write_json(folder / f"{name}.keep.json", {"note": note, "wish": wish, "recipe": recipe, "file": name})
+            write_json(folder / f"{name}.keep.json", told)
 
     def items(self, board: str) -> list[dict[str, Any]]:
         """What is kept on a board, the newest first."""
@@ -225,27 +244,25 @@ class Shelf:
         for path in folder.glob("*.keep.json"):
             try:
                 told = json.loads(read_bounded(path, 16 << 20))
-                name = str(told["file"])
-                if (folder / name).is_file() and "/" not in name:
+                name, _ = str(told["file"]), str(told["id"])
+                if "/" not in name and self.inside(folder / name):
                     found.append((path.stat().st_mtime_ns, told))
             except (ValueError, KeyError, TypeError):
                 continue
         return [told for _, told in sorted(found, key=lambda pair: (-pair[0], pair[1]["file"]))]
 
-    def item(self, board: str, index: int) -> Path:
-        """The file of the item of that place on a board.
+    def item(self, board: str, key: str) -> tuple[Path, dict[str, Any]]:
+        """A kept file by its identifier, and what is told of it.
 
         Raises:
             KeyError: there is none.
         """
-        items = self.items(board)
-        if not 0 <= index < len(items):
-            raise KeyError(index)
-        return self.board(board) / items[index]["file"]
+        told = {one["id"]: one for one in self.items(board)}[key]
+        return self.board(board) / told["file"], told
 
-    def drop(self, board: str, index: int) -> None:
+    def drop(self, board: str, key: str) -> None:
         """Take one thing off a board."""
-        path = self.item(board, index)
+        path, _ = self.item(board, key)
         path.unlink()
         path.with_name(f"{path.name}.keep.json").unlink(missing_ok=True)
 
@@ -261,7 +278,7 @@ class Shelf:
     def kept_jobs(self) -> set[int]:
         """Numbers of jobs of which something is on a board."""
         names = (path.name for path in self.boards.glob("*/*.keep.json"))
-        return {int(found[1]) for name in names if (found := re.match(r"job-(\d{1,12})-", name))}
+        return {int(found[1]) for name in names if (found := re.match(r"[0-9a-f]{12}-job-(\d{1,12})-", name))}
 
 
 def _named(folder: Path) -> str:

@@ -13,6 +13,8 @@ import signal
 import sys
 from pathlib import Path
 
+from castalia import recipes
+from castalia.catalogue import entry
 from castalia.core.errors import UsageError, shown
 from castalia.media.named import table
 from castalia.studio.foreman import Events
@@ -24,6 +26,9 @@ EVERY = 1.0
 
 TAIL = 4096
 """Bytes of its output that are looked at."""
+
+SETTING = re.compile(r"(training|config|data\.options)(\.[a-z0-9_]+)+=[A-Za-z0-9_+\-.,\[\] ]{1,200}")
+"""Settings that can name no file."""
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -69,7 +74,16 @@ class Trainings:
         if any(text.startswith("-") for text in (*given, wish.recipe or "", wish.data or "", *wish.settings)):
             raise UsageError("Names do not begin with a dash.")
         for setting in wish.settings:
+            if not SETTING.fullmatch(setting):
+                raise UsageError(
+                    f"{setting}: settings here are training., config. and data.options. with a number, a word, true, "
+                    "false or a list; data are chosen above."
+                )
             words += ["--set", setting]
+        if wish.recipe is not None:
+            recipes.recipe(wish.recipe)  # says what there is where there is no such one
+        elif wish.model is not None:
+            entry(wish.model)
         return await self._run([*given, *words, "--out", str(out)], out)
 
     async def resume(self, path: Path) -> str:

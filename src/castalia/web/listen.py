@@ -82,7 +82,13 @@ def address(found: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def serve(app: App, found: socket.socket, *, ready: Callable[[], None] | None = None) -> None:
+def serve(
+    app: App,
+    found: socket.socket,
+    *,
+    ready: Callable[[], None] | None = None,
+    stopping: Callable[[], None] | None = None,
+) -> None:
     """Serve until a signal comes.
 
     Requests are not logged: the first one has the token in its address.
@@ -91,13 +97,21 @@ def serve(app: App, found: socket.socket, *, ready: Callable[[], None] | None = 
         app: what answers.
         found: a socket of :func:`bound`.
         ready: called once requests are answered.
+        stopping: called when a signal has come, before open answers are waited for: ends those that would never end.
     """
     import uvicorn
 
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, lifespan="on", timeout_graceful_shutdown=3, server_header=False
     )
-    server = uvicorn.Server(config)
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            if stopping is not None:
+                stopping()
+            await super().shutdown(sockets)
+
+    server = Server(config)
     if ready is not None:
         ready()
     try:

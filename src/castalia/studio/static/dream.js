@@ -13,6 +13,7 @@ export function dream(id) {
   let going = false;
   let names = [];
   let sum = 0;
+  let turn = 0;
   const stage = h("div", {
     tabIndex: 0, role: "application", "aria-label": "Dream: arrow keys act, Escape ends",
     onkeydown: (event) => {
@@ -28,6 +29,7 @@ export function dream(id) {
 
   const begin = tried(async () => {
     going = false;
+    turn += 1;
     const seed = Math.floor(Math.random() * 1e6);
     show(await ask(`/api/runs/${id}/dream`, { session, begin: true, seed }));
     sum = 0;
@@ -53,7 +55,8 @@ export function dream(id) {
   }
 
   const loop = tried(async () => {
-    while (going && stage.isConnected) {
+    const mine = turn;
+    while (going && mine === turn && stage.isConnected) {
       const began = performance.now();
       show(await ask(`/api/runs/${id}/dream`, { session, action: alone.checked ? null : action() }));
       await new Promise((resolve) => { setTimeout(resolve, Math.max(0, EVERY - (performance.now() - began))); });

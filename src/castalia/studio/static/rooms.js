@@ -83,7 +83,7 @@ function curve(name, points) {
   if (good.length < 2) return null;
   const xs = good.map(([x]) => x);
   const ys = good.map(([, y]) => y).sort((a, b) => a - b);
-  const [low, high] = [ys[0], ys[Math.floor(0.98 * (ys.length - 1))]];
+  const [low, high] = [ys[0], ys[ys.length - 1]];
   const at = ([x, y]) => `${(40 + (555 * (x - xs[0])) / (xs[xs.length - 1] - xs[0] || 1)).toFixed(1)},${(165 - (150 * (Math.min(y, high) - low)) / (high - low || 1)).toFixed(1)}`;
   return h("figure", {}, svg("svg", { class: "curve", viewBox: "0 0 600 180", role: "img", "aria-label": `${name}: from ${short(good[0][1])} to ${short(good[good.length - 1][1])}` },
     svg("path", { d: `M${good.map(at).join("L")}` }), Object.assign(svg("text", { x: 0, y: 18 }), { textContent: short(high) }), Object.assign(svg("text", { x: 0, y: 168 }), { textContent: short(low) })), h("figcaption", { class: "soft" }, name));
@@ -154,9 +154,9 @@ export async function boards(chosen) {
   if (chosen) {
     const items = await ask(`/api/boards/${chosen}`);
     place.append(h("div", { class: "row" }, h("a", { class: "button", href: `/api/boards/${chosen}/zip`, download: "board.zip" }, "Save all as ZIP")),
-      h("div", { class: "cards" }, items.map((one, k) => h("div", { class: "card" }, viewer(`/api/boards/${chosen}/items/${k}`, one.file.replace(/^job-[0-9]+-[0-9]+-/, "")),
+      h("div", { class: "cards" }, items.map((one) => h("div", { class: "card" }, viewer(`/api/boards/${chosen}/items/${one.id}`, one.file.replace(/^[0-9a-f]+-(job-[0-9]+-[0-9]+|upload-[0-9a-f]+)-/, "")),
         one.note ? h("p", {}, one.note) : null, h("details", {}, h("summary", {}, "How it was made"), h("pre", { tabIndex: 0 }, JSON.stringify(one.recipe, null, 1))),
-        h("button", { type: "button", onclick: tried(async () => { await ask(`/api/boards/${chosen}/items/${k}/drop`, {}); dispatchEvent(new HashChangeEvent("hashchange")); }) }, "Take off")))));
+        h("button", { type: "button", onclick: tried(async () => { await ask(`/api/boards/${chosen}/items/${one.id}/drop`, {}); dispatchEvent(new HashChangeEvent("hashchange")); }) }, "Take off")))));
     if (!items.length) place.append(h("p", { class: "soft" }, "Nothing is kept here yet."));
   }
   return h("div", {}, h("h1", {}, "Boards"), h("div", { class: "split" }, h("div", { class: "panel" }, list, fresh), place));

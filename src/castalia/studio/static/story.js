@@ -1,6 +1,6 @@
 // A story that branches: every text knows what it goes on from; it can be gone on with, tried again, edited, left.
 
-import { run, tried } from "./api.js";
+import { ask, run, tried } from "./api.js";
 import { control, values } from "./controls.js";
 import { fill, h } from "./dom.js";
 
@@ -54,7 +54,7 @@ export function story(id, form) {
     try {
       const given = start ? { prompt: start } : {};
       const job = await run({ do: "text", run: id, seed, given, options: await values(options) }, hear);
-      const text = await (await fetch(`/api/files/job-${job.id}-${job.files.indexOf("text.txt")}`)).text();
+      const text = await ask(`/api/files/job-${job.id}-${job.files.indexOf("text.txt")}`);
       texts.push({ text: joined(start, text), from, seed });
       show(texts.length - 1);
     } finally {
