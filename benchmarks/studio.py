@@ -21,8 +21,8 @@ import httpx
 import uvicorn
 
 from castalia import api
-from castalia.studio.app import Studio
 from castalia.studio.opening import guarded
+from castalia.studio.state import Studio
 from castalia.web.listen import address, bound
 
 TOKEN = "a-token-of-the-benchmark"

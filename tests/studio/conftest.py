@@ -70,8 +70,8 @@ def trained(shared_folder: Path) -> Path:
 @contextlib.contextmanager
 def serving(folder: Path) -> Iterator[Opened]:
     """A studio of its own process's worker, until the end of the block."""
-    from castalia.studio.app import Studio
     from castalia.studio.opening import guarded
+    from castalia.studio.state import Studio
     from castalia.web.listen import address, bound
 
     studio = Studio(folder)

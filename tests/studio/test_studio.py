@@ -669,7 +669,7 @@ def test_links_in_a_run_lead_nowhere(opened):
 
 
 def test_one_studio_to_a_folder(opened):
-    from castalia.studio.app import Studio
+    from castalia.studio.state import Studio
 
     with pytest.raises(UsageError, match="Another process"):
         Studio(opened.studio.shelf.runs)

@@ -8,16 +8,12 @@ from typing import TextIO
 
 import torch
 
-from castalia.api import Wish, given_of
-from castalia.core.capabilities import Streaming
+from castalia.asked import Wish
 from castalia.core.data import Batch
-from castalia.core.errors import UsageError
 from castalia.core.model import Generator
-from castalia.core.precision import Precision, precision_context
-from castalia.core.rng import SampleRng
+from castalia.core.precision import Precision
 from castalia.core.sampling import Sampling
-from castalia.core.specs.text import TextSpec
-from castalia.media.text.medium import TextMedium
+from castalia.streaming import written
 
 HALF = "\ufffd"
 """What a character of several bytes is shown as while some of them are missing."""
@@ -41,23 +37,14 @@ def stream(
         UsageError: the model makes no text, or not piece by piece.
     """
     terminal = sys.stdout if out is None else out
-    if not isinstance(model, Streaming) or not isinstance(model.spec, TextSpec):
-        raise UsageError("--stream is for models that write text piece by piece.")
-    medium, text, shown, pieces = TextMedium(), "", "", []
-    rng = SampleRng(seed, [number], model.device)
-    with torch.no_grad(), precision_context(precision, model.device):
-        state = model.start(1, given_of(model, given, 1), rng, options)
-        while True:
-            try:
-                piece, state = model.advance(state)
-            except StopIteration:
-                break
-            pieces.append(piece.reshape(1, -1))
-            (text,) = medium.texts(Batch.of(torch.cat(pieces, 1)), model.spec)
-            ready = text.rstrip(HALF)
-            terminal.write(ready[len(shown) :])
-            terminal.flush()
-            shown = ready
+    text, shown, tokens = "", "", Batch.of(torch.empty(1, 0, dtype=torch.int64))
+    pieces = written(model, number, seed=seed, given=given, options=options, precision=precision)
+    for text, latest in pieces:
+        tokens = latest
+        ready = text.rstrip(HALF)
+        terminal.write(ready[len(shown) :])
+        terminal.flush()
+        shown = ready
     terminal.write(text[len(shown) :] + "\n")
     terminal.flush()
-    return Batch.of(torch.cat(pieces, 1) if pieces else torch.empty(1, 0, dtype=torch.int64))
+    return tokens

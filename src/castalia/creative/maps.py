@@ -8,7 +8,7 @@ Source
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,6 +75,18 @@ def plane_of_dims(model: Latents, dims: Sequence[int] = (0, 1)) -> Plane:
     if len(dims) != 2 or dims[0] == dims[1] or not all(0 <= d < model.latent_dims for d in dims):
         raise UsageError(f"a map needs two different latent dimensions of 0 to {model.latent_dims - 1}, not {dims}")
     return Plane(torch.zeros(model.latent_dims), torch.eye(model.latent_dims)[list(dims)])
+
+
+def plane_of(model: Latents, data: Callable[[], Dataset]) -> Plane:
+    """The plane that shows most of a model: its latents where there are two, else where the data vary most.
+
+    Args:
+        model: any model with latents.
+        data: opens the data; called only where they are needed.
+    """
+    if model.latent_dims > 2 and isinstance(model, Inference):
+        return embed(model, data()).plane
+    return plane_of_dims(model)
 
 
 def principal_plane(z: Tensor) -> Plane:

@@ -21,17 +21,15 @@ from PIL.Image import Image
 from torch import Tensor
 
 from castalia import api, asked, editing
-from castalia.core.capabilities import Inference, Latents, Streaming, Styled
+from castalia.core.capabilities import Inference, Latents, Styled
 from castalia.core.config import to_json
 from castalia.core.data import Batch, join
 from castalia.core.errors import UsageError
 from castalia.core.model import Generator
-from castalia.core.precision import precision_context
 from castalia.core.rng import SampleRng
-from castalia.core.sampling import Preview
+from castalia.core.sampling import Preview, Sampling
 from castalia.core.spec import LabelSpec
 from castalia.core.specs.image import ImageSpec
-from castalia.core.specs.text import TextSpec
 from castalia.creative import attributes, latents, maps
 from castalia.creative.edit import Film, Page
 from castalia.creative.edits.directions import MANY, components
@@ -41,6 +39,7 @@ from castalia.media.rooms import medium_of
 from castalia.models.worlds.dreaming import Dream, Moment
 from castalia.models.worlds.world_model import WorldModel
 from castalia.runs import Run
+from castalia.streaming import written
 
 KEPT = 2 << 30
 """Bytes of weights that are kept in memory, of the runs used last."""
@@ -96,7 +95,7 @@ class Bench:
     def sample(self, opened: Opened, wish: Mapping[str, Any], out: Path, tell: Tell) -> dict[str, Any]:
         """Examples as files of their medium, each with its recipe, and one picture of all."""
         run, model = opened.run, _generator(opened)
-        settings = api.sampling_options(model, [f"{k}={_typed(v)}" for k, v in wish["options"].items()])
+        settings = _settings(model, wish)
         given = _given(model, wish["given"])
         mixture = api.fitted_prior(run, model) if wish["prior"] == "fitted" else None
         precision = run.precision(model.device, "auto")
@@ -134,26 +133,13 @@ class Bench:
 
     def text(self, opened: Opened, wish: Mapping[str, Any], out: Path, tell: Tell) -> dict[str, Any]:
         """A text, told piece by piece as it is written."""
-        from castalia.media.text.medium import TextMedium
-
-        run, model = opened.run, _generator(opened)
-        medium, spec = medium_of(run.spec), run.spec
-        if not isinstance(model, Streaming) or not (isinstance(medium, TextMedium) and isinstance(spec, TextSpec)):
-            raise UsageError(f"{run.path.name} writes no text piece by piece.")
-        options = api.sampling_options(model, [f"{k}={_typed(v)}" for k, v in wish["options"].items()])
-        given, precision = _given(model, wish["given"]), run.precision(model.device, "auto")
-        pieces: list[Tensor] = []
-        text = ""
-        with torch.no_grad(), precision_context(precision, model.device):
-            state = model.start(1, asked.given_of(model, given, 1), SampleRng(wish["seed"], [0], model.device), options)
-            while True:
-                try:
-                    piece, state = model.advance(state)
-                except StopIteration:
-                    break
-                pieces.append(piece.reshape(1, -1))
-                (text,) = medium.texts(Batch.of(torch.cat(pieces, 1)), spec)
-                tell({"text": text.rstrip("\ufffd")})
+        run, model, text = opened.run, _generator(opened), ""
+        options, precision = _settings(model, wish), run.precision(model.device, "auto")
+        pieces = written(
+            model, 0, seed=wish["seed"], given=_given(model, wish["given"]), options=options, precision=precision
+        )
+        for text, _ in pieces:
+            tell({"text": text.rstrip("\ufffd")})
         replace_file(out / "text.txt", text.encode())
         return {
             **told(opened),
@@ -224,7 +210,9 @@ class Bench:
         """The latent (1, z) of a place: where it begins, and what it was moved by."""
         model = opened.model
         if where.get("plane") is not None:
-            opened.plane = opened.plane or _plane(opened)
+            if opened.plane is None:
+                desk = editing.Desk(opened.run, model)
+                opened.plane = maps.plane_of(model, lambda: desk.data(None))
             return opened.plane.latents(torch.tensor([where["plane"]], dtype=torch.float32))
         if where.get("path"):
             desk = editing.Desk(opened.run, model)
@@ -304,9 +292,10 @@ def _given(model: Generator, wished: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _typed(value: Any) -> str:
-    """A JSON value as ``name=value`` texts have it."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def _settings(model: Generator, wish: Mapping[str, Any]) -> Sampling:
+    """The model's sampling options with what was chosen, as ``name=value`` texts have it."""
+    texts = ((k, str(v).lower() if isinstance(v, bool) else v) for k, v in wish["options"].items())
+    return api.sampling_options(model, [f"{name}={value}" for name, value in texts])
 
 
 @torch.no_grad()
@@ -345,13 +334,6 @@ def _axes(opened: Opened) -> dict[str, Tensor]:
     for d in dims:
         found.setdefault(f"latent {d}", eye[d])
     return found
-
-
-def _plane(opened: Opened) -> maps.Plane:
-    model = opened.model
-    if model.latent_dims > 2 and isinstance(model, Inference):
-        return maps.embed(model, editing.Desk(opened.run, model).data(None)).plane
-    return maps.plane_of_dims(model)
 
 
 def _one(made: Batch) -> Image:

@@ -97,10 +97,9 @@ class Foreman:
         self._short: dict[int, asyncio.Future[Any]] = {}
         self._numbers = itertools.count(1 << 40)
         self._cancelling = False
-        self._wake, self._task = asyncio.Event(), None
+        self._wake = asyncio.Event()
         self._ready = asyncio.Event()
         self._idle = asyncio.Event()
-        self._log: Any = None
         self.resolve: Callable[[Job], dict[str, Any]] = lambda job: job.wish
 
     async def start(self) -> None:
@@ -183,7 +182,7 @@ class Foreman:
             began = time.monotonic()
             log = (self.shelf.home / "worker.log").open("wb")
             try:
-                self.process = await asyncio.create_subprocess_exec(
+                self.process = await asyncio.create_subprocess_exec(  # safe: our own module, no shell
                     sys.executable,
                     "-m",
                     "castalia.studio.worker",

@@ -121,7 +121,8 @@ class Jobs:
         Raises:
             KeyError: there is none.
         """
-        row = self.db.execute("select * from jobs where id=?", (number,)).fetchone()
+        known = 0 < number < 1 << 53  # what the file can hold
+        row = self.db.execute("select * from jobs where id=?", (number,)).fetchone() if known else None
         if row is None:
             raise KeyError(number)
         return _job(row)

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from castalia.studio.app import Studio, make_app
+from castalia.studio.app import make_app
 from castalia.studio.shelf import UPLOAD_LIMIT
+from castalia.studio.state import Studio
 from castalia.web.guard import Guard, is_loopback
 from castalia.web.listen import address, bound, serve, token_for
 

@@ -145,7 +145,7 @@ class Trainings:
         log = (self.shelf.home / "training.log").open("wb")
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1", "COLUMNS": "160"}
         try:
-            self.process = await asyncio.create_subprocess_exec(
+            self.process = await asyncio.create_subprocess_exec(  # safe: our own command, no shell
                 *("nice", "-n", "10") if os.name == "posix" else (),
                 *(sys.executable, "-m", "castalia", "train", *words),
                 stdin=asyncio.subprocess.DEVNULL,

@@ -17,18 +17,11 @@ class Options:
 
 def run(work: Work, options: Options) -> Grid:
     """Decode the cells of a plane: the latents where there are two, else where the data vary most."""
-    from castalia.core.capabilities import Inference
     from castalia.core.data import Batch
     from castalia.creative import maps
 
-    model = work.model
-    if model.latent_dims == 2:
-        plane = None
-    elif isinstance(model, Inference):
-        plane = maps.embed(model, work.data(options.data)).plane
-    else:
-        plane = maps.plane_of_dims(model)
-    cells = maps.latent_map(model, options.cells, plane=plane).cpu()
+    plane = maps.plane_of(work.model, lambda: work.data(options.data))
+    cells = maps.latent_map(work.model, options.cells, plane=plane).cpu()
     return Grid(Batch.of(cells.flatten(0, 1)), columns=options.cells)
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, final
 import torch
 from torch import Tensor
 
+from castalia.core.errors import UsageError
 from castalia.nn.causal import Cache
 
 if TYPE_CHECKING:
@@ -147,4 +148,4 @@ class ReadingSlots(Slots):
         self.readers[a], self.readers[b] = self.readers[b], self.readers[a]
 
     def arrange(self, source: Tensor) -> None:
-        raise NotImplementedError("readers are not copied: a search by beams needs caches")
+        raise UsageError("A search by beams copies what was read, and this system cannot copy it.")

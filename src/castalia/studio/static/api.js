@@ -57,8 +57,8 @@ export function listen() {
   }));
 }
 
-// Queue a job; `told` hears of it until it is over. Returns the job as it ended, and can be left by a signal.
-export async function run(wish, told, signal) {
+// Queue a job; `told` hears of it until it is over. Returns the job as it ended.
+export async function run(wish, told) {
   let job = await ask("/api/jobs", wish);
   const over = (one) => ["done", "failed", "cancelled"].includes(one.state);
   return new Promise((resolve, reject) => {
@@ -79,7 +79,6 @@ export async function run(wish, told, signal) {
     };
     events.addEventListener("job", hear);
     events.addEventListener("progress", hear);
-    signal?.addEventListener("abort", stop);
     // events can be missed while the connection is made anew
     const timer = setInterval(async () => {
       const now = await ask(`/api/jobs/${job.id}`).catch(() => null);

@@ -84,7 +84,7 @@ export function explore(id, form) {
     h("div", { class: "shown" }, picture, h("div", { class: "row" }, other, h("button", { type: "button", class: "main", onclick: pin }, "Keep this place"), film), strip, shown.element));
 }
 
-export function map(id, form) {
+export function map(id) {
   const spot = h("span", { class: "spot", hidden: true });
   const whole = h("img", { alt: "Map of the latent space" });
   const picture = h("img", { class: "big shownplace", alt: "The picture of this place" });
@@ -120,7 +120,6 @@ export function map(id, form) {
     const k = job.files.indexOf("grid.png");
     whole.src = `/api/files/job-${job.id}-${k}`;
   })();
-  void form;
   return h("div", { class: "split" }, h("div", {}, picture, told), board);
 }
 

@@ -15,7 +15,7 @@ export async function play(id, wanted) {
   if (form.medium === "text" && form.capabilities.includes("Streaming")) tabs.push(["Story", () => story(id, form)]);
   if (form.capabilities.includes("Latents")) {
     tabs.push(["Explore", () => explore(id, form)]);
-    tabs.push(["Map", () => map(id, form)]);
+    tabs.push(["Map", () => map(id)]);
   }
   if (form.dreams) tabs.push(["Dream", () => dream(id)], ["Sample", () => sample(id, form)]);
   if (form.edits.length) tabs.push(["Edit", () => edits(id, form)]);

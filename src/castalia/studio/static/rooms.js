@@ -30,10 +30,8 @@ function card(one) {
 
 export async function about(id, signal) {
   const place = h("div");
-  let open = null;
   const show = async () => {
     const one = await ask(`/api/runs/${id}`);
-    open = one;
     const metrics = Object.entries(one.metrics);
     const shown = stage(run);
     const measure = h("button", { type: "button", onclick: () => shown.start({ do: "evaluate", run: id }).then((job) => job && show()) }, "Measure");
@@ -68,7 +66,6 @@ export async function about(id, signal) {
       await show();
     }
   }), { signal });
-  void open;
   return place;
 }
 
