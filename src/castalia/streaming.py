@@ -31,7 +31,7 @@ def written(
     """Text number ``number`` after each of its pieces, and its tokens ``int64`` (1, T) so far.
 
     The last is the text that :func:`castalia.api.sample` returns under that number. While a character of several bytes
-    is not whole, the text ends in U+FFFD. Between pieces the precision asked for stays on, so that weights are cast once.
+    is not whole, the text ends in U+FFFD. Between pieces the precision asked for stays on: weights are cast once.
 
     Raises:
         UsageError: the model makes no text, or not piece by piece.
