@@ -286,9 +286,27 @@ class Streaming(ABC):
         """What ``draw`` returns, computed anew from the beginning for every piece: slow, and easy to believe."""
 
 
+@dataclass(frozen=True)
+class PictureProgram:
+    """A few lines of Python that make a picture of exported calls, with NumPy alone.
+
+    Attributes:
+        lines: they call ``run(call, *inputs)``, which returns the first output, read ``numbers``, and leave in ``y`` a
+            picture (C, H, W) of 0 to 255.
+        numbers: what JSON can hold and the lines need.
+    """
+
+    lines: str
+    numbers: Any = None
+
+
 class Exportable(ABC):
     """A model whose network calls can run outside Castalia."""
 
     @abstractmethod
     def export_calls(self) -> Mapping[str, tuple[nn.Module, tuple[Tensor, ...]]]:
         """Return, by name, a module of one network call and example inputs (first dimension is the batch)."""
+
+    def export_picture(self) -> PictureProgram | None:
+        """How a picture is made of these calls; None where no few lines do, or nothing of a picture is made."""
+        return None

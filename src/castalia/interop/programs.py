@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from castalia.catalogue import entry
 from castalia.configuration import spec_to_json
-from castalia.core.capabilities import Exportable
+from castalia.core.capabilities import Exportable, PictureProgram
 from castalia.core.config import to_json
 from castalia.core.errors import CastaliaError, MissingExtra, RunError, UsageError
 from castalia.core.files import sha256, write_bytes, write_json
@@ -73,9 +73,9 @@ class _Call:
 
     @property
     def dynamic(self) -> tuple[dict[int, Any], ...]:
-        """The first dimension of every input is the batch, and free."""
+        """The first dimension of every input but single numbers is the batch, and free."""
         batch = torch.export.Dim("batch", min=1)
-        return tuple({0: batch} for _ in self.inputs)
+        return tuple({0: batch} if one.ndim else {} for one in self.inputs)
 
 
 def export_torch(run: Run, out: Path) -> list[Parity]:
@@ -152,38 +152,26 @@ def export_onnx(run: Run, out: Path) -> list[Parity]:
 
 PICTURE = """\
 # Makes a picture of {model} with onnxruntime and NumPy: python picture.py
-import struct, zlib
+import functools, json, struct, zlib
 import numpy as np, onnxruntime
 
-feed = {{"{latent}": np.random.randn(1, {dims}).astype(np.float32)}}{label}
-y = onnxruntime.InferenceSession("{file}").run(None, feed)[0][0]  # (C, H, W)
-x = np.clip(np.rint({value}), 0, 255).astype(np.uint8).transpose(1, 2, 0)
+net = functools.cache(lambda call: onnxruntime.InferenceSession(call + ".onnx"))
+run = lambda call, *x: net(call).run(None, {{i.name: v for i, v in zip(net(call).get_inputs(), x)}})[0]
+{lines}
+x = np.clip(np.rint(y), 0, 255).astype(np.uint8).transpose(1, 2, 0)
 rows = b"".join(b"\\0" + row.tobytes() for row in x)
 head = struct.pack(">IIBBBBB", x.shape[1], x.shape[0], 8, {{1: 0, 2: 4, 3: 2, 4: 6}}[x.shape[2]], 0, 0, 0)
 part = lambda name, data: struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 png = part(b"IHDR", head) + part(b"IDAT", zlib.compress(rows)) + part(b"IEND", b"")
 open("picture.png", "wb").write(b"\\x89PNG\\r\\n\\x1a\\n" + png)
 """
-"""What is written beside ONNX graphs of which one makes whole pictures from normal latents."""
-
-VALUES = {"generator": "(y + 1) * 127.5", "pictures": "y"}
-"""Such calls, and what makes 0 to 255 of their output ``y``."""
+"""What is written beside ONNX graphs that together make whole pictures."""
 
 
-def _picture(run: Run, calls: Sequence[_Call]) -> str:
-    """A program of some lines that makes a picture from a graph; empty where no call does so by itself."""
-    for call in calls:
-        if call.name in VALUES and isinstance(run.spec, ImageSpec) and call.outputs[0].shape[1:] == run.spec.shape:
-            label = "".join(f'\nfeed["{name}"] = np.array([0])  # the class' for name in call.input_names[1:])
-            return PICTURE.format(
-                model=run.recipe.model,
-                latent=call.input_names[0],
-                dims=call.inputs[0].shape[1],
-                label=label,
-                file=f"{call.name}.onnx",
-                value=VALUES[call.name],
-            )
-    return ""
+def _picture(run: Run, program: PictureProgram) -> str:
+    """The text of ``picture.py``."""
+    read = "" if program.numbers is None else 'numbers = json.load(open("picture.json"))\n'
+    return PICTURE.format(model=run.recipe.model, lines=read + program.lines.strip("\n"))
 
 
 def _export(run: Run, out: Path, form: str, write: Callable[[_Call, Path], tuple[Path, Runner]]) -> list[Parity]:
@@ -192,11 +180,10 @@ def _export(run: Run, out: Path, form: str, write: Callable[[_Call, Path], tuple
         raise UsageError(f"{run.recipe.model} has no network calls that run outside Castalia.")
     model, origin = run.model(torch.device("cpu"))
     assert isinstance(model, Exportable)
-    parities, described, calls = [], {}, []
+    parities, described = [], {}
     with new_folder(out) as folder, torch.no_grad():
         for name, (module, inputs) in model.export_calls().items():
             call = _describe(name, module.eval(), inputs)
-            calls.append(call)
             with warnings.catch_warnings(), _quiet("torch.onnx", "torch.export", "onnxscript"):
                 warnings.simplefilter("ignore")  # exporters talk about their own insides
                 try:
@@ -236,8 +223,10 @@ def _export(run: Run, out: Path, form: str, write: Callable[[_Call, Path], tuple
             "made_with": {"castalia": __version__, "torch": torch.__version__},
         }
         write_json(folder / "calls.json", description)
-        if form == "ONNX" and (program := _picture(run, calls)):
-            write_bytes(folder / "picture.py", program.encode())
+        if form == "ONNX" and isinstance(run.spec, ImageSpec) and (program := model.export_picture()):
+            write_bytes(folder / "picture.py", _picture(run, program).encode())
+            if program.numbers is not None:
+                write_json(folder / "picture.json", program.numbers)
     return parities
 
 
@@ -273,13 +262,13 @@ def _describe(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> _Call
 
 def _tensors(names: Sequence[str], tensors: Sequence[Tensor]) -> list[dict[str, Any]]:
     return [
-        {"name": n, "dtype": str(t.dtype).removeprefix("torch."), "shape": ["batch", *t.shape[1:]]}
+        {"name": n, "dtype": str(t.dtype).removeprefix("torch."), "shape": ["batch", *t.shape[1:]] if t.ndim else []}
         for n, t in zip(names, tensors, strict=True)
     ]
 
 
 def _random_like(example: Tensor, batch: int, generator: torch.Generator) -> Tensor:
-    shape = (batch, *example.shape[1:])
+    shape = (batch, *example.shape[1:]) if example.ndim else ()
     if example.is_floating_point():
         return torch.randn(shape, generator=generator, dtype=example.dtype)
     return torch.randint(int(example.max()) + 1, shape, generator=generator, dtype=example.dtype)

@@ -13,7 +13,7 @@ from typing import ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from castalia.core.capabilities import Exportable, Latents
+from castalia.core.capabilities import Exportable, Latents, PictureProgram
 from castalia.core.config import Config
 from castalia.core.data import Batch, Dataset
 from castalia.core.model import Generator, Model
@@ -148,6 +148,12 @@ class Contest(Generator[C, S], Latents, Exportable):
         z = torch.zeros(2, self.latent_dims, device=self.device)
         label = (torch.zeros(2, dtype=torch.int64, device=self.device),) if self.classes else ()
         return {"generator": (self.generator, (z, *label))}
+
+    def export_picture(self) -> PictureProgram:
+        """Of standard normal latents, and the first class where there are classes."""
+        label = ", np.array([0])" if self.classes else ""
+        z = f'np.random.randn(1, {self.latent_dims}).astype("f4")'
+        return PictureProgram(f'y = (run("generator", {z}{label})[0] + 1) * 127.5')
 
 
 def draw_latents(rng: Rng, dims: int, truncation: float = 0.0) -> Tensor:

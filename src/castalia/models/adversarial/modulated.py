@@ -150,7 +150,7 @@ class Level(nn.Module):
         """The maps; of the lowest level from nothing, with a style and noise fewer than the others."""
         if self.first is None:
             assert self.constant is not None
-            return self.second(self.constant.expand(len(styles[0]), -1, -1, -1), styles[0], noise[0])
+            return self.second(self.constant.expand(styles[0].shape[0], -1, -1, -1), styles[0], noise[0])
         assert x is not None
         y = self.second(self.first(x, styles[0], noise[0]), styles[1], noise[1])
         if self.shortcut is not None:

@@ -81,7 +81,7 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor | None, style: Tensor, noise: Tensor | None = None) -> Tensor:
         if self.constant is not None:
-            y = self.constant.expand(len(style), -1, -1, -1)
+            y = self.constant.expand(style.shape[0], -1, -1, -1)
         else:
             assert x is not None
             assert self.conv is not None

@@ -90,7 +90,7 @@ class CodePrior(nn.Module):
 
         ``beside`` (n, places, dim) is known of every cell before any code is: a coarser grid.
         """
-        start = codes.new_full((len(codes), 1), self.size)
+        start = codes.new_full((codes.shape[0], 1), self.size)  # len() would fix it in exported programs
         return self.read(torch.cat([start, codes[:, :-1]], 1), label, beside=beside)
 
     def log_prob(self, codes: Tensor, label: Tensor | None, beside: Tensor | None = None) -> Tensor:

@@ -30,7 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from castalia.core.capabilities import Density, Exportable, Inference, Likelihood, Perception
+from castalia.core.capabilities import Density, Exportable, Inference, Likelihood, Perception, PictureProgram
 from castalia.core.config import Config
 from castalia.core.data import Batch, Dataset, some_of
 from castalia.core.errors import UsageError
@@ -247,6 +247,10 @@ class VAE(Generator[V, ImageSpec], Density, Inference, Perception, Exportable):
             "decoder": (_Decode(self), (z,)),
             "pictures": (_Pictures(self), (z,)),
         }
+
+    def export_picture(self) -> PictureProgram:
+        """Of standard normal latents."""
+        return PictureProgram(f'y = run("pictures", np.random.randn(1, {self.latent_dims}).astype("f4"))[0]')
 
 
 class _Decode(nn.Module):

@@ -30,7 +30,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from castalia.core.capabilities import Density, Exportable, Inference, Likelihood
+from castalia.core.capabilities import Density, Exportable, Inference, Likelihood, PictureProgram
 from castalia.core.config import Config
 from castalia.core.data import Batch, Dataset, some_of
 from castalia.core.model import Generator, Logs, Model, Objective, Progress, Stage
@@ -186,10 +186,21 @@ class VDVAE(Generator[VDVAEConfig, ImageSpec], Density, Inference, Exportable):
         return Likelihood(nats, "bound", how, self.pixels.preprocessing)
 
     def export_calls(self) -> Mapping[str, tuple[nn.Module, tuple[Tensor, ...]]]:
-        """Encoder (features in [-1, 1] to latents) and decoder (latents to outputs), both without noise."""
+        """Encoder (features in [-1, 1] to latents), decoder (latents to outputs), and pictures.
+
+        None draws noise. ``pictures``: latents, standard normal, to the expected picture, 0 to 255, not rounded.
+        """
         features = torch.zeros(2, *self.spec.shape, device=self.device)
         z = torch.zeros(2, self.latent_dims, device=self.device)
-        return {"encoder": (_Encode(self), (features,)), "decoder": (_Decode(self), (z,))}
+        return {
+            "encoder": (_Encode(self), (features,)),
+            "decoder": (_Decode(self), (z,)),
+            "pictures": (_Pictures(self), (z,)),
+        }
+
+    def export_picture(self) -> PictureProgram:
+        """Of standard normal latents."""
+        return PictureProgram(f'y = run("pictures", np.random.randn(1, {self.latent_dims}).astype("f4"))[0]')
 
 
 class _Encode(nn.Module):
@@ -202,7 +213,7 @@ class _Encode(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         seen = self.climb(features)
         count = len(self.descent.shapes())
-        steps = self.descent(len(features), seen, [0.0] * count)[1]
+        steps = self.descent(features.shape[0], seen, [0.0] * count)[1]
         return torch.cat([step.noise().flatten(1) for step in steps], 1)
 
 
@@ -217,4 +228,15 @@ class _Decode(nn.Module):
         shapes = self.descent.shapes()
         parts = z.split([math.prod(shape) for shape in shapes], 1)
         noise = [part.unflatten(1, shape) for part, shape in zip(parts, shapes, strict=True)]
-        return self.head(self.descent(len(z), None, noise)[0]) + self.base
+        return self.head(self.descent(z.shape[0], None, noise)[0]) + self.base
+
+
+class _Pictures(nn.Module):
+    """Latents (B, z) to expected pictures (B, C, H, W), 0 to 255, as one call for export."""
+
+    def __init__(self, model: VDVAE) -> None:
+        super().__init__()
+        self.decode, self.pixels = _Decode(model), model.pixels
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.pixels.expected(self.decode(z))

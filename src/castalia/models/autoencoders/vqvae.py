@@ -33,7 +33,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from castalia.core.capabilities import Density, Exportable, Likelihood, Perception, Refinement
+from castalia.core.capabilities import Density, Exportable, Likelihood, Perception, PictureProgram, Refinement
 from castalia.core.config import Config
 from castalia.core.data import Batch, Dataset, some_of
 from castalia.core.encoded import Encoded
@@ -43,6 +43,7 @@ from castalia.core.sampling import Given, Sampling, Watch
 from castalia.core.spec import LabelSpec, Spec
 from castalia.core.specs.image import ImageSpec
 from castalia.models.autoencoders.codes import CodePrior, CodesSpec
+from castalia.models.autoencoders.codes_alone import PICTURE, Decode, Pictures, Prior
 from castalia.models.autoencoders.quantiser import Quantiser, perplexity, straight_through
 from castalia.nn.labels import Labels, classes_of
 from castalia.nn.likelihoods import pixel_likelihood
@@ -369,22 +370,28 @@ class VQVAE(Generator[VQVAEConfig, ImageSpec], Density, Refinement, Perception, 
         return {"encoder": Seeing(self.encoder, self.pixels.seen)}
 
     def export_calls(self) -> Mapping[str, tuple[nn.Module, tuple[Tensor, ...]]]:
-        """Encoder (features in [-1, 1] to z_e), decoder (code numbers to outputs)."""
+        """Encoder (features in [-1, 1] to z_e), decoder (code numbers to outputs), pictures, and the prior.
+
+        ``pictures``: code numbers to the expected picture, 0 to 255, not rounded. ``prior``: code numbers, row by row
+        (and labels), to logits of each given those before it.
+        """
         device, shape = self.device, (2, self.rows, self.columns)
         features = torch.zeros(2, *self.spec.shape, device=device)
         numbers = torch.zeros(shape, dtype=torch.int64, device=device)
-        return {"encoder": (self.encoder, (features,)), "decoder": (_Decode(self), (numbers,))}
+        numbers[-1] = self.config.codes - 1  # the largest that there is
+        label = (torch.zeros(2, dtype=torch.int64, device=device),) if self.config.conditional else ()
+        decode = Decode(self.quantiser, self.decoder)
+        return {
+            "encoder": (self.encoder, (features,)),
+            "decoder": (decode, (numbers,)),
+            "pictures": (Pictures(decode, self.pixels), (numbers,)),
+            "prior": (Prior(self.prior), (numbers.flatten(1), *label)),
+        }
 
-
-class _Decode(nn.Module):
-    """Code numbers (B, h, w) to outputs (B, maps, H, W), as one call for export."""
-
-    def __init__(self, model: VQVAE) -> None:
-        super().__init__()
-        self.quantiser, self.decoder = model.quantiser, model.decoder
-
-    def forward(self, codes: Tensor) -> Tensor:
-        return self.decoder(self.quantiser.vectors(codes).permute(0, 3, 1, 2))
+    def export_picture(self) -> PictureProgram:
+        """Codes drawn one after another, of the first class where there are classes."""
+        label, (h, w) = ", np.array([0])" if self.config.conditional else "", (self.rows, self.columns)
+        return PictureProgram(PICTURE.format(cells=h * w, rows=h, columns=w, label=label))
 
 
 def flat(maps: Tensor) -> Tensor:

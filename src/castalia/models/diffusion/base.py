@@ -10,12 +10,13 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from castalia.core.capabilities import Exportable, Latents, Refinement
+from castalia.core.capabilities import Exportable, Latents, PictureProgram, Refinement
 from castalia.core.config import Config
 from castalia.core.data import Batch, Dataset
 from castalia.core.model import Generator, Model
@@ -24,7 +25,7 @@ from castalia.core.sampling import Given, Watch, check_given
 from castalia.core.spec import LabelSpec, Spec
 from castalia.core.specs.image import ImageSpec
 from castalia.core.specs.points import PointsSpec
-from castalia.models.diffusion.drawing import Job
+from castalia.models.diffusion.drawing import Denoiser, Job
 from castalia.models.diffusion.networks import Network, PerceptronConfig, network_of
 from castalia.nn.labels import Labels, classes_of
 from castalia.nn.unet import ResidualBlock, UNetConfig, small_28
@@ -54,6 +55,16 @@ class DiffusionConfig(Config):
         if self.conditional and not self.unet.null_class:
             raise ValueError("conditional needs unet.null_class=true")
 
+
+PICTURE = """
+x = np.random.randn(1, *{shape}) * {width}
+for skip, out, inner, time, keep in numbers:
+    seen = (x - {mean}) * inner
+    told = run("network", seen.astype("f4"), np.array([time], "f4"){label})[:, :{channels}]
+    x = keep * x + (1 - keep) * np.clip(skip * (x - {mean}) + out * told + {mean}, -1, 1)
+y = (x[0] + 1) * 127.5
+"""
+"""Sampling with NumPy alone."""
 
 D = TypeVar("D", bound=DiffusionConfig)
 
@@ -154,3 +165,25 @@ class Diffusion(Generator[D, ImageSpec | PointsSpec], Latents, Refinement, Expor
         inputs = torch.zeros(2, *self.spec.shape, device=device), torch.tensor([0.0, 1.0], device=device)
         label = (torch.zeros(2, dtype=torch.int64, device=device),) if self.classes else ()
         return {"network": (self.network, (*inputs, *label))}
+
+    def export_picture(self) -> PictureProgram:
+        """The default noise levels by Euler's steps (DDIM without noise), and the first class where there are classes.
+
+        For each level: skip, out, in and time of the network's scalings, and the share of the state that is kept.
+        """
+        label = torch.zeros(1, dtype=torch.int64, device=self.device) if self.classes else None
+        rng = SampleRng(0, range(1), self.device)
+        job, denoiser = self.job(label, self.SampleOptions(), rng), self.plain_denoiser(label)
+        steps = [(*denoiser.scalings(high), low / high) for high, low in pairwise(job.sigmas)]
+        first, shape = ", np.array([0])" if self.classes else "", tuple(self.spec.shape)
+        return PictureProgram(
+            PICTURE.format(shape=shape, width=job.width, mean=denoiser.mean, label=first, channels=shape[0]), steps
+        )
+
+    @abstractmethod
+    def plain_denoiser(self, label: Tensor | None) -> Denoiser:
+        """The network as a denoise function of (x, sigma, label), whose results are not settled.
+
+        Args:
+            label: all labels that it is going to be asked with, ``int64``, or None.
+        """

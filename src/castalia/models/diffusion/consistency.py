@@ -289,6 +289,9 @@ class Consistency(Diffusion[ConsistencyConfig]):
             self.network, scalings, label=label, units=self.units if clip else None, mean=self.config.data_mean
         )
 
+    def plain_denoiser(self, label: Tensor | None) -> Denoiser:
+        return self.denoiser(label, clip=False)
+
     def job(
         self,
         label: Tensor | None,

@@ -93,6 +93,9 @@ class Continuous(Diffusion[N], Density):
             clip: whether denoised examples are settled.
         """
 
+    def plain_denoiser(self, label: Tensor | None) -> Denoiser:
+        return self.denoiser(label, clip=False)
+
     @abstractmethod
     def levels(self, options: Any, strength: float = 1.0) -> list[float]:
         """Noise levels of a sampling that starts at a share ``strength`` of the way up."""

@@ -197,6 +197,9 @@ class DDPM(Diffusion[DDPMConfig], Density):
         units = self.units if clip else None
         return Denoiser(self.network, scalings, label=label, units=units, split=self.learned)
 
+    def plain_denoiser(self, label: Tensor | None) -> Denoiser:
+        return self._denoiser(label, clip=False)
+
     def _levels(self, options: DDPMOptions, strength: float = 1.0) -> list[float]:
         """Noise levels of a sampling that starts at a share ``strength`` of the steps."""
         return schedules.levels(self.process, options.steps, options.grid, strength)

@@ -164,8 +164,10 @@ class Transformer(nn.Module):
         for block, e in zip(self.blocks, told, strict=True):
             h = block(h, e)
         shift, scale = last[:, None].chunk(2, -1)
-        h = self.last(modulated(h, shift, scale)).view(len(x), self.rows, self.columns, p, p, self.outputs)
-        return h.permute(0, 5, 1, 3, 2, 4).reshape(len(x), self.outputs, p * self.rows, p * self.columns).to(x.dtype)
+        h = self.last(modulated(h, shift, scale)).view(x.shape[0], self.rows, self.columns, p, p, self.outputs)
+        return (
+            h.permute(0, 5, 1, 3, 2, 4).reshape(x.shape[0], self.outputs, p * self.rows, p * self.columns).to(x.dtype)
+        )
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         """Pictures, times (B,) and labels (B,) to the outputs."""

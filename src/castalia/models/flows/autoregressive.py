@@ -34,7 +34,7 @@ class Autoregressive(Sequential):
     def _context(self, x: Tensor, label: Tensor | None) -> Tensor | None:
         if not self.classes:
             return None
-        label = torch.full((len(x),), self.classes, device=x.device) if label is None else label
+        label = torch.full((x.shape[0],), self.classes, device=x.device) if label is None else label
         return torch.nn.functional.one_hot(label, self.classes + 1)[:, : self.classes].to(x.dtype)
 
     def forward(self, x: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from castalia.core.capabilities import Density, Exportable, Inference, Likelihood
+from castalia.core.capabilities import Density, Exportable, Inference, Likelihood, PictureProgram
 from castalia.core.config import Config
 from castalia.core.data import Batch, Dataset, some_of
 from castalia.core.errors import UsageError
@@ -35,6 +35,13 @@ FIRST_BATCH = 256
 
 DRAWS = 8
 """Dequantisations from which the spread of a picture's latents is measured."""
+
+
+PICTURE = """
+v = run("decoder", np.random.randn(1, {dims}).astype("f4")).reshape({shape})
+y = np.array(numbers["values"])[np.searchsorted(numbers["cuts"], v)]  # where one value ends and the next begins
+"""
+"""The inverse of the flow and of its units, with NumPy alone."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +187,13 @@ class Flow(Generator[F, ImageSpec | PointsSpec], Density, Inference, Exportable)
         if not any(isinstance(part, Sequential) for part in self.layers.modules()):
             calls["decoder"] = (_Decode(self.layers), (eps,))
         return calls
+
+    def export_picture(self) -> PictureProgram | None:
+        """Of standard normal latents; None where a program has no decoder."""
+        if not isinstance(self.units, Dequantised) or "decoder" not in self.export_calls():
+            return None
+        table = {"cuts": self.units.cuts().tolist(), "values": self.units.table().tolist()}
+        return PictureProgram(PICTURE.format(dims=self.latent_dims, shape=tuple(self.spec.shape)), table)
 
 
 class _Decode(nn.Module):

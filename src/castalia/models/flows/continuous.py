@@ -110,7 +110,7 @@ class Continuous(Layer):
         # in units of T, so that its gradient is that of a factor of f
         span = torch.tensor(between, dtype=x.dtype, device=x.device)
         field = _Field(self.velocity, self.root_of_end, self.probe if with_trace else None, with_trace)
-        state = (x, x.new_zeros(len(x))) if with_trace else (x,)
+        state = (x, x.new_zeros(x.shape[0])) if with_trace else (x,)
         # through few known steps gradients are exact, and cheaper than an equation of their own
         adjoint = torch.is_grad_enabled() and with_trace and self.training and self.how["method"] == "dopri5"
 
@@ -125,7 +125,7 @@ class Continuous(Layer):
             lost = x * self.root_of_end * math.nan
             return lost, lost.flatten(1).sum(1)
         self.evaluations = field.evaluations
-        return end[0], end[1] if with_trace else x.new_zeros(len(x))
+        return end[0], end[1] if with_trace else x.new_zeros(x.shape[0])
 
 
 @final

@@ -158,7 +158,7 @@ class Halves(Layer):
 
     def _same_for_all(self, a: Tensor) -> Tensor:
         assert self.own is not None
-        return along(self.own, a).expand(len(a), -1, *a.shape[2:])
+        return along(self.own, a).expand(a.shape[0], -1, *a.shape[2:])
 
     def inverse(self, y: Tensor) -> Tensor:
         a, b = self._cut(y)

@@ -40,10 +40,10 @@ class MultiScale(nn.Module):
 
     def forward(self, y: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Latents (B, dims), what left last first, and log p(y), (B,)."""
-        h = y.reshape(len(y), *self.shape)
+        h = y.reshape(y.shape[0], *self.shape)
         if h.ndim == 4:
             h = h.contiguous(memory_format=torch.channels_last)
-        total, latents = h.new_zeros(len(y)), []
+        total, latents = h.new_zeros(y.shape[0]), []
         for number, layers in enumerate(self.levels):
             for layer in cast("nn.ModuleList", layers):
                 h, log_det = layer(h, label) if isinstance(layer, Sequential) else layer(h)

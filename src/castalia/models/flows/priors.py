@@ -85,8 +85,8 @@ class LearnedNormal(Prior):
         """Mean and logarithm of the deviation, which broadcast against x."""
         mean, log_std = along(self.mean, x), along(LOG_SCALE_FACTOR * self.log_std, x)
         if self.of_class is not None:
-            label = torch.full((len(x),), self.classes, device=x.device) if label is None else label
-            shift, log_change = self.of_class(label).view(len(x), -1, *[1] * (x.ndim - 2)).chunk(2, 1)
+            label = torch.full((x.shape[0],), self.classes, device=x.device) if label is None else label
+            shift, log_change = self.of_class(label).view(x.shape[0], -1, *[1] * (x.ndim - 2)).chunk(2, 1)
             mean, log_std = mean + shift, log_std + LOG_SCALE_FACTOR * log_change
         return mean, log_std
 

@@ -67,14 +67,14 @@ class PatchFlow(Sequential):
 
     def tokens(self, x: Tensor) -> Tensor:
         """Patches (B, T, C P P) in the order in which they are read."""
-        b, (c, h, w), p = len(x), self.shape, self.patch
+        b, (c, h, w), p = x.shape[0], self.shape, self.patch
         t = x.reshape(b, c, h // p, p, w // p, p).permute(0, 2, 4, 1, 3, 5).reshape(b, self.count, self.size)
         return t.flip(1) if self.backwards else t
 
     def picture(self, t: Tensor) -> Tensor:
         """The inverse of :meth:`tokens`."""
         t = t.flip(1) if self.backwards else t
-        b, (c, h, w), p = len(t), self.shape, self.patch
+        b, (c, h, w), p = t.shape[0], self.shape, self.patch
         return t.view(b, h // p, w // p, c, p, p).permute(0, 3, 1, 4, 2, 5).reshape(b, c, h, w)
 
     def _moments(
@@ -83,11 +83,11 @@ class PatchFlow(Sequential):
         """Mean and log-deviation, ``float32`` or wider, of the token after each of ``t``, which begin at ``first``."""
         h = self.into(t) + self.places[first : first + t.shape[1]]
         if self.of_class is not None:
-            label = torch.full((len(t),), self.classes, device=t.device) if label is None else label
+            label = torch.full((t.shape[0],), self.classes, device=t.device) if label is None else label
             h = h + self.of_class(label)[:, None]
         at = None
         if caches is not None:
-            at = torch.arange(first, first + t.shape[1], device=t.device).expand(len(t), -1)
+            at = torch.arange(first, first + t.shape[1], device=t.device).expand(t.shape[0], -1)
         for number, block in enumerate(self.blocks):
             h = block(h, None if caches is None else caches[number], at)
         mean, log_std = self.out(self.norm(h)).to(t.dtype).chunk(2, 2)

@@ -136,13 +136,27 @@ class Dequantised(nn.Module):
         k = (torch.searchsorted(edges, share, right=True) - 1).clamp(0, n - 1)
         return (k + (share - edges[k]) / (edges[k + 1] - edges[k])).to(y.dtype)
 
+    def cuts(self) -> Tensor:
+        """The y at which each level but the first begins, ``float64`` (n - 1,)."""
+        v = torch.arange(1, self.levels, dtype=torch.float64) / self.levels
+        if self.scale == "linear":
+            return v - 0.5
+        if self.scale == "logit":
+            return torch.logit(self.alpha + (1 - 2 * self.alpha) * v)
+        return torch.special.ndtri(self.edges[1 : self.levels].cpu())
+
+    def table(self) -> Tensor:
+        """The value of each level, ``uint8`` (n,)."""
+        k = torch.arange(self.levels)
+        if not self.reduced:
+            return self.pictures.table[k.to(self.pictures.table.device)]
+        step = 256 >> self.bits
+        return (step * k + (step - 1) // 2).to(torch.uint8)
+
     def outward(self, y: Tensor) -> Tensor:
         """Pictures of y; what is no number becomes the lowest level, and what is beyond the last the last."""
         k = torch.nan_to_num(self.continuous(y), nan=0.0).floor().clamp(0, self.levels - 1).long()
-        if not self.reduced:
-            return self.pictures.table[k]
-        step = 256 >> self.bits
-        return (step * k + (step - 1) // 2).to(torch.uint8)
+        return self.table().to(k.device)[k]
 
 
 @final

@@ -136,7 +136,7 @@ class TextTower(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         h = self.every(tokens)
-        return self.project(h[torch.arange(len(h), device=h.device), ends(tokens)])
+        return self.project(h[torch.arange(h.shape[0], device=h.device), ends(tokens)])
 
 
 class VisionTower(nn.Module):
@@ -159,7 +159,7 @@ class VisionTower(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.patch(x).flatten(2).transpose(1, 2)
-        h = torch.cat([self.first.to(h.dtype).expand(len(h), 1, -1), h], 1) + self.places
+        h = torch.cat([self.first.to(h.dtype).expand(h.shape[0], 1, -1), h], 1) + self.places
         h = self.norm_before(h)
         for block in self.blocks:
             h = block(h)

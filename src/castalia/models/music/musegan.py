@@ -177,7 +177,7 @@ class Band(nn.Module):
             if self.private:
                 seen += [self.own[i](parts[2 * i]), parts[2 * i + 1][:, None].expand(-1, bars, -1)]
             made = bar(torch.cat(seen, 2).flatten(0, 1))
-            tracks.append(made.view(len(z), bars, -1, steps, notes).transpose(1, 2).flatten(2, 3))
+            tracks.append(made.view(z.shape[0], bars, -1, steps, notes).transpose(1, 2).flatten(2, 3))
         return torch.cat(tracks, 1)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from castalia.core.capabilities import Density, Exportable, Likelihood, Streaming
+from castalia.core.capabilities import Density, Exportable, Likelihood, PictureProgram, Streaming
 from castalia.core.config import Config
 from castalia.core.data import Batch, Dataset, some_of
 from castalia.core.errors import UsageError
@@ -28,7 +28,16 @@ from castalia.core.spec import LabelSpec, Spec
 from castalia.core.specs.image import ImageSpec
 from castalia.models.pixels.stacks import Cache, PixelNetwork
 from castalia.models.pixels.taps import fit_gains
-from castalia.models.pixels.values import Values, check_values, counts_of, evenly, few_values, values_of
+from castalia.models.pixels.values import (
+    Binary,
+    Softmax,
+    Values,
+    check_values,
+    counts_of,
+    evenly,
+    few_values,
+    values_of,
+)
 from castalia.nn.labels import Labels, classes_of
 
 AT_ONCE = 1 << 24
@@ -36,6 +45,19 @@ AT_ONCE = 1 << 24
 
 FITTED = 128
 """Pictures on which normalised layers find their gains."""
+
+
+PICTURE = """
+x, y, (seen, values) = np.zeros((1, *{shape}), "f4"), np.zeros({shape}), numbers
+for i in range({pixels} * {channels}):
+    at = i % {channels}, i // {channels} // {width}, i // {channels} % {width}
+    told = run("network", x{label})[0, :, at[1], at[2]].reshape({channels}, -1)[at[0]].astype(float)
+    told = told if len(told) > 1 else np.array([0.0, told[0]])
+    chance = np.exp(told - told.max())
+    k = np.random.choice(len(chance), p=chance / chance.sum())
+    x[0][at], y[at] = seen[k], values[k]
+"""
+"""One value after another, with NumPy alone."""
 
 
 @dataclass(frozen=True)
@@ -289,6 +311,16 @@ class PixelModel(Generator[P, ImageSpec], Density, Streaming, Exportable):
         x = torch.zeros(2, *self.spec.shape, device=self.device)
         label = (torch.zeros(2, dtype=torch.int64, device=self.device),) if self.classes else ()
         return {"network": (self.network, (x, *label))}
+
+    def export_picture(self) -> PictureProgram | None:
+        """Value after value, of the first class where there are classes; None for mixtures of logistics."""
+        if not isinstance(self.values, Softmax | Binary):
+            return None
+        each = self.values.levels if isinstance(self.values, Softmax) else 1
+        codes = torch.arange(max(each, 2), device=self.device)
+        table = [self.values.features(codes).tolist(), self.values.pixels(codes).tolist()]
+        label, (c, h, w) = ", np.array([0])" if self.classes else "", self.spec.shape
+        return PictureProgram(PICTURE.format(shape=(c, h, w), pixels=h * w, width=w, channels=c, label=label), table)
 
     # inside
 

@@ -35,7 +35,7 @@ def cell(gates: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
 
 def nothing(x: Tensor, places: int, maps: int) -> Tensor:
     """No state (B, places, maps), of no less precision than float32."""
-    return x.new_zeros(len(x), places, maps, dtype=torch.promote_types(x.dtype, torch.float32))
+    return x.new_zeros(x.shape[0], places, maps, dtype=torch.promote_types(x.dtype, torch.float32))
 
 
 class RowLSTM(nn.Module):

@@ -117,7 +117,7 @@ class TimeAttention(nn.Module):
     def forward(self, x: Tensor, alone: Tensor | None = None) -> Tensor:
         """``alone`` bool (B,): clips whose frames do not see one another."""
         t = self.frames
-        b, (c, h, w) = len(x) // t, x.shape[1:]
+        b, (c, h, w) = x.shape[0] // t, x.shape[1:]
         tokens = self.norm(x).view(b, t, c, h * w).permute(0, 3, 1, 2)  # (B, places, T, C)
         q, k, v = self.qkv(tokens).view(b, h * w, t, 3, self.heads, -1).permute(3, 0, 1, 4, 2, 5).unbind(0)
         number = torch.arange(t, device=x.device)
