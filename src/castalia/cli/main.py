@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from castalia.cli.parser import make_parser
 from castalia.core.errors import CastaliaError, shown
 
-COMPUTE = ("train", "sample", "edit", "evaluate", "compare", "features", "serve", "demo")
+COMPUTE = ("train", "sample", "edit", "evaluate", "compare", "features", "serve", "story", "demo")
 """Verbs that run networks."""
 
 TRAIN = ("train", "demo")

@@ -332,6 +332,19 @@ def make_parser() -> Parser:
         "--look-up", action="store_true", help="guess what followed the same words before; the texts stay the same"
     )
 
+    p = verb(
+        "story",
+        "Write a story with a language model: go on, try again, take back, change, branch; kept in a file.",
+        "  castalia story runs/plays story.txt --set temperature=0.8 --set length=60\n"
+        "  printf 'say ROMEO:\\n\n\nagain\nmap\n' | castalia story runs/plays story.txt",
+    )
+    p.add_argument("run", help="a run folder of a language model")
+    p.add_argument("file", help="the story; it is made where there is none")
+    p.add_argument(
+        "--set", action="append", dest="settings", metavar="NAME=VALUE", help="a sampling option, for example top_p=0.9"
+    )
+    p.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto", help="(auto)")
+
     p = verb("demo", "Train systems on built-in data and write a page to look at: eight, or those named.")
     p.add_argument("names", nargs="*", metavar="NAME", help="systems to show; see: castalia models")
     p.add_argument("--out", default="demo", help="folder (demo)")

@@ -1,4 +1,4 @@
-"""The verbs that serve: a language model, to programs or to an editor, and the studio.
+"""The verbs that wait for somebody: a language model for programs, an editor or a writer, and the studio.
 
 Imports stand inside the functions, so that a verb pays only for what it uses.
 """
@@ -87,3 +87,10 @@ def studio(options: Namespace) -> int:
         browser=not options.no_browser,
     )  # fmt: skip
     return 0
+
+
+def story(options: Namespace) -> int:
+    """Write a story, line by line of what is typed."""
+    from castalia.cli.story import story as notebook
+
+    return notebook(options)

@@ -429,6 +429,7 @@ VERBS: dict[str, Callable[[Namespace], int]] = {
     "import": import_,
     "serve": servers.serve,
     "demo": demo,
+    "story": servers.story,
     "studio": servers.studio,
     "doctor": doctor,
 }

@@ -29,6 +29,7 @@ EDITS: tuple[str, ...] = (
     "find",
     "answer",
     "infill",
+    "poem",
     "recall",
 )
 """Names of the edits, and of their files, in the order in which they are listed."""

@@ -38,7 +38,22 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 """Where a slider of that name reaches; what it may be is decided where it is used."""
 
-WORDS = ("label", "prompt", "dims", "layer", "remove", "draw", "words", "add", "cause", "score")
+WORDS = (
+    "label",
+    "prompt",
+    "dims",
+    "layer",
+    "remove",
+    "draw",
+    "words",
+    "add",
+    "cause",
+    "score",
+    "form",
+    "rhymes",
+    "metre",
+    "opening",
+)
 """Options of edits that are words, and never a file."""
 
 MOST = 256
@@ -53,6 +68,7 @@ LARGEST = {
     "iterations": 200,
     "size": 2_048,
     "budget": 5_000,
+    "tries": 2_000,
     "most": 200,
     "shown": 200,
     "count": 32,
