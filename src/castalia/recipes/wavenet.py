@@ -66,6 +66,20 @@ def digits_mixture() -> Recipe:
     return replace(base, config=replace(base.config, output="mixture"), expected=())
 
 
+def voices() -> Recipe:
+    """Spoken digits by word and by speaker."""
+    base = digits()
+    options = AudioOptions(channels=1, length=4096, speakers="*_{label}_*")
+    return replace(base, data=Data("free-spoken-digits", medium="audio", options=options), expected=())
+
+
+def vocoder() -> Recipe:
+    """A vocoder of spoken digits: sound from 40 mel bands, a frame every 8 milliseconds."""
+    base = digits()
+    config = replace(base.config, conditional=False, voices=False, mel=40, hop=64)
+    return replace(base, config=config, expected=())
+
+
 def audio() -> Recipe:
     """Any recordings, mixed down to mono at 16 kHz: the default for people's own folders."""
     return Recipe(
@@ -108,6 +122,8 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "wavenet-vowels": vowels,
     "wavenet-digits": digits,
     "wavenet-digits-mixture": digits_mixture,
+    "wavenet-voices": voices,
+    "wavenet-vocoder": vocoder,
     "wavenet-audio": audio,
     "wavenet-paper": paper,
     "wavenet-tiny": tiny,

@@ -15,12 +15,14 @@ from castalia.core.errors import UsageError
 from castalia.core.model import Progress, build
 from castalia.core.rng import BatchRng, SampleRng
 from castalia.core.sampling import Preview
+from castalia.core.spec import LabelSpec
 from castalia.core.specs.audio import AudioSpec
 from castalia.media.audio.clips import AudioClips
 from castalia.media.audio.hearing import pitch
 from castalia.media.audio.sets import vowels
 from castalia.models.sound.queues import AHEAD, Queues
 from castalia.models.sound.stack import pack
+from castalia.models.sound.voice import SPEAKER, Voice
 from castalia.models.sound.wavenet import NOTHING, PIECE, WaveNet, WaveNetConfig, WaveNetSampling, counted
 from castalia.nn.samples import LEVELS, Logistics, MuLaw, sample_distribution
 from castalia.recipes import wavenet as recipes
@@ -223,7 +225,7 @@ def test_queues_compute_what_the_network_computes(config):
     x = sound(2, 600)
     values, label = model.values.values(x[:, 0]), torch.tensor([2, 0]) if model.classes else None
     expected = model.network(values, label).detach().numpy()
-    queues = Queues(pack(model.network), 2, model._condition(label, 2))
+    queues = Queues(pack(model.network), 2, model._condition(Voice(label), 2))
     codes = config.output == "softmax"
     given = np.concatenate([np.full((2, 2), NOTHING if codes else 0), values.numpy()], axis=1)
     worst = 0.0
@@ -398,3 +400,69 @@ def test_learns_a_tone_and_goes_on_with_it():
     prompt = {"prompt": tail.x[..., :200]}
     more = model.sample(1, prompt, rng=SampleRng(0, [0]), options=WaveNetSampling(length=2800, temperature=0)).x[0, 0]
     assert pitch(more[1000:].numpy(), 8000) == pytest.approx(200, rel=0.03)
+
+
+# voices, and sound of frames
+
+VOICED = AudioSpec(8000, 1, 256, ("a", "i", "u"), columns=((SPEAKER, LabelSpec(("ann", "bob"))),))
+VOCODER = replace(SMALL, mel=6, hop=16, layers=8)
+
+
+def voiced(config: WaveNetConfig) -> WaveNet:
+    """A network that heeds speakers and frames from the start."""
+    model = made(config, VOICED)
+    g = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        model.network.speaker.weight.normal_(std=0.7, generator=g)
+        if model.network.frames is not None:
+            model.network.frames.weight.normal_(std=0.5, generator=g)
+    return model.eval()
+
+
+@pytest.mark.parametrize("beginning", [0, 37])
+@pytest.mark.parametrize("rows", [1, 2])
+def test_voices_and_frames_are_streamed_as_they_are_computed_anew(beginning, rows):
+    model, options = voiced(VOCODER), WaveNetSampling()
+    assert set(model.accepts()) == {"label", SPEAKER, "prompt", "mel"}
+    given = {"mel": sound(rows, 130, 5), SPEAKER: torch.tensor([1, 0])[:rows]}
+    given |= {"prompt": sound(rows, beginning)} if beginning else {}
+    fast = model.sample(rows, given, rng=SampleRng(3, range(rows)), options=options)
+    slow = model.naive(rows, given, SampleRng(3, range(rows)), options)
+    assert fast.x.shape == (rows, 1, 130)  # as long as what is to be heard, the beginning included
+    assert (fast.x - slow.x).abs().max() < 1e-4
+
+
+def test_speakers_and_frames_are_heeded():
+    model, options, rng = voiced(VOCODER), WaveNetSampling(length=60), SampleRng(0, range(2))
+    base = {"label": torch.tensor([0, 0]), SPEAKER: torch.tensor([0, 0]), "mel": sound(2, 60, 5)}
+    plain = model.sample(2, base, rng=rng, options=options).x
+    for name, other in ((SPEAKER, torch.tensor([1, 1])), ("mel", sound(2, 60, 6))):
+        assert not torch.equal(model.sample(2, {**base, name: other}, rng=rng, options=options).x, plain)
+
+
+def test_likelihoods_given_frames_do_not_depend_on_the_stretches(monkeypatch):
+    model = voiced(VOCODER)
+    extra = {SPEAKER: torch.tensor([0, 1, 1]), "length": torch.tensor([300, 700, 512])}
+    batch = Batch(sound(3, 700), torch.arange(3), torch.tensor([0, 1, 2]), extra)
+    whole = model.log_likelihood(batch, rng=SampleRng(0, range(3)))
+    assert "mel" in whole.detail
+    monkeypatch.setattr("castalia.models.sound.wavenet.AT_ONCE", 400)
+    torch.testing.assert_close(model.log_likelihood(batch, rng=SampleRng(0, range(3))).nats, whole.nats)
+    alone = Batch(batch.x[1:2], batch.ids[1:2], batch.label[1:2], {k: v[1:2] for k, v in extra.items()})
+    torch.testing.assert_close(model.log_likelihood(alone, rng=SampleRng(0, [1])).nats, whole.nats[1:2])
+
+
+def test_what_is_heard_depends_on_the_past_only_beside_its_frames():
+    model = voiced(VOCODER)
+    values, frames = model.values.values(sound(1, 120)[:, 0]), torch.randn(1, 6, 8)
+    outputs = model.network(values, None, torch.tensor([0]), frames)
+    changed = values.clone()
+    changed[:, 60:] = 7
+    again = model.network(changed, None, torch.tensor([0]), frames)
+    torch.testing.assert_close(again[..., :61], outputs[..., :61])
+    assert not torch.equal(again[..., 61:], outputs[..., 61:])
+
+
+def test_a_model_with_voices_refuses_data_without():
+    with pytest.raises(UsageError, match="speakers"):
+        voiced(SMALL).log_likelihood(Batch(sound(1, 64), torch.arange(1)), rng=SampleRng(0, [0]))

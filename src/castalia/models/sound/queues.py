@@ -62,8 +62,26 @@ class Queues:
         outputs: ``float32`` (n, maps), of the next sample, after :meth:`look`.
     """
 
-    def __init__(self, packed: Packed, n: int, condition: np.ndarray) -> None:
-        """``condition``: ``float32`` (n, L, 2R), what the label adds before the gates (halved for g, as ``bias``)."""
+    def __init__(
+        self,
+        packed: Packed,
+        n: int,
+        condition: np.ndarray,
+        local: np.ndarray | None = None,
+        hop: int = 1,
+        begin: int = 0,
+    ) -> None:
+        """An empty state.
+
+        Args:
+            packed: the weights.
+            n: streams.
+            condition: ``float32`` (n, L, 2R), what words and speakers add before the gates (halved for g, as ``bias``).
+            local: ``float32`` (F, L, n, 2R), what each frame adds, likewise.
+            hop: samples of a frame.
+            begin: position in the sound of the first step.
+        """
+        self.local, self.hop, self.begin = local, hop, begin
         self.packed, self.n, self.step = packed, n, 0
         layers, taps, r, two = packed.taps.shape
         self.kept = np.zeros((layers, packed.ring, n, r), np.float32)
@@ -91,7 +109,7 @@ class Queues:
                 added = np.ascontiguousarray(constant[:, l])
                 reaches = [(dilation * (j + 1), packed.taps[l, j]) for j in range(taps)]
                 self._due[phase].append(
-                    (self._flat[l], into, self.ahead[l, phase : phase + size], added, size * n, reaches)
+                    (self._flat[l], into, self.ahead[l, phase : phase + size], added, size * n, reaches, l)
                 )
         steps = zip(packed.through, self._rows[:-1], self._rows[1:], strict=True)
         self._steps = [(v[0], m, o[0], *o[1:]) for m, v, o in steps]
@@ -110,13 +128,16 @@ class Queues:
         """
         n, ring, dot, add, tanh, multiply = self.n, self.packed.ring, np.dot, np.add, np.tanh, np.multiply
         phase = self.step % AHEAD
-        for kept, into, block, constant, rows, taps in self._due[phase]:
+        for kept, into, block, constant, rows, taps, layer in self._due[phase]:
             start = (self.step - taps[0][0]) % ring * n
             dot(kept[start : start + rows], taps[0][1], into)
             for reach, tap in taps[1:]:
                 start = (self.step - reach) % ring * n
                 add(into, dot(kept[start : start + rows], tap), into)
             add(block, constant, block)
+            if self.local is not None:
+                place = np.arange(self.begin + self.step, self.begin + self.step + rows // n) // self.hop
+                add(block, self.local[np.minimum(place, len(self.local) - 1), layer], block)
         ahead = self._ahead[phase]
         row, gate, f, g = self._rows[0]
         add(now, before, row)

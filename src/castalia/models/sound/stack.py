@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from castalia.models.sound.queues import Packed
+from castalia.models.sound.voice import Voice
 
 
 class Layer(nn.Module):
@@ -25,7 +26,7 @@ class Layer(nn.Module):
         self.residual = None if last else nn.Conv1d(channels, channels, 1)  # nobody reads on after the last layer
 
     def forward(self, x: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The next layer's input and the gated values, each (B, R, T), from ``x`` and (B, 2R, 1)."""
+        """The next layer's input and the gated values, each (B, R, T), from ``x`` and (B, 2R, 1 or T)."""
         pre = self.dilated(F.pad(x, (self.past, 0)))
         if condition is not None:
             pre = pre + condition.to(pre.dtype)
@@ -45,18 +46,34 @@ class Network(nn.Module):
         maps: outputs per sample.
         codes: whether values are codes below ``maps``, else they are numbers.
         classes: number of labels; 0 for none.
+        speakers: number of speakers; 0 for none.
+        bands: of the frames of a local condition; 0 for none.
+        hop: samples of a frame.
     """
 
     def __init__(
-        self, dilations: Sequence[int], kernel: int, channels: int, skip: int, maps: int, codes: bool, classes: int
+        self,
+        dilations: Sequence[int],
+        kernel: int,
+        channels: int,
+        skip: int,
+        maps: int,
+        codes: bool,
+        classes: int,
+        speakers: int = 0,
+        bands: int = 0,
+        hop: int = 1,
     ) -> None:
         super().__init__()
+        self.hop = hop
         self.dilations, self.codes, self.channels = tuple(dilations), codes, channels
         r, count = channels, len(self.dilations)
         # the causal convolution in front of the layers has two taps; on one-hot codes it is two tables
         self.now, self.before = (nn.Embedding(maps, r) if self.codes else nn.Linear(1, r, False) for _ in range(2))
         self.layers = nn.ModuleList(Layer(r, kernel, d, i + 1 == count) for i, d in enumerate(self.dilations))
         self.label = nn.Embedding(classes, count * 2 * r) if classes else None
+        self.speaker = nn.Embedding(speakers, count * 2 * r) if speakers else None
+        self.frames = nn.Conv1d(bands, count * 2 * r, 3, padding=1) if bands else None
         self.skip = nn.Conv1d(count * r, skip, 1)
         self.hidden = nn.Conv1d(skip, skip, 1)
         self.out = nn.Conv1d(skip, maps, 1)
@@ -67,30 +84,62 @@ class Network(nn.Module):
                 self.out.weight.copy_(waves(maps, skip, 8.0, 0.4 * skip**-0.5)[..., None])
             else:
                 self.out.weight.mul_(0.1)
-            if self.label is not None:
-                self.label.weight.zero_()
+            for told in (self.label, self.speaker):
+                if told is not None:
+                    told.weight.zero_()
 
-    def forward(self, values: Tensor, label: Tensor | None = None) -> Tensor:
-        """Outputs (B, maps, T + 1), the one at t for sample t given samples before it, from (B, T) and labels (B,)."""
-        return self.outputs(self.states(values, label)[1])
+    def forward(
+        self,
+        values: Tensor,
+        label: Tensor | None = None,
+        speaker: Tensor | None = None,
+        frames: Tensor | None = None,
+    ) -> Tensor:
+        """Outputs (B, maps, T + 1), the one at t for sample t given samples before it, from (B, T) and conditions.
 
-    def states(self, values: Tensor, label: Tensor | None) -> tuple[list[Tensor], list[Tensor]]:
+        Args:
+            values: codes ``int64`` or numbers, (B, T).
+            label: ``int64`` (B,), or None.
+            speaker: ``int64`` (B,), or None.
+            frames: ``float32`` (B, bands, F), the first of which begins with the first sample; or None.
+        """
+        return self.told(values, Voice(label, speaker, frames))
+
+    def told(self, values: Tensor, voice: Voice) -> Tensor:
+        """The same for conditions together, and a stretch from inside a sound."""
+        return self.outputs(self.states(values, voice)[1])
+
+    def states(self, values: Tensor, voice: Voice) -> tuple[list[Tensor], list[Tensor]]:
         """Each layer's input and gated values, (B, R, T + 1)."""
         now, before = (f(values if self.codes else values[..., None]) for f in (self.now, self.before))  # (B, T, R)
         x = (F.pad(now, (0, 0, 1, 0)) + F.pad(before, (0, 0, 2, 0))[:, :-1]).transpose(1, 2)
-        conditions = self.conditions(label)
+        conditions, local = self.conditions(voice), self.local(voice)
+        at = None if local is None else voice.frames_at(self.hop, x.shape[2])
         inputs, gated = [], []
         for i, layer in enumerate(self.layers):
             inputs.append(x)
-            x, z = layer(x, None if conditions is None else conditions[:, i])
+            condition = None if conditions is None else conditions[:, i]
+            if local is not None and at is not None:
+                heard = local[:, i].index_select(2, at)
+                condition = heard if condition is None else condition + heard
+            x, z = layer(x, condition)
             gated.append(z)
         return inputs, gated
 
-    def conditions(self, label: Tensor | None) -> Tensor | None:
-        """What a label adds before the gates, (B, L, 2R, 1) (eq. 3)."""
-        if self.label is None or label is None:
+    def conditions(self, voice: Voice) -> Tensor | None:
+        """What word and speaker add before the gates, (B, L, 2R, 1) (eq. 3); None for nothing."""
+        found = [
+            table(number)
+            for table, number in ((self.label, voice.label), (self.speaker, voice.speaker))
+            if table is not None and number is not None
+        ]
+        return torch.stack(found).sum(0).unflatten(1, (len(self.layers), -1, 1)) if found else None
+
+    def local(self, voice: Voice) -> Tensor | None:
+        """What each frame adds before the gates, (B, L, 2R, F); None for nothing."""
+        if self.frames is None or voice.frames is None:
             return None
-        return self.label(label).unflatten(1, (len(self.layers), -1, 1))
+        return self.frames(voice.frames).unflatten(1, (len(self.layers), -1))
 
     def outputs(self, gated: list[Tensor]) -> Tensor:
         """From all layers' gated values to (B, maps, T)."""

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -47,7 +47,9 @@ from castalia.core.spec import LabelSpec, Spec
 from castalia.core.specs.audio import AudioSpec
 from castalia.models.sound.queues import Queues
 from castalia.models.sound.stack import Layer, Network, pack
+from castalia.models.sound.voice import SPEAKER, Voice
 from castalia.nn.labels import Labels
+from castalia.nn.mel import LogMel
 from castalia.nn.samples import MuLaw, sample_distribution
 
 PIECE = 1000
@@ -76,6 +78,9 @@ class WaveNetConfig(Config):
         output: ``softmax`` over 256 mu-law codes, or ``mixture`` of logistics over 16-bit values.
         mixtures: logistics of the mixture.
         conditional: whether labels are used, where the data have them.
+        voices: whether speakers are used, where the data have them (``data.options.speakers``).
+        mel: bands of the frames of which it makes the sound, a vocoder; 0: it is none.
+        hop: samples of a frame.
     """
 
     blocks: int = 1
@@ -86,10 +91,15 @@ class WaveNetConfig(Config):
     output: Literal["softmax", "mixture"] = "softmax"
     mixtures: int = 10
     conditional: bool = True
+    voices: bool = True
+    mel: int = 0
+    hop: int = 128
 
     def __post_init__(self) -> None:
         if min(self.blocks, self.layers, self.channels, self.skip, self.mixtures) < 1 or self.kernel < 2:
             raise ValueError("blocks, layers, channels, skip and mixtures must be positive, kernel at least 2")
+        if self.mel < 0 or self.hop < 2:
+            raise ValueError("mel must not be negative, and hop is at least 2")
         if self.layers > 16:
             raise ValueError("layers is at most 16: the last dilation is 2 ** (layers - 1); give more blocks")
 
@@ -134,7 +144,7 @@ class Stream:
     Attributes:
         queues: what the steps need.
         last: the newest value of each stream and the one before, (n,) each.
-        label: (n,), or None.
+        voice: what it is told.
         options: how to sample.
         rng: one stream per example.
         done: samples that are made, a prompt included.
@@ -144,7 +154,7 @@ class Stream:
 
     queues: Queues
     last: tuple[np.ndarray, np.ndarray]
-    label: Tensor | None
+    voice: Voice
     options: WaveNetSampling
     rng: SampleRng
     done: int
@@ -166,9 +176,23 @@ class WaveNet(Generator[WaveNetConfig, AudioSpec], Density, Streaming, Exportabl
         self.config, self.spec = config, spec
         self.classes = len(spec.classes) if config.conditional else 0
         self.labels = Labels(self.classes)
+        told = dict(spec.columns).get(SPEAKER)
+        self.speakers = len(told.classes) if config.voices and isinstance(told, LabelSpec) else 0
+        self.mel = LogMel(spec.rate, config.mel, config.hop) if config.mel else None
         self.values = sample_distribution(config.output, config.mixtures)
         c, codes = config, isinstance(self.values, MuLaw)
-        self.network = Network(c.dilations, c.kernel, c.channels, c.skip, self.values.maps, codes, self.classes)
+        self.network = Network(
+            c.dilations,
+            c.kernel,
+            c.channels,
+            c.skip,
+            self.values.maps,
+            codes,
+            self.classes,
+            self.speakers,
+            c.mel,
+            c.hop,
+        )
 
     @torch.no_grad()
     def initialise(self, data: Dataset, rng: Rng, parents: Mapping[str, Model]) -> None:
@@ -195,7 +219,8 @@ class WaveNet(Generator[WaveNetConfig, AudioSpec], Density, Streaming, Exportabl
         samples alike; the log has the bits of a sample that counts.
         """
         values = self.values.values(batch.x[:, 0])
-        outputs = self.network(values[:, :-1], self.labels.of(batch))
+        voice = self._voice(batch, self.labels.of(batch))
+        outputs = self.network(values[:, :-1], voice.label, voice.speaker, voice.frames)
         mask = counted(batch, self.config.field)
         nats = -self.values.log_prob(outputs.transpose(1, 2)[mask].T, values[mask]).sum()
         return nats / mask.numel(), {"bits_per_sample": nats.detach() / mask.sum().clamp(min=1) / math.log(2)}
@@ -203,8 +228,14 @@ class WaveNet(Generator[WaveNetConfig, AudioSpec], Density, Streaming, Exportabl
     # what it can do
 
     def accepts(self) -> Mapping[str, Spec]:
-        """A label where it is conditional; a prompt: the beginning of the sound."""
-        return {**({"label": LabelSpec(self.spec.classes)} if self.classes else {}), "prompt": self.spec}
+        """A label where it is conditional, a speaker where it knows some; a prompt: the beginning of the sound.
+
+        ``mel``: of a vocoder, a sound whose mel frames are to be heard.
+        """
+        out: dict[str, Spec] = {"label": LabelSpec(self.spec.classes)} if self.classes else {}
+        out |= {SPEAKER: dict(self.spec.columns)[SPEAKER]} if self.speakers else {}
+        plain = replace(self.spec, columns=(), classes=())
+        return {**out, "prompt": plain, **({"mel": plain} if self.mel is not None else {})}
 
     def draw(self, n: int, given: Given, rng: SampleRng, options: WaveNetSampling, watch: Watch | None) -> Batch:
         """Sound of the length asked for, by :meth:`start` and :meth:`advance`."""
@@ -216,8 +247,9 @@ class WaveNet(Generator[WaveNetConfig, AudioSpec], Density, Streaming, Exportabl
             pieces.append(piece)
             if watch is not None:
                 so_far = list(pieces)
-                watch(Preview(len(pieces), steps, lambda p=so_far, label=state.label: Batch.of(torch.cat(p, 2), label)))
-        return Batch.of(torch.cat(pieces, dim=2), state.label)
+                label = state.voice.label
+                watch(Preview(len(pieces), steps, lambda p=so_far, label=label: Batch.of(torch.cat(p, 2), label)))
+        return Batch.of(torch.cat(pieces, dim=2), state.voice.label)
 
     def cost(self, options: WaveNetSampling) -> int:
         """Its samples, and a little of what is kept of it in the queues: many streams at once are far faster."""
@@ -228,22 +260,22 @@ class WaveNet(Generator[WaveNetConfig, AudioSpec], Density, Streaming, Exportabl
     @torch.no_grad()
     def start(self, n: int, given: Given, rng: SampleRng, options: WaveNetSampling) -> Stream:
         """Empty queues, or those after the prompt."""
-        label, total = self._label(given, rng), options.samples(self.spec)
-        prompt = given.get("prompt")
-        queues = Queues(pack(self.network), n, self._condition(label, n))
+        voice, prompt = self._asked(given, rng, n), given.get("prompt")
+        length = 0 if prompt is None else prompt.shape[-1]
+        total = self._total(given, options) - (0 if options.length is not None or voice.frames is None else length)
+        queues = Queues(pack(self.network), n, self._condition(voice, n), self._local(voice), self.config.hop, length)
         nothing = np.full(n, NOTHING) if self.network.codes else np.zeros(n, np.float32)
-        if prompt is None or not prompt.shape[-1]:
-            return Stream(queues, (nothing, nothing), label, options, rng, 0, total, None)
-        length = prompt.shape[-1]
+        if prompt is None or not length:
+            return Stream(queues, (nothing, nothing), voice, options, rng, 0, total, None)
         values = self.values.values(prompt[:, 0])
         # everything is kept that a later step can reach, and nothing before it is computed
         recent = values[:, -(self.config.field + queues.packed.ring) :]
         with precision_context("float32", self.device):  # that of the queues
-            inputs, _ = self.network.states(recent, label)
+            inputs, _ = self.network.states(recent, voice.at(length - recent.shape[1]))
         queues.fill(torch.stack([x[:, :, :-1].transpose(1, 2) for x in inputs], dim=1).float().cpu().numpy())
         last, older = values[:, -1].cpu().numpy(), values[:, -2].cpu().numpy() if length > 1 else nothing
         first = self.values.sound(values)[:, None]
-        return Stream(queues, (last, older), label, options, rng, length, length + total, first)
+        return Stream(queues, (last, older), voice, options, rng, length, length + max(total, 0), first)
 
     @torch.no_grad()
     def advance(self, state: Stream) -> tuple[Tensor, Stream]:
@@ -299,31 +331,35 @@ class WaveNet(Generator[WaveNetConfig, AudioSpec], Density, Streaming, Exportabl
     @torch.no_grad()
     def naive(self, n: int, given: Given, rng: SampleRng, options: WaveNetSampling) -> Batch:
         """The same by computing the whole receptive field anew for every sample."""
-        label, total = self._label(given, rng), options.samples(self.spec)
+        voice, total = self._asked(given, rng, n), self._total(given, options)
         empty = torch.zeros(n, 1, 0, device=self.device)
         values = self.values.values(given.get("prompt", empty)[:, 0])
-        total += values.shape[1]
+        total += values.shape[1] if options.length is not None or voice.frames is None else 0
         while (done := values.shape[1]) < total:
             with precision_context("float32", self.device):
-                outputs = self.network(values[:, -self.config.field :], label)[:, :, -1].cpu().numpy()
+                recent = values[:, -self.config.field :]
+                outputs = self.network.told(recent, voice.at(done - recent.shape[1]))[:, :, -1].cpu().numpy()
             noise = self._noise(rng, done // PIECE)[done % PIECE]
             drawn = torch.from_numpy(self.values.draw(outputs, noise, options.temperature)).to(values)
             values = torch.cat([values, drawn[:, None]], dim=1)
-        return Batch.of(self.values.sound(values)[:, None], label)
+        return Batch.of(self.values.sound(values)[:, None], voice.label)
 
     @torch.no_grad()
     def log_likelihood(self, batch: Batch, *, rng: SampleRng, samples: int = 1) -> Likelihood:
         """Exact. A conditional model is given the labels; where there are none, it sums over all there could be."""
         values, mask = self.values.values(batch.x[:, 0]), counted(batch, 0)
         if not self.classes or batch.label is not None:
-            nats, detail = self._measured(values, mask, self.labels.of(batch)), "chain rule"
+            nats, detail = self._measured(values, mask, self._voice(batch, self.labels.of(batch))), "chain rule"
         else:
-            each = [self._measured(values, mask, torch.full_like(batch.ids, label)) for label in range(self.classes)]
+            words = [torch.full_like(batch.ids, label) for label in range(self.classes)]
+            each = [self._measured(values, mask, self._voice(batch, word)) for word in words]
             weights = self.labels.shares.double().log()[:, None].to(values.device)
             nats, detail = torch.logsumexp(torch.stack(each) + weights, 0), "chain rule, summed over labels"
+        detail += ", given the speaker" if self.speakers else ""
+        detail += ", given its mel frames" if self.mel is not None else ""
         return Likelihood(nats, "exact", detail, self.values.preprocessing)
 
-    def _measured(self, values: Tensor, mask: Tensor, label: Tensor | None) -> Tensor:
+    def _measured(self, values: Tensor, mask: Tensor, voice: Voice) -> Tensor:
         """Nats (B,), in stretches, each with all the samples that it depends on before it."""
         nats = torch.zeros(len(values), dtype=torch.float64, device=values.device)
         field, longest = self.config.field, values.shape[1]
@@ -331,38 +367,86 @@ class WaveNet(Generator[WaveNetConfig, AudioSpec], Density, Streaming, Exportabl
         rows = max(1, AT_ONCE // max(step, 1))
         for first in range(0, len(values), rows):
             mine = slice(first, first + rows)
-            known = None if label is None else label[mine]
+            known = voice.rows(mine)
             for begin in range(0, int(mask[mine].sum(1).max()), step):
                 end, context = min(begin + step, longest), min(begin, field)
-                outputs = self.network(values[mine, begin - context : end - 1], known)[:, :, context:]
+                some = values[mine, begin - context : end - 1]
+                outputs = self.network.told(some, known.at(begin - context))[:, :, context:]
                 found = self.values.log_prob(outputs, values[mine, begin:end]).double()
                 nats[mine] += torch.where(mask[mine, begin:end], found, 0).sum(1)
         return nats
 
     def export_calls(self) -> Mapping[str, tuple[nn.Module, tuple[Tensor, ...]]]:
-        """The network: values (codes, or samples of a mixture) and labels to outputs for every sample and the next."""
-        x = torch.zeros(2, 1, 64, device=self.device)
-        label = (torch.zeros(2, dtype=torch.int64, device=self.device),) if self.classes else ()
-        return {"network": (self.network, (self.values.values(x[:, 0]), *label))}
+        """The network: values (codes, or samples of a mixture), labels, speakers, frames to outputs for each sample.
+
+        Of a model with speakers or frames, but without labels, nothing: a program has no inputs that are left out.
+        """
+        x, zero = torch.zeros(2, 1, 64, device=self.device), torch.zeros(2, dtype=torch.int64, device=self.device)
+        frames = torch.zeros(2, self.config.mel, -(-64 // self.config.hop), device=self.device)
+        sides = [zero if self.classes else None, zero if self.speakers else None, frames if self.config.mel else None]
+        while sides and sides[-1] is None:
+            sides.pop()
+        told = [side for side in sides if side is not None]
+        return {"network": (self.network, (self.values.values(x[:, 0]), *told))} if len(told) == len(sides) else {}
 
     # inside
 
-    def _label(self, given: Given, rng: SampleRng) -> Tensor | None:
+    def _voice(self, batch: Batch, label: Tensor | None) -> Voice:
+        """What is told of examples.
+
+        Raises:
+            UsageError: nobody knows who speaks.
+        """
+        speaker = batch.extra.get(SPEAKER) if self.speakers else None
+        if self.speakers and speaker is None:
+            raise UsageError(
+                "This model was trained with speakers, and these data have none: set data.options.speakers."
+            )
+        return Voice(label, speaker, self._heard(batch.x))
+
+    def _heard(self, x: Tensor) -> Tensor | None:
+        """Mel frames of sound (B, 1, T); None for no vocoder."""
+        if self.mel is None:
+            return None
+        with torch.autocast(x.device.type, enabled=False):
+            return self.mel(x.float()[:, 0])
+
+    def _asked(self, given: Given, rng: SampleRng, n: int) -> Voice:
+        """What a sampling is told; labels and speakers that are not given are drawn, frames are silent."""
         label = given["label"] if "label" in given else self.labels.drawn(rng)
-        return None if label is None else label.to(self.device)
+        speaker = given.get(SPEAKER, rng.integers(SPEAKER, self.speakers)) if self.speakers else None
+        frames = self._heard(given["mel"].to(self.device)) if "mel" in given and given["mel"].shape[-1] else None
+        if self.mel is not None and frames is None:
+            frames = torch.full((n, self.config.mel, 1), -1.0, device=self.device)
+        on = [None if side is None else side.to(self.device) for side in (label, speaker)]
+        return Voice(on[0], on[1], frames)
+
+    def _total(self, given: Given, options: WaveNetSampling) -> int:
+        """Samples that shall be made; of a vocoder those of the sound that is given, a prompt included."""
+        if options.length is None and "mel" in given and given["mel"].shape[-1]:
+            return given["mel"].shape[-1]
+        return options.samples(self.spec)
 
     def _noise(self, rng: SampleRng, piece: int) -> np.ndarray:
         """Uniform numbers (PIECE, n, draws) of a stretch of samples; the same however far it is used."""
         drawn = rng.at("piece", piece).uniform("sample", PIECE, self.values.draws)
         return drawn.transpose(0, 1).contiguous().cpu().numpy()
 
-    def _condition(self, label: Tensor | None, n: int) -> np.ndarray:
-        """What the labels add before the gates, ``float32`` (n, L, 2R), g halved."""
-        r, found = self.config.channels, self.network.conditions(label)
+    def _condition(self, voice: Voice, n: int) -> np.ndarray:
+        """What word and speaker add before the gates, ``float32`` (n, L, 2R), g halved."""
+        found = self.network.conditions(voice)
         if found is None:
-            return np.zeros((n, len(self.config.dilations), 2 * r), np.float32)
-        condition = found.detach().squeeze(3).float().cpu().numpy().copy()
-        condition[:, :, r:] *= 0.5
+            return np.zeros((n, len(self.config.dilations), 2 * self.config.channels), np.float32)
+        return self._halved(found.squeeze(3))
+
+    def _local(self, voice: Voice) -> np.ndarray | None:
+        """What each frame adds before the gates, ``float32`` (F, L, n, 2R), g halved; None for nothing."""
+        found = self.network.local(voice)
+        return None if found is None else self._halved(found.permute(3, 1, 0, 2))
+
+    def _halved(self, found: Tensor) -> np.ndarray:
+        condition = found.detach().float().cpu().numpy().copy()
+        condition[..., self.config.channels :] *= 0.5
         return condition
 
 
