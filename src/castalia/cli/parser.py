@@ -14,6 +14,7 @@ from castalia.cli.values import number as _number
 from castalia.cli.values import path as _path
 from castalia.cli.values import positive as _positive
 from castalia.core.errors import near
+from castalia.training.machines import MACHINES
 from castalia.version import __version__
 
 VERBS_MEANT = {
@@ -40,6 +41,8 @@ VERBS_MEANT = {
     "map": "edit map",
     "continue": "sample RUN --prompt",
     "complete": "sample RUN --prompt",
+    "estimate": "plan",
+    "forecast": "plan",
     "server": "serve RUN",
     "api": "serve RUN",
 }
@@ -221,6 +224,33 @@ def make_parser() -> Parser:
     p.add_argument("--resume", action="store_true", help="continue the run in --out")
     p.add_argument("--shard", action="store_true", help="under torchrun: cut the model up among the processes")
     p.add_argument("--quiet", action="store_true", help="print nothing")
+
+    p = verb(
+        "plan",
+        "Foresee memory, operations, traffic and speed of a language model's training on many devices.",
+        "  castalia plan --recipe gpt3-1.3b --replicas 8 --micro 4\n"
+        "  castalia plan --recipe gpt3-175b --replicas 8 --shards 16 --tensor 8 --recompute --device h100\n"
+        "Nothing is trained, and no weights are made.",
+    )
+    p.add_argument("model", nargs="?", help="gpt2, gpt3 or gpt-modern; may be left out with --recipe")
+    p.add_argument("--data", help="what would be trained on: a path or a named set")
+    p.add_argument("--recipe", help="a recipe by name; without it, the model's own for this data")
+    p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="settings", help="change a field")
+    p.add_argument("--replicas", type=_positive, default=1, help="that have everything and average gradients (1)")
+    p.add_argument("--shards", type=_positive, default=1, help="over which a replica's parameters are spread (1)")
+    p.add_argument("--tensor", type=_positive, default=1, help="devices that share each block (1)")
+    p.add_argument("--micro", type=_positive, default=1, help="windows that a device computes at once (1)")
+    p.add_argument("--recompute", action="store_true", help="compute blocks again in the backward pass")
+    p.add_argument("--precision", choices=["float32", "bfloat16"], default="bfloat16", help="(bfloat16)")
+    p.add_argument("--utilisation", type=_number, default=0.4, help="share of the peak that is reached (0.4)")
+    p.add_argument("--device", default="h100", help=f"{', '.join(MACHINES)} (h100)")
+    p.add_argument("--peak", type=_number, metavar="TFLOPS", help="another peak at this precision, in 1e12 a second")
+    p.add_argument("--memory", type=_number, metavar="GB", help="another memory of a device, in 1e9 bytes")
+    p.add_argument("--bandwidth", type=_number, metavar="GB/S", help="of this memory, in 1e9 bytes a second")
+    p.add_argument("--link", type=_number, metavar="GB/S", help="to devices of the same node, in one direction")
+    p.add_argument("--network", type=_number, metavar="GB/S", help="to those of other nodes, in one direction")
+    p.add_argument("--per-node", type=_positive, help="devices of a node (8)")
+    json_option(p)
 
     p = verb("runs", "List the runs in a folder and below it.")
     p.add_argument("folder", nargs="?", type=_path, default="runs", help="the folder (runs)")

@@ -137,6 +137,36 @@ def _run_folder(options: Namespace) -> Path:
     return folder
 
 
+def plan(options: Namespace) -> int:
+    """Foresee what a training would need."""
+    from dataclasses import replace
+
+    from castalia import planned
+    from castalia.training.forecast import Layout
+    from castalia.training.machines import machine
+
+    on = machine(options.device)
+    units = {"peak": 1e12, "memory": 1e9, "bandwidth": 1e9, "link": 1e9, "network": 1e9, "per_node": 1}
+    other = {name: getattr(options, name) * unit for name, unit in units.items() if getattr(options, name) is not None}
+    if options.precision == "float32" and "peak" in other:
+        other["peak_wide"] = other.pop("peak")
+    found = planned.plan(
+        options.model,
+        options.data,
+        recipe=options.recipe,
+        settings=options.settings,
+        layout=Layout(options.replicas, options.shards, options.tensor, options.micro, options.recompute),
+        device=replace(on, name=f"{on.name} with other numbers", **other) if other else on,
+        precision=options.precision,
+        utilisation=options.utilisation,
+    )
+    if options.json:
+        _print_json(found.to_json())
+    else:
+        print(planned.told(found))
+    return 0
+
+
 def sample(options: Namespace) -> int:
     """Draw samples and write them."""
     from castalia import api, asked
@@ -420,6 +450,7 @@ VERBS: dict[str, Callable[[Namespace], int]] = {
     "runs": runs,
     "info": info,
     "train": train,
+    "plan": plan,
     "sample": sample,
     "edit": edit,
     "evaluate": evaluate,

@@ -176,6 +176,20 @@ class Stage:
     data: Callable[[Dataset], Dataset] | None = None
 
 
+@dataclass(frozen=True)
+class Cut:
+    """How a linear layer of a shard unit is cut up where processes share each block (tensor parallelism).
+
+    Attributes:
+        of: ``outputs``: each process computes some of its outputs, of an input that all have; ``inputs``: each has some
+            of its inputs, and the outputs are added up.
+        parts: stretches of outputs, each of which is cut by itself: 3 for queries, keys and values in one layer.
+    """
+
+    of: Literal["outputs", "inputs"]
+    parts: int = 1
+
+
 C = TypeVar("C", bound=Config)
 S = TypeVar("S", bound=Spec)
 
@@ -192,10 +206,13 @@ class Model(nn.Module, ABC, Generic[C, S]):
         shard_units: classes of modules whose parameters nobody but their own ``forward`` uses, and through which no
             loss takes a gradient of a gradient. Sharded training gathers them one at a time, and in bfloat16 where it
             computes in that.
+        cuts: linear layers of the ``shard_units``, by their names there, that tensor parallelism cuts up; empty where a
+            system knows none. Modules of a unit that have ``heads`` then have those of their process.
     """
 
     Config: ClassVar[type[Config]]
     shard_units: ClassVar[tuple[type[nn.Module], ...]] = ()
+    cuts: ClassVar[Mapping[str, Cut]] = {}
     config: C
     spec: S
 

@@ -39,7 +39,7 @@ from torch import Tensor, nn
 from castalia.core.capabilities import Density, Exportable, Likelihood, Streaming
 from castalia.core.config import Config
 from castalia.core.data import Batch
-from castalia.core.model import Generator, Logs, Objective, Progress, Stage
+from castalia.core.model import Cut, Generator, Logs, Objective, Progress, Stage
 from castalia.core.rng import Rng, SampleRng
 from castalia.core.sampling import Given, Sampling, Watch
 from castalia.core.spec import Spec
@@ -94,6 +94,12 @@ class GPT2(Generator[GPT2Config, TextSpec], Density, Streaming, Exportable, Cont
     Config = GPT2Config
     SampleOptions: ClassVar[type[Sampling]] = WritingOptions
     shard_units = (CausalBlock,)
+    cuts: ClassVar[Mapping[str, Cut]] = {
+        "attention.qkv": Cut("outputs", 3),
+        "attention.out": Cut("inputs"),
+        "up": Cut("outputs"),
+        "down": Cut("inputs"),
+    }
 
     def __init__(self, config: GPT2Config, spec: TextSpec) -> None:
         super().__init__()

@@ -23,14 +23,16 @@ Expected: see ``recipes/gpt_modern.py`` and the system's page.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from castalia.core.config import Config
-from castalia.core.model import Objective, Stage
+from castalia.core.model import Cut, Objective, Stage
 from castalia.core.specs.text import TextSpec
 from castalia.models.sequence.gpt2 import GPT2
 from castalia.nn.causal import Cache, attend_back
@@ -113,7 +115,7 @@ class ModernBlock(nn.Module):
         return x + F.dropout(y, self.dropout, self.training)
 
     def _attend(self, x: Tensor, angles: Tensor, cache: Cache | None, places: Tensor | None) -> Tensor:
-        n, t, dim = x.shape
+        n, t, _ = x.shape
         q, k, v = (layer(x).view(n, t, self.heads, -1).transpose(1, 2) for layer in (self.q, self.k, self.v))
         q, k = (turned(norm(z) * SHARPER, angles).to(v.dtype) for z in (q, k))
         if cache is None:
@@ -125,7 +127,7 @@ class ModernBlock(nn.Module):
             mask = places[:, None, :, None] >= torch.arange(seen, device=x.device)
             keys, values = cache.keys[:, :, :seen].to(q.dtype), cache.values[:, :, :seen].to(q.dtype)
             y = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
-        return self.out(y.transpose(1, 2).reshape(n, t, dim))
+        return self.out(y.transpose(1, 2).reshape(n, t, -1))
 
 
 class GPTModern(GPT2):
@@ -134,6 +136,10 @@ class GPTModern(GPT2):
     Config = GPTModernConfig  # pyright: ignore[reportAssignmentType]
     config: GPTModernConfig  # pyright: ignore[reportIncompatibleVariableOverride]
     shard_units = (ModernBlock,)
+    cuts: ClassVar[Mapping[str, Cut]] = {
+        **{name: Cut("outputs") for name in ("q", "k", "v", "up")},
+        **{name: Cut("inputs") for name in ("out", "down")},
+    }
 
     def __init__(self, config: GPTModernConfig, spec: TextSpec) -> None:
         super(GPT2, self).__init__()  # none of its parts is in here
