@@ -117,6 +117,7 @@ def train(
     resume: bool = False,
     quiet: bool = False,
     shard: bool = False,
+    tensor: int = 1,
     classes: bool | None = None,
     **changes: Any,
 ) -> Run:
@@ -134,6 +135,7 @@ def train(
         resume: go on with the run in ``out``.
         quiet: nothing on the terminal.
         shard: cut weights, averages and moments up among the processes that ``torchrun`` started.
+        tensor: processes that share each block, of systems that can (``gpt2``, ``gpt3``, ``gpt-modern``).
         classes: learn the classes of the data; None: where they have some, the system can, and no recipe is named.
         **changes: those of :func:`make_recipe`; or names of settings (``lr=0.1`` for ``training.lr``).
 
@@ -177,7 +179,9 @@ def train(
     if opened is None:
         with _still_there(made.data.source if continued else ""):
             opened = training_data(made)
-    return run_loop(made, opened, Path(out), resume=resume, quiet=quiet, shard=shard, said=said, began=began)
+    return run_loop(
+        made, opened, Path(out), resume=resume, quiet=quiet, shard=shard, tensor=tensor, said=said, began=began
+    )
 
 
 def _kept(data: Any, out: Path) -> str:

@@ -88,6 +88,8 @@ class Training:
             is reached once a stage has seen twenty times as many: until then it is a twentieth of those seen, and a
             shorter stage ends with that.
         precision: ``auto`` measures and picks the faster of the two.
+        recompute: keep only the inputs of blocks, and compute the blocks again in the backward pass: less memory, about
+            a third more time, the same numbers.
         compile: compile the networks in place (pays for long runs of small networks).
         threads: CPU threads per process; 0 uses every core, shared evenly by the processes of this machine.
         seed: of weights, order, noise.
@@ -111,6 +113,7 @@ class Training:
     accumulate: int = 1
     ema_half_life: float = 10_000.0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    recompute: bool = False
     compile: bool = False
     threads: int = 0
     seed: int = 0

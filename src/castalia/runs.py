@@ -373,7 +373,7 @@ def _decisive(recipe: Recipe) -> dict[str, Any]:
     for name in ("expected", "parents"):
         data.pop(name)
     data["data"].pop("source")
-    for name in ("keep", "samples", "sample_every", "checkpoint_every", "tracker"):
+    for name in ("keep", "samples", "sample_every", "checkpoint_every", "tracker", "recompute"):
         data["training"].pop(name)
     return data
 

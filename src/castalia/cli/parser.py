@@ -223,6 +223,7 @@ def make_parser() -> Parser:
     p.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="settings", help="change a field")
     p.add_argument("--resume", action="store_true", help="continue the run in --out")
     p.add_argument("--shard", action="store_true", help="under torchrun: cut the model up among the processes")
+    p.add_argument("--tensor", type=_positive, default=1, help="under torchrun: processes that share each block (1)")
     p.add_argument("--quiet", action="store_true", help="print nothing")
 
     p = verb(

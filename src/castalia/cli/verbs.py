@@ -110,6 +110,7 @@ def train(options: Namespace) -> int:
         resume=options.resume,
         quiet=options.quiet,
         shard=options.shard,
+        tensor=options.tensor,
         classes=options.classes,
         size=options.size,
         steps=options.steps,

@@ -48,7 +48,8 @@ class Piece:
         fixed: bytes that are kept once, however many windows there are.
         entry: bytes of its input, which is all that is kept where it is computed again.
         passing: bytes needed for a while at the peak.
-        added: bytes that are added up over tensor-parallel processes in the forward pass, and again in the backward.
+        added: bytes that are added up over tensor-parallel processes in the forward pass, behind layers cut by inputs.
+        returned: the same of gradients in the backward pass, before layers cut by outputs.
     """
 
     split: int = 0
@@ -62,6 +63,7 @@ class Piece:
     entry: float = 0.0
     passing: float = 0.0
     added: float = 0.0
+    returned: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -188,6 +190,7 @@ def _causal(block: CausalBlock, cuts: Mapping[str, Cut], length: int, narrow: in
         fixed=fixed,
         entry=float(length * dim * WIDE),
         added=float(2 * length * dim * narrow),
+        returned=float(2 * length * dim * narrow),  # the perceptron's, and of queries, keys and values
     )
 
 
@@ -218,6 +221,7 @@ def _modern(block: ModernBlock, cuts: Mapping[str, Cut], length: int, narrow: in
         fixed=float(length * (inner // heads) * 2 * narrow),  # sines and cosines of queries and of keys
         entry=float(length * dim * WIDE),
         added=float(2 * length * dim * narrow),
+        returned=float(4 * length * dim * narrow),  # the perceptron's, queries', keys' and values'
     )
 
 

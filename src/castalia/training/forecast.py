@@ -254,8 +254,8 @@ def _sent(costs: Costs, layout: Layout, rounds: int, machine: Machine) -> tuple[
     """Bytes that a device sends in a step, and the seconds that this takes."""
     blocks = sum(_own(b, layout) for b in costs.blocks)
     around = _own(costs.around, layout)
-    passes = 3 if layout.recompute else 2
-    added = sum(b.added for b in costs.blocks) * layout.micro * rounds * passes
+    forward = 2 if layout.recompute else 1
+    added = sum(forward * b.added + b.returned for b in costs.blocks) * layout.micro * rounds
     tensor = 2 * (layout.tensor - 1) / layout.tensor * added
     scattered = (layout.shards - 1) / layout.shards
     gathered = 2 * blocks * costs.narrow + around * WIDE

@@ -27,6 +27,7 @@ from castalia.training import parallel
 from castalia.training.ema import Ema
 from castalia.training.sharding import local, whole
 from castalia.training.sharding import rows as rows_of
+from castalia.training.splitting import Split
 from castalia.training.stage import ActiveStage
 
 
@@ -114,12 +115,23 @@ def passed_over(run: Run, found: checkpoints.Checkpoint | None) -> list[str]:
     return [f"damaged and passed over: {', '.join(newer)}"] if newer else []
 
 
-def save(run: Run, state: State, model: Model, ema: Ema, active: ActiveStage, keep: int, world: parallel.World) -> None:
+def save(
+    run: Run,
+    state: State,
+    model: Model,
+    ema: Ema,
+    active: ActiveStage,
+    keep: int,
+    world: parallel.World,
+    split: Split | None = None,
+) -> None:
     """Write a checkpoint and publish its averages; what is frozen is stored once, with them."""
     still = {id(t) for part in model.frozen() for t in (*part.parameters(), *part.buffers())}
     names = {name for name, t in (*model.named_parameters(), *model.named_buffers()) if id(t) in still}
     moving = {name: t for name, t in model.state_dict().items() if name not in names}
     groups = {"model": moving, "ema": ema.state(), "optimizer": active.optimizer_state()}
+    if split:  # whole, as one process has them
+        groups |= {"model": split.whole(moving), "ema": split.whole(groups["ema"])}
     about = {"castalia.model": run.recipe.model, "castalia.step": str(state.step)}
 
     def write() -> None:
@@ -174,11 +186,18 @@ def alike(samples: Batch, data: Dataset) -> str:
 
 
 def draw(
-    model: Model, ema: Ema, precision: Precision, run: Run, step: int, world: parallel.World, data: Dataset
+    model: Model,
+    ema: Ema,
+    precision: Precision,
+    run: Run,
+    step: int,
+    world: parallel.World,
+    data: Dataset,
+    split: Split | None = None,
 ) -> str:
     """Draw samples, always from the same seed so that they can be compared; what is wrong with them, in words."""
-    if world.sharded:  # a whole model, made for this
-        weights = whole(ema.state(), wanted=world.main)
+    if world.apart:  # a whole model, made for this
+        weights = split.whole(ema.state()) if split else whole(ema.state(), wanted=world.main)
         if not world.main:
             return ""
         model = build(entry(run.recipe.model).load(), run.config, model.spec)

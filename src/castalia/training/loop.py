@@ -33,8 +33,10 @@ from castalia.runs import Run
 from castalia.training import keeping, parallel, plan, planning
 from castalia.training.ema import Ema
 from castalia.training.progress import Reporter
+from castalia.training.recomputing import recompute
 from castalia.training.sharding import Shards
 from castalia.training.signals import Signals, exit_code
+from castalia.training.splitting import Split
 from castalia.training.stage import ActiveStage, budgeted, examples_of, moved_by
 from castalia.training.watching import Watching
 
@@ -53,6 +55,7 @@ def train(
     resume: bool = False,
     quiet: bool = False,
     shard: bool = False,
+    tensor: int = 1,
     device: torch.device | None = None,
     callback: Callable[[int, Mapping[str, float]], None] | None = None,
     said: Sequence[str] = (),
@@ -68,6 +71,8 @@ def train(
         quiet: nothing on the terminal.
         shard: each process keeps only its part of weights, averages and moments. A run may be continued with another
             number of processes, and with or without.
+        tensor: processes that share each block, of systems with ``cuts``; the others of ``torchrun`` are replicas. A
+            run may be continued without, or with another number.
         device: where to compute; None takes the accelerator where there is one.
         callback: called after each step with its number and its logged values.
         said: sentences on why this recipe, which the run keeps.
@@ -86,7 +91,7 @@ def train(
         stack.enter_context(no_denormals())
         stack.enter_context(torch.random.fork_rng())
         signals = stack.enter_context(Signals())
-        world = stack.enter_context(parallel.world(device, shard=shard))
+        world = stack.enter_context(parallel.world(device, shard=shard, tensor=tensor))
         stack.callback(torch.set_num_threads, torch.get_num_threads())
         usual = plan.threads_for(recipe, world)
         plan.check_threads(usual)
@@ -128,11 +133,13 @@ def train(
             _check_shapes(model, run)
             if "start" in parents:
                 runs.start_from(model, parents["start"], Path(dict(recipe.parents)["start"]))
-        if not world.sharded:  # which moves what it cuts
+        if not world.apart:  # which moves what it cuts
             model.to(world.device)
             lay_out(model)
         parallel.broadcast_state(model, world)
         parallel.synchronise(model, world)
+        if settings.recompute:
+            recompute(model)
         if settings.compile:
             for child in model.children():
                 child.compile()  # in place: the names in the state dict do not change
@@ -144,7 +151,9 @@ def train(
             decided = parallel.on_main(lambda: planning.decide(recipe, run, model, data, world, stages), world)
             torch.set_num_threads(decided.threads_at(0))
             fewer = planning.fewer_threads(decided, 0)
+        count = parameter_count(model)
         shards = Shards(model, world, decided.precision) if world.sharded else None
+        split = Split(model, world, stages, settings) if world.tensor > 1 else None
         ends = decided.ends(stages)
         if not decided.stages:
             decided = replace(decided, stages=tuple(end - start for start, end in pairwise([0, *ends])))
@@ -153,13 +162,14 @@ def train(
         state.plan = to_json(decided)
         ema = Ema(model, settings.ema_half_life)
         averages = {} if found is None else found.tensors("ema")
+        averages = split.parts(averages) if split else averages
         if found is not None:
             ema.load(averages)
         if world.main:
             run.truncate_metrics(state.step)
         reporter = Reporter(run.path, ends[-1], settings.tracker, quiet=quiet or not world.main)
         stack.callback(reporter.close)
-        reporter.say(_opening(recipe, data, model, decided, state))
+        reporter.say(_opening(recipe, data, count, decided, state))
         for sentence in run.said:
             reporter.say(sentence)
         notes = [*data.notes, *_left_out(model, data), *health.few_examples(len(data)), *fewer]
@@ -174,7 +184,7 @@ def train(
         # a grid that is due was not drawn where the process was killed behind its checkpoint
         due = bool(state.step) and (state.step % sample_every == 0 or state.step == ends[-1])
         if due and not parallel.on_main(lambda: keeping.grid(run, state.step).exists(), world):
-            keeping.draw(model, ema, decided.precision, run, state.step, world, data)
+            keeping.draw(model, ema, decided.precision, run, state.step, world, data, split)
 
         active: ActiveStage | None = None
         pace, speed = plan.Pace(), plan.Speed(state.step)
@@ -202,7 +212,9 @@ def train(
                     reporter.steps = ends[-1]
                 until = in_all - left + plan.time_of(recipe, stages, number, left) if settings.minutes else math.inf
                 mine = replace(settings, lr=settings.stages.get(stage.name, Budget()).lr or settings.lr)
-                active = ActiveStage(stage, start, decided.steps_at(number, step), model, own, mine, world, shards)
+                active = ActiveStage(
+                    stage, start, decided.steps_at(number, step), model, own, mine, world, shards or split
+                )
                 pace, speed, entered = plan.Pace(), plan.Speed(step), time.monotonic()
                 timed = settings.minutes and not settings.stages.get(stage.name, Budget()).steps
                 look_at = plan.FIRST_LOOK if timed else math.inf
@@ -304,11 +316,11 @@ def train(
             if (due and not state.bad_in_a_row) or last or over or signal:
                 state.seconds = spent + elapsed
                 parallel.on_main(lock.check, world)
-                keeping.save(run, state, model, ema, active, settings.keep, world)
+                keeping.save(run, state, model, ema, active, settings.keep, world, split)
                 saved_at = time.monotonic()
             if state.step % sample_every == 0 or last or over:
                 begun = time.monotonic()
-                problem = keeping.draw(model, ema, decided.precision, run, state.step, world, data)
+                problem = keeping.draw(model, ema, decided.precision, run, state.step, world, data, split)
                 if problem and problem[:30] != told:
                     reporter.say(f"Note: {problem}")
                 told = problem[:30]
@@ -399,9 +411,9 @@ def _left_out(model: Model, data: Dataset) -> list[str]:
     return [f"The data have {len(label.classes)} classes, which this model does not learn."]
 
 
-def _opening(recipe: Recipe, data: Dataset, model: Model, decided: plan.Plan, state: keeping.State) -> str:
+def _opening(recipe: Recipe, data: Dataset, count: int, decided: plan.Plan, state: keeping.State) -> str:
     text = (
-        f"{recipe.model}, {parameter_count(model):,} parameters, on {data.name}, {len(data):,} examples; "
+        f"{recipe.model}, {count:,} parameters, on {data.name}, {len(data):,} examples; "
         f"{decided.precision} ({decided.reason}), {decided.threads} thread{'s' * (decided.threads > 1)}"
     )
     return text + (f"; continuing after step {state.step:,}" if state.step else "")

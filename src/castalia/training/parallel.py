@@ -35,6 +35,7 @@ class World:
         local_size: number of processes on this machine.
         device: where this process computes.
         sharded: whether each process holds only a part of the model.
+        tensor: processes that share each block, neighbours by rank; each such team is one replica.
     """
 
     rank: int
@@ -42,6 +43,22 @@ class World:
     local_size: int
     device: torch.device
     sharded: bool = False
+    tensor: int = 1
+
+    @property
+    def replicas(self) -> int:
+        """Teams that compute rows of their own."""
+        return self.size // self.tensor
+
+    @property
+    def replica(self) -> int:
+        """The team of this process."""
+        return self.rank // self.tensor
+
+    @property
+    def apart(self) -> bool:
+        """Whether no process has the whole model."""
+        return self.sharded or self.tensor > 1
 
     @property
     def main(self) -> bool:
@@ -50,16 +67,27 @@ class World:
 
     def rows(self, total: int) -> tuple[int, int]:
         """First row and number of rows of this process in a batch of ``total``."""
-        if total % self.size:
-            raise UsageError(f"A batch of {total} cannot be shared evenly by {self.size} processes.")
-        share = total // self.size
-        return self.rank * share, share
+        if total % self.replicas:
+            raise UsageError(f"A batch of {total} cannot be shared evenly by {self.replicas} processes.")
+        share = total // self.replicas
+        return self.replica * share, share
 
 
 @contextmanager
-def world(device: torch.device | None = None, *, shard: bool = False) -> Iterator[World]:
-    """Join the process group that ``torchrun`` describes, or be alone; one process has nothing to shard."""
+def world(device: torch.device | None = None, *, shard: bool = False, tensor: int = 1) -> Iterator[World]:
+    """Join the process group that ``torchrun`` describes, or be alone; one process has nothing to shard.
+
+    Raises:
+        UsageError: there are not as many processes as are to share blocks, or no multiple of that; or both are asked.
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
+    if tensor < 1 or size % tensor:
+        raise UsageError(
+            f"--tensor {tensor}: {size} process{'es' * (size > 1)} cannot be divided into teams of {tensor}. "
+            f"Start them with torchrun --nproc_per_node {max(tensor, 1)}."
+        )
+    if shard and tensor > 1:
+        raise UsageError("--shard cuts parameters up, and --tensor the work of blocks; take one of the two.")
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     if device is None:
         cuda = torch.cuda.is_available()
@@ -70,11 +98,11 @@ def world(device: torch.device | None = None, *, shard: bool = False) -> Iterato
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if dist.is_initialized():  # the caller's group
-        yield World(dist.get_rank(), size, int(os.environ.get("LOCAL_WORLD_SIZE", size)), device, shard)
+        yield World(dist.get_rank(), size, int(os.environ.get("LOCAL_WORLD_SIZE", size)), device, shard, tensor)
         return
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield World(dist.get_rank(), size, int(os.environ.get("LOCAL_WORLD_SIZE", size)), device, shard)
+        yield World(dist.get_rank(), size, int(os.environ.get("LOCAL_WORLD_SIZE", size)), device, shard, tensor)
     finally:
         _let_go()
         dist.destroy_process_group()
@@ -134,7 +162,8 @@ def synchronise(module: nn.Module, world: World) -> None:
 @contextmanager
 def apart(module: nn.Module) -> Iterator[None]:
     """Run a block in which this process computes without its peers, who do something else or wait."""
-    replaced = {part: part.__dict__.pop("forward") for part in module.modules() if "forward" in part.__dict__}
+    with_peers = [p for p in module.modules() if getattr(p.__dict__.get("forward"), "func", None) is _batch_norm]
+    replaced = {part: part.__dict__.pop("forward") for part in with_peers}
     try:
         yield
     finally:

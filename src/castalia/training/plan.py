@@ -156,8 +156,8 @@ def decide(recipe: Recipe, world: World, trial: ActiveStage, stages: tuple[Stage
         precision, reason = _fastest(recipe, world, threads, trial.attempt)
     counts = stage_steps(stages, training, training.steps)
     if training.minutes:
-        if world.sharded and world.device.type != "cpu":
-            raise UsageError("The speed of a sharded model is not measured; give --steps instead of --minutes.")
+        if world.apart and world.device.type != "cpu":
+            raise UsageError("The speed of a model that is cut up is not measured; give --steps instead of --minutes.")
         counts = in_time(recipe, stages, 0, 60 * training.minutes, trial.seconds(look(training), precision))
     timed = 1 if training.minutes else len(counts)
     return Plan(sum(counts), precision, threads, reason, tuple(counts), timed, fewer)
@@ -297,7 +297,7 @@ def store(path: Path, plan: Plan) -> None:
 def _fastest(recipe: Recipe, world: World, threads: int, attempt: Callable[[], None]) -> tuple[Precision, str]:
     if not bf16_is_native(world.device):
         return "float32", "the hardware has no bfloat16 matrix product"
-    if world.sharded and world.device.type != "cpu":
+    if world.apart and world.device.type != "cpu":
         return "bfloat16", "not measured: the whole model may not fit one device"
     memory = _memory(recipe, world, threads)  # of an undisturbed run, whatever runs beside this one
     if (known := _remembered(memory)) is not None:

@@ -60,10 +60,10 @@ def retime(
     number: int,
     left: float,
 ) -> plan.Plan:
-    """Measure a later stage at its entry, and store its steps; a sharded model cannot be measured by one process."""
+    """Measure a later stage at its entry, and store its steps; a model that is cut up cannot be measured by one."""
 
     def measure() -> plan.Plan:
-        if world.sharded:
+        if world.apart:
             return decided.with_stage(number, decided.stages[number:])
         with parallel.apart(model):
             trial = trial_of(recipe, model, data, world, stages[number])
@@ -103,6 +103,6 @@ def fewer_threads(decided: plan.Plan, step: int) -> list[str]:
 def trial_of(recipe: Recipe, model: Model, data: Dataset, world: parallel.World, stage: Stage) -> ActiveStage:
     """One process's share of a stage, to measure its speed, alone."""
     alone = parallel.World(0, 1, 1, world.device)
-    size = (stage.batch_size or recipe.training.batch_size) // world.size
+    size = (stage.batch_size or recipe.training.batch_size) // world.replicas
     share = replace(recipe.training, batch_size=size)
     return ActiveStage(replace(stage, batch_size=None), 0, 1, model, data, share, alone)

@@ -23,6 +23,7 @@ from castalia.core.threads import asked, cores
 from castalia.training import optimizers, parallel, sharding
 from castalia.training.parallel import World
 from castalia.training.sharding import Shards
+from castalia.training.splitting import Split
 
 
 @dataclass
@@ -78,7 +79,7 @@ class ActiveStage:
         data: its examples, see :func:`examples_of`.
         training: the recipe's training section.
         world: this process among its peers.
-        shards: the model, where it is sharded.
+        shards: the model, where it is cut up.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class ActiveStage:
         data: Dataset,
         training: Training,
         world: World,
-        shards: Shards | None = None,
+        shards: Shards | Split | None = None,
     ) -> None:
         self.shards = shards
         self.stage, self.start, self.steps = stage, start, steps
@@ -206,7 +207,7 @@ class ActiveStage:
         """
         notes: dict[str, list[Tensor]] = {}
         objective = part.objective
-        seed = derive(self.training.seed, "layers", self.stage.name, objective.name, local, repeat, self.world.rank)
+        seed = derive(self.training.seed, "layers", self.stage.name, objective.name, local, repeat, self.world.replica)
         if self.world.device.type == "cpu":  # for layers that draw from it, such as dropout
             torch.default_generator.manual_seed(seed)  # the other one looks for accelerators, for half a millisecond
         else:
@@ -228,7 +229,10 @@ class ActiveStage:
         assert part.optimizer is not None
         kept = [b.clone() for b in part.buffers]
         used = self.backward(part, local, repeat, precision, notes)
-        norm = sharding.total_norm([p.grad for p in part.parameters if p.grad is not None])
+        if isinstance(self.shards, Split):
+            norm = self.shards.norm(part.parameters)
+        else:
+            norm = sharding.total_norm([p.grad for p in part.parameters if p.grad is not None])
         if self.training.clip:
             torch.nn.utils.clip_grads_with_norm_(part.parameters, self.training.clip, norm)
         note(notes, objective.name, {"gradient_norm": norm})
@@ -249,7 +253,9 @@ class ActiveStage:
         tensors: dict[str, Tensor] = {}
         for part in self.parts:
             if part.optimizer is not None:
-                tensors.update(optimizers.state_tensors(part.optimizer, part.optimizer_name))
+                state = optimizers.state_tensors(part.optimizer, part.optimizer_name)
+                whole = self.shards.whole_moments(part.optimizer, state) if isinstance(self.shards, Split) else state
+                tensors.update(whole)
         return tensors
 
     def load_optimizer_state(self, checkpoint: Checkpoint) -> None:
@@ -257,7 +263,8 @@ class ActiveStage:
         tensors = checkpoint.tensors("optimizer")
         for part in self.parts:
             if part.optimizer is not None and part.optimizer_name == part.objective.name:
-                optimizers.load_state_tensors(part.optimizer, tensors, part.optimizer_name)
+                mine = self.shards.moments(part.optimizer, tensors) if isinstance(self.shards, Split) else tensors
+                optimizers.load_state_tensors(part.optimizer, mine, part.optimizer_name)
 
     def attempt(self) -> None:
         """Forward and backward passes of one step, and its updates; nothing changes. For measuring speed."""

@@ -20,13 +20,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from castalia.core.model import Objective, Stage
+from castalia.core.model import Cut, Objective, Stage
 from castalia.core.specs.text import TextSpec
 from castalia.models.sequence.gpt2 import GPT2, GPT2Config
 from castalia.nn.causal import CausalBlock
@@ -118,6 +118,7 @@ class LoRA(GPT2):
     Config = LoRAConfig
     config: LoRAConfig  # pyright: ignore[reportIncompatibleVariableOverride]
     shard_units = ()
+    cuts: ClassVar[Mapping[str, Cut]] = {}
 
     def __init__(self, config: LoRAConfig, spec: TextSpec) -> None:
         super().__init__(config, spec)

@@ -29,7 +29,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -40,7 +40,7 @@ from castalia.core import assets
 from castalia.core.assets import Asset
 from castalia.core.data import Batch, Dataset
 from castalia.core.errors import RunError
-from castalia.core.model import Logs, Objective, Progress, Stage
+from castalia.core.model import Cut, Logs, Objective, Progress, Stage
 from castalia.core.rng import Rng, SampleRng
 from castalia.core.sampling import Given
 from castalia.core.specs.text import TextSpec
@@ -144,6 +144,7 @@ class Retro(GPT2):
     Config = RetroConfig
     config: RetroConfig  # pyright: ignore[reportIncompatibleVariableOverride]
     shard_units = (RetroBlock,)
+    cuts: ClassVar[Mapping[str, Cut]] = {}
 
     def __init__(self, config: RetroConfig, spec: TextSpec) -> None:
         super().__init__(config, spec)
