@@ -51,4 +51,14 @@ ENTRIES = (
         capabilities=("Generator", "Density", "Latents", "Refinement", "Exportable"),
         good="Diffusion with a transformer: what grows best with data and machines, and wants much of both.",
     ),
+    Entry(
+        "classifier-guidance",
+        "Diffusion led by a classifier (ADM-G)",
+        "diffusion.classifier_guidance:ClassifierGuidance",
+        media=("image", "points"),
+        paper="Dhariwal & Nichol 2021 (arXiv:2105.05233)",
+        capabilities=("Generator", "Density", "Latents", "Refinement", "Exportable"),
+        good="A diffusion that was never told of classes, led to them by a classifier that is trained afterwards: for "
+        "finished runs and new labels.",
+    ),
 )
