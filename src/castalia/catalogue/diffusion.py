@@ -61,4 +61,14 @@ ENTRIES = (
         good="A diffusion that was never told of classes, led to them by a classifier that is trained afterwards: for "
         "finished runs and new labels.",
     ),
+    Entry(
+        "autoguidance",
+        "Diffusion led away from a bad version of itself",
+        "diffusion.autoguidance:Autoguidance",
+        media=("image", "points"),
+        paper="Karras et al. 2024 (arXiv:2406.02507); the denoisers: Karras et al. 2022 (arXiv:2206.00364)",
+        capabilities=("Generator", "Density", "Latents", "Refinement", "Exportable"),
+        good="Better pictures from a finished diffusion run, with or without labels, and no loss of variety: a second, "
+        "small network is all it takes.",
+    ),
 )

@@ -308,7 +308,7 @@ def test_a_finished_run_is_led(tmp_path: Path) -> None:
     ours = ["train", "classifier-guidance", "--recipe", "classifier-guidance-tiny", *short]
     ours += ["--set", "config.denoiser=parent"]
     assert main([*ours, "--out", str(out), "--parent", f"denoiser={parent}"]) == 0
-    theirs, model = runs.load_model(parent), runs.load_model(out)
+    theirs, model = runs.open_run(parent).model()[0], runs.open_run(out).model()[0]
     assert isinstance(theirs, DDPM)
     assert isinstance(model, ClassifierGuidance)
     assert [s.name for s in model.stages()] == ["classify"]
@@ -320,7 +320,9 @@ def test_a_finished_run_is_led(tmp_path: Path) -> None:
         != 0
     )
     with pytest.raises(UsageError, match="--parent denoiser=RUN"):
-        model.initialise(Table(torch.zeros(3, 1, 8, 8, dtype=torch.uint8), SPEC, torch.arange(3)), BatchRng(0, 1), {})
+        model.initialise(
+            Table(torch.zeros(3, 1, 8, 8, dtype=torch.uint8), SPEC, torch.arange(3)), BatchRng(0, total=1), {}
+        )
 
 
 def test_data_without_labels_are_refused() -> None:
