@@ -32,7 +32,7 @@ def tiny() -> Recipe:
     base = digits()
     small = replace(
         base.config,  # pyright: ignore[reportArgumentType]
-        unet=ddpm.TINY_UNET,
+        unet=replace(ddpm.TINY_UNET, attention=()),
         guide=replace(ddpm.TINY_UNET, channels=(8,), attention=()),
         flow_steps=8,
         guide_share=0.5,

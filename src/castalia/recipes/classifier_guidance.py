@@ -31,7 +31,8 @@ def digits() -> Recipe:
 def tiny() -> Recipe:
     """The demo with small networks: for tests."""
     base = digits()
-    small = replace(base.config, unet=ddpm.TINY_UNET, classifier=ddpm.TINY_UNET)  # type: ignore[call-arg]
+    trunk = replace(ddpm.TINY_UNET, attention=())  # its pool attends
+    small = replace(base.config, unet=ddpm.TINY_UNET, classifier=trunk)  # type: ignore[call-arg]
     return replace(base, config=small, training=ddpm.tiny().training)
 
 
