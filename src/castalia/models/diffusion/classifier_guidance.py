@@ -31,7 +31,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -201,7 +201,7 @@ class ClassifierGuidance(DDPM):
     def job(
         self,
         label: Tensor | None,
-        options: ClassifierGuidanceOptions,
+        options: Any,
         rng: SampleRng,
         *,
         strength: float = 1.0,
