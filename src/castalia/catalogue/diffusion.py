@@ -68,7 +68,7 @@ ENTRIES = (
         media=("image", "points"),
         paper="Karras et al. 2024 (arXiv:2406.02507); the denoisers: Karras et al. 2022 (arXiv:2206.00364)",
         capabilities=("Generator", "Density", "Latents", "Refinement", "Exportable"),
-        good="Better pictures from a finished diffusion run, with or without labels, and no loss of variety: a second, "
-        "small network is all it takes.",
+        good="For a diffusion run whose samples are not good enough yet, with or without labels: a second, small network "
+        "shows what is wrong.",
     ),
 )
