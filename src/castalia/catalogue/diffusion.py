@@ -51,4 +51,24 @@ ENTRIES = (
         capabilities=("Generator", "Density", "Latents", "Refinement", "Exportable"),
         good="Diffusion with a transformer: what grows best with data and machines, and wants much of both.",
     ),
+    Entry(
+        "classifier-guidance",
+        "Diffusion led by a classifier (ADM-G)",
+        "diffusion.classifier_guidance:ClassifierGuidance",
+        media=("image", "points"),
+        paper="Dhariwal & Nichol 2021 (arXiv:2105.05233)",
+        capabilities=("Generator", "Density", "Latents", "Refinement", "Exportable"),
+        good="A diffusion that was never told of classes, led to them by a classifier that is trained afterwards: for "
+        "finished runs and new labels.",
+    ),
+    Entry(
+        "autoguidance",
+        "Diffusion led away from a bad version of itself",
+        "diffusion.autoguidance:Autoguidance",
+        media=("image", "points"),
+        paper="Karras et al. 2024 (arXiv:2406.02507); the denoisers: Karras et al. 2022 (arXiv:2206.00364)",
+        capabilities=("Generator", "Density", "Latents", "Refinement", "Exportable"),
+        good="For a diffusion run whose samples are not good enough yet, with or without labels: a second, small network "
+        "shows what is wrong.",
+    ),
 )

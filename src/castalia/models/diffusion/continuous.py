@@ -100,6 +100,10 @@ class Continuous(Diffusion[N], Density):
     def levels(self, options: Any, strength: float = 1.0) -> list[float]:
         """Noise levels of a sampling that starts at a share ``strength`` of the way up."""
 
+    def drawer(self, label: Tensor | None, options: Any) -> Denoiser:
+        """The denoiser of a sampling of examples with these labels, ``int64`` (B,), or None."""
+        return self.denoiser(self.everything(label, options.guidance), bool(getattr(options, "clip", False)))
+
     def job(
         self,
         label: Tensor | None,
@@ -109,8 +113,7 @@ class Continuous(Diffusion[N], Density):
         strength: float = 1.0,
         watch: Watch | None = None,
     ) -> Job:
-        denoiser = self.denoiser(self.everything(label, options.guidance), bool(getattr(options, "clip", False)))
-        sigmas = self.levels(options, strength)
+        denoiser, sigmas = self.drawer(label, options), self.levels(options, strength)
         denoiser.prepare(sigmas)
         denoise = denoiser.for_labels(label, self.classes, options)
         return Job(

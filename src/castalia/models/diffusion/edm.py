@@ -43,6 +43,7 @@ from castalia.core.specs.points import PointsSpec
 from castalia.models.diffusion import schedules
 from castalia.models.diffusion.continuous import Continuous, ContinuousConfig
 from castalia.models.diffusion.drawing import Denoiser, DrawingOptions
+from castalia.models.diffusion.networks import Network
 from castalia.nn.units import Units, units_of
 
 
@@ -141,13 +142,17 @@ class EDM(Continuous[EDMConfig]):
 
     def loss(self, batch: Batch, rng: Rng, progress: Progress) -> tuple[Tensor, Logs]:
         """Weighted squared error of the denoised example, which is that of F against a target of variance 1."""
+        return self.denoising_loss(self.network, self.time_scale, batch, rng)
+
+    def denoising_loss(self, network: Network, time_scale: float, batch: Batch, rng: Rng) -> tuple[Tensor, Logs]:
+        """:meth:`loss` with ``network`` as F, which is told ``time_scale`` ln sigma."""
         c = self.config
         x0, eps = self.units.inward(batch.x) - c.data_mean, rng.normal("noise", *self.spec.shape)
         sigma = torch.exp(c.noise_mean + c.noise_std * rng.normal("sigma")).view(-1, *[1] * (x0.ndim - 1))
         skip, out, inner = schedules.edm_scalings(sigma, float(self.data_std))
         x = x0 + sigma * eps
-        time = self.time_scale * sigma.flatten().log()
-        output = self.network(inner * x, time, self.labels.for_training(batch, rng)).float()
+        time = time_scale * sigma.flatten().log()
+        output = network(inner * x, time, self.labels.for_training(batch, rng)).float()
         error = (output - (x0 - skip * x) / out).square().flatten(1).mean(1)
         mse = (out**2).flatten() * error.detach()
         return error.mean(), {"mse": mse.mean()}

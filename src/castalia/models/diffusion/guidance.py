@@ -1,4 +1,4 @@
-"""Classifier-free guidance, as a wrapper of denoise functions.
+"""Guidance, as wrappers of denoise functions: without a classifier, and by one.
 
 Papers
     Ho & Salimans 2022 (arXiv:2207.12598). With scale w: D = D_null + w (D_label - D_null); w = 1 is the plain
@@ -10,6 +10,9 @@ Papers
     Kynkäänniemi et al. 2024 (arXiv:2404.07724): only within an interval of noise levels.
     Lin et al. 2024 (arXiv:2305.08891, section 3.4): rescaling against over-exposure. Here it acts on the denoised
     example, whose contrast is what it is about.
+    Dhariwal & Nichol 2021 (arXiv:2105.05233), section 4: by a classifier of noisy examples. The score of
+    p(x) p(y | x)^s is that of p(x) plus s grad log p(y | x), and the score is (D - x) / sigma^2: so
+    D' = D + s sigma^2 grad_x log p(y | x, sigma).
 """
 
 from __future__ import annotations
@@ -25,6 +28,9 @@ from castalia.models.diffusion.samplers import Denoise
 
 Conditional = Callable[[Tensor, float, Tensor], Tensor]
 """(x, sigma, label int64 (B,)) -> denoised, as the network has it."""
+
+Chance = Callable[[Tensor, float], Tensor]
+"""(x, sigma) -> log p(y | x, sigma) of what each example is asked to be, (B,)."""
 
 Settle = Callable[[Tensor, float], Tensor]
 """(denoised, sigma) -> the same, as far as the medium allows it."""
@@ -81,6 +87,33 @@ def guided(denoise: Conditional, label: Tensor, null: int, guidance: Guidance, s
         return settle(found, sigma)
 
     return function
+
+
+def led(denoise: Denoise, chance: Chance, guidance: Guidance, settle: Settle | None = None) -> Denoise:
+    """The denoise function of examples that a classifier leads to what they are asked to be.
+
+    Args:
+        denoise: the model, with or without labels; it must not settle anything itself.
+        chance: log-probability of what is asked for, differentiable in x.
+        guidance: ``scale`` is s, here with 0 as the plain model; ``low`` and ``high`` say where it acts.
+        settle: applied to what comes out.
+    """
+    settle = settle or (lambda denoised, _: denoised)
+
+    def function(x: Tensor, sigma: float) -> Tensor:
+        denoised = denoise(x, sigma)
+        if guidance.scale and guidance.low < sigma <= guidance.high:
+            denoised = torch.add(denoised, climb(chance, x, sigma), alpha=guidance.scale * sigma**2)
+        return settle(denoised, sigma)
+
+    return function
+
+
+def climb(chance: Chance, x: Tensor, sigma: float) -> Tensor:
+    """The gradient of ``chance`` in x (B, ...), whatever mode the caller is in."""
+    with torch.inference_mode(False), torch.enable_grad():
+        x = x.clone().detach().requires_grad_()
+        return torch.autograd.grad(chance(x, sigma).sum(), x)[0]
 
 
 def _deviation(x: Tensor) -> Tensor:
