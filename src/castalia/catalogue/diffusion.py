@@ -68,7 +68,7 @@ ENTRIES = (
         media=("image", "points"),
         paper="Karras et al. 2024 (arXiv:2406.02507); the denoisers: Karras et al. 2022 (arXiv:2206.00364)",
         capabilities=("Generator", "Density", "Latents", "Refinement", "Exportable"),
-        good="For a diffusion run whose samples are not good enough yet, with or without labels: a second, small network "
-        "shows what is wrong.",
+        good="For a diffusion run whose samples are not good enough yet, with or without labels: a second, small "
+        "network shows what is wrong.",
     ),
 )
