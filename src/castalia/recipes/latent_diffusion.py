@@ -76,15 +76,15 @@ def emblems() -> Recipe:
     """Emblems by caption, at 16 pixels: minutes on a processor. What subjects are taught to (``dreambooth``)."""
     base = scenes()
     config = LatentDiffusionConfig(
-        first=FirstStageConfig(channels=(24, 32), blocks=1, latent=4, groups=8, adversarial=0.0, perceptual=0.0),
+        first=FirstStageConfig(channels=(16, 32, 48), blocks=1, latent=8, groups=8, adversarial=0.0, perceptual=0.0),
         known="caption",
-        unet=UNetConfig(channels=(64, 96), blocks=1, attention=(0, 1), head_channels=32, groups=16),
-        text=TextConfig(64, 2, 2),
+        unet=UNetConfig(channels=(64, 96), blocks=1, attention=(0,), head_channels=32, groups=16),
+        text=TextConfig(64, 1, 2),
         words=WordsConfig(length=10),
         process=ProcessConfig(schedule="cosine", prediction="v"),
         first_share=0.25,
     )
-    training = replace(base.training, steps=3_000, lr=2e-3, ema_half_life=3_000)
+    training = replace(base.training, steps=4_000, batch_size=32, lr=2e-3, ema_half_life=3_000)
     return replace(base, config=config, data=Data("emblems", options=ImageOptions(captions=40)), training=training)
 
 
