@@ -354,6 +354,7 @@ def import_(options: Namespace) -> int:
     if options.source.startswith("hf://"):
         made = hub.import_hub(options.source, out)
     elif options.start is not None:
+        from castalia import api
         from castalia.interop.personal import import_words
 
         made = import_words(Path(options.source), api.load(options.start), out)

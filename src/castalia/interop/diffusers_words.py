@@ -81,14 +81,24 @@ def to_condition(net: WordUNet, size: tuple[int, int]) -> tuple[dict[str, Any], 
     """
     config = net.config
     if net.vector is not None or config.middle != "attention" or config.down == "block" or config.up == "block":
-        raise UsageError("Only networks with attention in the middle, convolutions between levels and no vector beside")
+        raise UsageError(
+            "diffusers has this network only with unet.middle=attention and with convolutions between its levels "
+            "(unet.down, unet.up)"
+        )
     plain = asdict(to_unet2d(config, net.in_channels, net.out_channels, 0, size))
     heads = [config.heads if config.head_channels is None else c // config.head_channels for c in config.channels]
     kinds = ["CrossAttn" if level in config.attention else "" for level in range(len(config.channels))]
     kept = (
-        "sample_size in_channels out_channels freq_shift flip_sin_to_cos block_out_channels layers_per_block "
-        "downsample_padding dropout norm_num_groups norm_eps resnet_time_scale_shift"
-    ).split()
+        *("sample_size", "in_channels", "out_channels", "freq_shift", "flip_sin_to_cos", "block_out_channels"),
+        *(
+            "layers_per_block",
+            "downsample_padding",
+            "dropout",
+            "norm_num_groups",
+            "norm_eps",
+            "resnet_time_scale_shift",
+        ),
+    )
     fields = {
         **{name: plain[name] for name in kept},
         "down_block_types": [f"{kind}DownBlock2D" for kind in kinds],

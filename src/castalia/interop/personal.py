@@ -6,8 +6,7 @@
       unet/{config.json, diffusion_pytorch_model.safetensors}     latent-diffusion and dreambooth with all weights
 
 What diffusers can do with them: ``UNet2DConditionModel.from_pretrained(folder, subfolder="unet")``; its pipelines'
-``load_lora_weights`` and ``load_textual_inversion``, where the network and the words' transformer are of the sizes of the
-run. The words' transformer and its tokens are not written: theirs are others.
+``load_lora_weights`` and ``load_textual_inversion``, where networks are of the sizes of the run. The words' transformer and its tokens are not written: theirs are others.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ from castalia.configuration import Data, Recipe
 from castalia.core.errors import RunError, UsageError
 from castalia.core.files import disk_error, write_bytes, write_json
 from castalia.core.model import build
-from castalia.core.specs.image import ImageSpec
 from castalia.core.weights import load_tensors, save_tensors
 from castalia.interop.diffusers_files import WEIGHTS, fields_of, header_fields, plain_size
 from castalia.interop.diffusers_words import (
@@ -98,7 +96,7 @@ def import_words(source: Path, start: Run, out: Path) -> Run:
     """
     below, _ = start.model(torch.device("cpu"))
     if type(below) is not LatentDiffusion or not isinstance(below.network, WordUNet) or below.config.known != "caption":
-        raise UsageError(f"{start.path} is not a run of latent-diffusion with captions, which such files are read onto.")
+        raise UsageError(f"{start.path} is not a run of latent-diffusion with captions, as such files need.")
     path = found(source)
     try:
         if path.name == WEIGHTS:

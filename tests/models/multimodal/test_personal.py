@@ -309,4 +309,3 @@ def test_what_cannot_be_taught(start: runs.Run, tmp_path: Path) -> None:
     other = train(small_recipe("ddpm", steps=2), api.training_data(small_recipe("ddpm")), tmp_path / "d", quiet=True)
     with pytest.raises(UsageError, match="latent-diffusion with captions"):
         train(replace(recipe, parents=(("start", str(other.path)),)), data, tmp_path / "e", quiet=True)
-
