@@ -46,6 +46,13 @@ _BLOCK = {
 }
 
 
+_KEPT = (
+    *("sample_size", "in_channels", "out_channels", "freq_shift", "flip_sin_to_cos", "block_out_channels", "dropout"),
+    *("layers_per_block", "downsample_padding", "norm_num_groups", "norm_eps", "resnet_time_scale_shift"),
+)
+"""Fields that both of their networks have."""
+
+
 # the network
 
 
@@ -88,19 +95,8 @@ def to_condition(net: WordUNet, size: tuple[int, int]) -> tuple[dict[str, Any], 
     plain = asdict(to_unet2d(config, net.in_channels, net.out_channels, 0, size))
     heads = [config.heads if config.head_channels is None else c // config.head_channels for c in config.channels]
     kinds = ["CrossAttn" if level in config.attention else "" for level in range(len(config.channels))]
-    kept = (
-        *("sample_size", "in_channels", "out_channels", "freq_shift", "flip_sin_to_cos", "block_out_channels"),
-        *(
-            "layers_per_block",
-            "downsample_padding",
-            "dropout",
-            "norm_num_groups",
-            "norm_eps",
-            "resnet_time_scale_shift",
-        ),
-    )
     fields = {
-        **{name: plain[name] for name in kept},
+        **{name: plain[name] for name in _KEPT},
         "down_block_types": [f"{kind}DownBlock2D" for kind in kinds],
         "mid_block_type": "UNetMidBlock2DCrossAttn",
         "up_block_types": [f"{kind}UpBlock2D" for kind in reversed(kinds)],

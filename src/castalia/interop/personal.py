@@ -5,8 +5,9 @@
       learned_embeds.safetensors           textual-inversion
       unet/{config.json, diffusion_pytorch_model.safetensors}     latent-diffusion and dreambooth with all weights
 
-What diffusers can do with them: ``UNet2DConditionModel.from_pretrained(folder, subfolder="unet")``; its pipelines'
-``load_lora_weights`` and ``load_textual_inversion``, where networks are of the sizes of the run. The words' transformer and its tokens are not written: theirs are others.
+What diffusers can do with them: ``UNet2DConditionModel.from_pretrained(folder, subfolder="unet")``, and
+``load_lora_weights`` and ``load_textual_inversion`` of its pipelines, where networks are of the sizes of the run. The
+words' transformer and its tokens are not written: theirs are others.
 """
 
 from __future__ import annotations
