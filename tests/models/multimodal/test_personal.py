@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from castalia import api, recipes, runs
 from castalia.catalogue import entry
+from castalia.configuration import Data
 from castalia.core.captions import CAPTION, bytes_of
 from castalia.core.errors import UsageError
 from castalia.core.model import Model, Progress, build, lay_out, training_mode
@@ -309,3 +311,29 @@ def test_what_cannot_be_taught(start: runs.Run, tmp_path: Path) -> None:
     other = train(small_recipe("ddpm", steps=2), api.training_data(small_recipe("ddpm")), tmp_path / "d", quiet=True)
     with pytest.raises(UsageError, match="latent-diffusion with captions"):
         train(replace(recipe, parents=(("start", str(other.path)),)), data, tmp_path / "e", quiet=True)
+
+
+def folder_of_pictures(folder: Path, count: int, size: int = 8) -> Path:
+    """Pictures and nothing else."""
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), np.uint8)
+    for i, one in enumerate(pixels):
+        Image.fromarray(one).save(folder / f"{i}.png")
+    return folder
+
+
+def test_a_folder_of_pictures_without_captions(start: runs.Run, tmp_path: Path) -> None:
+    """What is said of them are the templates, so none is needed; samples are asked for in words all the same."""
+    folder = folder_of_pictures(tmp_path / "pictures", 4)
+    for name in ("dreambooth", "textual-inversion"):
+        recipe = recipe_on(start, name, steps=2)
+        recipe = replace(recipe, data=Data(str(folder), medium="image", options=replace(recipe.data.options, size=8)))
+        data = api.training_data(recipe)
+        assert data.spec.columns == ()
+        run = train(recipe, data, tmp_path / name, quiet=True)
+        assert run.config.words == start.config.words  # type: ignore[attr-defined]
+        assert samples(run.model()[0], "a sks star").shape == (3, 3, 8, 8)
+        assert [*run.model()[0].accepts()] == [CAPTION]  # type: ignore[attr-defined]
+        bare = replace(recipe, config=replace(recipe.config, templates=()))
+        with pytest.raises(UsageError, match="have none that are read"):
+            train(bare, data, tmp_path / f"{name}-bare", quiet=True)

@@ -247,12 +247,16 @@ class LatentDiffusion(Generator[LatentDiffusionConfig, ImageSpec], Refinement, E
         @torch.no_grad()
         def call(batch: Batch) -> Batch:
             moments = self.encoder(inward(batch.x)).float()
-            words = self.words.tokens(batch.extra[CAPTION]) if self.config.known == "caption" else None
+            words = self.words_of(batch)
             return Batch(moments.flatten(1), batch.ids, batch.label, {} if words is None else {"words": words})
 
         outputs = self.shape[0] * (2 if self.config.first.kind == "kl" else 1)
         classes = tuple(self.spec.classes) if self.classes else ()
         return Encoded(data, call, PointsSpec(outputs * self.shape[1] * self.shape[2], classes), self.device)
+
+    def words_of(self, batch: Batch) -> Tensor | None:
+        """Tokens ``int64`` (B, length) of what is said of pictures; None where nothing is learned of it."""
+        return self.words.tokens(batch.extra[CAPTION]) if self.config.known == "caption" else None
 
     @torch.no_grad()
     def measure(self, data: Dataset) -> None:

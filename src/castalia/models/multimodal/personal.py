@@ -25,15 +25,19 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from castalia.core.captions import bytes_of, texts_of
+from castalia.core.captions import CAPTION, bytes_of, texts_of
 from castalia.core.config import Config
 from castalia.core.data import Batch, Dataset
 from castalia.core.errors import UsageError
 from castalia.core.model import Logs, Model, Objective, Progress, Stage
 from castalia.core.rng import Rng
 from castalia.core.specs.image import ImageSpec
+from castalia.core.specs.text import TextSpec
 from castalia.models.multimodal.latent_diffusion import LatentDiffusion, LatentDiffusionConfig
-from castalia.models.multimodal.words import Words, WordsConfig, pieces
+from castalia.models.multimodal.words import Words, WordsConfig, captioned, pieces
+
+LONGEST = 200
+"""Bytes of what can be asked for, where the data have no captions."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,13 @@ class SubjectWords(Words):
         return super().tokens(bytes_of(texts)).to(captions.device)
 
 
+def asked_in_words(spec: ImageSpec) -> ImageSpec:
+    """The spec with captions: pictures of a subject need none beside them, but samples are asked for by them."""
+    if CAPTION in dict(spec.columns):
+        return spec
+    return replace(spec, columns=(*spec.columns, (CAPTION, TextSpec("bytes", 257, LONGEST))))
+
+
 class Personal(LatentDiffusion):
     """Latent diffusion with one more stage, in which little is moved.
 
@@ -105,7 +116,9 @@ class Personal(LatentDiffusion):
     stage: ClassVar[str]
 
     def __init__(self, config: PersonalConfig, spec: ImageSpec) -> None:
-        super().__init__(config, spec)
+        if not config.templates or config.base_share:
+            captioned(spec)
+        super().__init__(config, asked_in_words(spec))
         self.words = SubjectWords(config.words, config.token, self.standing())
 
     @classmethod
@@ -144,6 +157,11 @@ class Personal(LatentDiffusion):
                 f"these are of {self.spec.shape}: scale them with --size {start.spec.height}."
             )
 
+    @classmethod
+    def complete(cls, config: LatentDiffusionConfig, data: Dataset) -> LatentDiffusionConfig:
+        """Find words where nothing is started from; else they are the start's, whatever the captions here say."""
+        return super().complete(config, data) if isinstance(config, PersonalConfig) and config.base_share else config
+
     # what each of the systems says
 
     @abstractmethod
@@ -179,6 +197,11 @@ class Personal(LatentDiffusion):
         objective = Objective(self.stage, self.moved(), self.subject_loss, project=self.settle)
         own = Stage(self.stage, (objective,), share=1 - share, enter=self.begin, data=self.coded)
         return *(replace(stage, share=share * stage.share) for stage in super().stages() if share), own
+
+    def words_of(self, batch: Batch) -> Tensor | None:
+        """Of pictures without captions nothing is said but what the templates say."""
+        known = CAPTION in batch.extra
+        return super().words_of(batch) if known else self.words.nothing(len(batch), batch.x.device)
 
     def told(self, sentences: tuple[str, ...]) -> Tensor:
         """Tokens ``int64`` (N, L) of sentences."""
