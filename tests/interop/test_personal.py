@@ -128,7 +128,6 @@ def test_adapters_do_in_diffusers_what_they_do_here(start: runs.Run, tmp_path: P
     assert (after - before).abs().max() > 1e-3
     # and back
     other: Any = import_words(tmp_path / "out", start, tmp_path / "back").model()[0]
-    assert isinstance(other, PictureLoRA)
     torch.testing.assert_close(other.network.look(x, t.float(), context, None, seen), after, atol=1e-5, rtol=1e-5)
 
 
