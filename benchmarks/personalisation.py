@@ -124,7 +124,9 @@ def share(net: Reader, x: Tensor, captions: list[str], seed: int) -> dict[str, f
 
 def main(arguments: list[str] | None = None) -> int:
     """Train, ask, print, write."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.personalisation", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.personalisation", description="Subjects taught from four pictures."
+    )
     parser.add_argument("--base", type=Path, metavar="RUN", help="a run of latent-diffusion-emblems")
     parser.add_argument("--base-steps", type=int, default=0, help="of the start (those of the recipe)")
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")

@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
-from diffusers.loaders import StableDiffusionLoraLoaderMixin, TextualInversionLoaderMixin
+from diffusers import UNet2DConditionModel  # pyright: ignore[reportPrivateImportUsage]
+from diffusers.loaders import (  # pyright: ignore[reportPrivateImportUsage]
+    StableDiffusionLoraLoaderMixin,  # pyright: ignore[reportPrivateImportUsage]
+    TextualInversionLoaderMixin,  # pyright: ignore[reportPrivateImportUsage]
+)
 from safetensors.torch import load_file, save_file
 
 from castalia import runs, verbs
@@ -111,21 +114,20 @@ def test_adapters_do_in_diffusers_what_they_do_here(start: runs.Run, tmp_path: P
     model: Any = run.model()[0]
     x, t, context, seen = asked(model)
     before = theirs(x, t, context, encoder_attention_mask=seen).sample
-    read = StableDiffusionLoraLoaderMixin.lora_state_dict(str(tmp_path / "out"), return_lora_metadata=True)
+    read: Any = StableDiffusionLoraLoaderMixin.lora_state_dict(str(tmp_path / "out"), return_lora_metadata=True)
     tensors, alphas, metadata = read
     assert not alphas
     assert metadata == {"unet.r": 3, "unet.lora_alpha": 3, "unet.target_modules": metadata["unet.target_modules"],
                         "unet.peft_type": "LORA"}  # fmt: skip
     assert set(metadata["unet.target_modules"]) == {"to_q", "to_k", "to_v", "to_out.0"}
     for key in [k for k in tensors if k.endswith(".lora_A.weight")]:
-        layer = theirs.get_submodule(key.removeprefix(PREFIX).removesuffix(".lora_A.weight"))
+        layer: Any = theirs.get_submodule(key.removeprefix(PREFIX).removesuffix(".lora_A.weight"))
         layer.weight += tensors[key.replace("lora_A", "lora_B")] @ tensors[key]
     after = theirs(x, t, context, encoder_attention_mask=seen).sample
     torch.testing.assert_close(model.network.look(x, t.float(), context, None, seen), after, atol=1e-5, rtol=1e-5)
     assert (after - before).abs().max() > 1e-3
     # and back
     other: Any = import_words(tmp_path / "out", start, tmp_path / "back").model()[0]
-    assert isinstance(other, PictureLoRA)
     torch.testing.assert_close(other.network.look(x, t.float(), context, None, seen), after, atol=1e-5, rtol=1e-5)
 
 

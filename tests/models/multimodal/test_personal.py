@@ -37,7 +37,8 @@ SYSTEMS = ("dreambooth", "textual-inversion", "picture-lora")
 def start(tmp_path_factory: pytest.TempPathFactory) -> runs.Run:
     """A short run of latent diffusion with attention to words."""
     recipe = small_recipe("latent-diffusion", steps=12)
-    recipe = replace(recipe, config=replace(recipe.config, unet=replace(recipe.config.unet, attention=(0,))))
+    below: Any = recipe.config
+    recipe = replace(recipe, config=replace(below, unet=replace(below.unet, attention=(0,))))
     return train(recipe, api.training_data(recipe), tmp_path_factory.mktemp("start") / "run", quiet=True)
 
 
@@ -81,7 +82,8 @@ def samples(model: Any, caption: str, n: int = 3) -> torch.Tensor:
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_at_first_it_is_the_start(start: runs.Run, name: str) -> None:
     """B is zero, and no known word's vector is new: the same pictures, bit for bit."""
-    model, below = begun(start, name, **({"rank": 2} if name == "dreambooth" else {})), start.model()[0]
+    below: Any = start.model()[0]
+    model = begun(start, name, **({"rank": 2} if name == "dreambooth" else {}))
     assert torch.equal(samples(model, "a small red star"), samples(below, "a small red star"))
     x, t = torch.randn(2, *model.shape), torch.tensor([3.0, 700.0])
     tokens = below.words.tokens(bytes_of(["a red star", "a blue ring"]))
@@ -220,7 +222,8 @@ def test_the_priors_preservation(start: runs.Run) -> None:
 
 
 def test_class_pictures_are_the_starts_own(start: runs.Run) -> None:
-    model, below = begun(start, "dreambooth", class_prompts=("a star", "a red ring")), start.model()[0]
+    below: Any = start.model()[0]
+    model = begun(start, "dreambooth", class_prompts=("a star", "a red ring"))
     kept = model.drawn_before
     assert torch.equal(kept.words[:2], below.words.tokens(bytes_of(["a star", "a red ring"])))
     assert torch.equal(kept.words[0], kept.words[4])

@@ -119,4 +119,4 @@ class TextualInversion(Personal):
         """The norms as they began."""
         if self.config.keep_norm:
             own = self.placeholders
-            own.vectors *= own.norms / own.vectors.norm(dim=1, keepdim=True).clamp(min=1e-12)
+            own.vectors.mul_(own.norms / own.vectors.norm(dim=1, keepdim=True).clamp(min=1e-12))
