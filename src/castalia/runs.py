@@ -232,6 +232,13 @@ def _is_number(value: Any) -> bool:
     return math.isfinite(value) if isinstance(value, float) else abs(value) < 1 << 63
 
 
+def complete(recipe: Recipe, data: Dataset) -> Config:
+    """The configuration of a new run: what the recipe says, its parents settle, and only the data know."""
+    kind = entry(recipe.model).load()
+    parents = {role: open_run(Path(path)).config for role, path in recipe.parents}
+    return kind.complete(kind.inherit(recipe.config, parents), data)
+
+
 def start_from(model: Model, parent: Model, source: Path) -> None:
     """Copy the weights of a finished run's model; adapters, which it does not have, stay as they begin.
 

@@ -18,6 +18,9 @@ from castalia.interop.programs import Parity
 from castalia.runs import Run
 from castalia.showing import Samples
 
+WITH_WORDS = ("latent-diffusion", "dreambooth", "textual-inversion", "picture-lora")
+"""Systems whose U-Net is told words; diffusers has another class for it."""
+
 Format = Literal["folder", "torch", "onnx", "diffusers", "transformers"]
 
 
@@ -91,6 +94,10 @@ def export(
     run, out = api.load(run) if not isinstance(run, Run) else run, Path(out)
     if format == "folder":
         folder.export_folder(run, out)
+    elif format == "diffusers" and run.recipe.model in WITH_WORDS:
+        from castalia.interop.personal import export_words
+
+        export_words(run, out)
     elif format == "diffusers":
         from castalia.interop.diffusers_runs import export_diffusers
 

@@ -43,4 +43,34 @@ ENTRIES = (
         good="Diffusion where an autoencoder has made pictures small: large pictures at a fraction of the cost, by "
         "words, by class or alone.",
     ),
+    Entry(
+        "dreambooth",
+        "DreamBooth",
+        "multimodal.dreambooth:DreamBooth",
+        media=("image",),
+        paper="Ruiz et al. 2023 (arXiv:2208.12242)",
+        capabilities=("Generator", "Refinement", "Exportable"),
+        good="Teaches a finished run of latent diffusion a subject from a handful of pictures, with its own pictures "
+        "of the kind beside, so that it forgets nothing.",
+    ),
+    Entry(
+        "textual-inversion",
+        "Textual inversion",
+        "multimodal.textual_inversion:TextualInversion",
+        media=("image",),
+        paper="Gal et al. 2022 (arXiv:2208.01618)",
+        capabilities=("Generator", "Refinement", "Exportable"),
+        good="A subject as one new word of a finished run of latent diffusion: a file of kilobytes, and nothing else "
+        "changes.",
+    ),
+    Entry(
+        "picture-lora",
+        "LoRA of pictures",
+        "multimodal.picture_lora:PictureLoRA",
+        media=("image",),
+        paper="Hu et al. 2021 (arXiv:2106.09685)",
+        capabilities=("Generator", "Refinement", "Exportable"),
+        good="A subject or a manner as a small addition to the attention of a finished run of latent diffusion, taken "
+        "out again as easily.",
+    ),
 )

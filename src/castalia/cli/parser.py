@@ -338,6 +338,11 @@ def make_parser() -> Parser:
     p.add_argument(
         "source", help="an exported folder, one of diffusers or (GPT-2) transformers, or hf://owner/name@revision"
     )
+    p.add_argument(
+        "--start",
+        metavar="RUN",
+        help="diffusers: the run to which LoRA weights, learned embeddings or a U-Net belong",
+    )
     p.add_argument("--out", type=_path, required=True, help="run folder to make")
 
     p = verb(

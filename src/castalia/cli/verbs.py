@@ -384,6 +384,11 @@ def import_(options: Namespace) -> int:
     out = Path(options.out)
     if options.source.startswith("hf://"):
         made = hub.import_hub(options.source, out)
+    elif options.start is not None:
+        from castalia import api
+        from castalia.interop.personal import import_words
+
+        made = import_words(Path(options.source), api.load(options.start), out)
     elif looks_like_diffusers(Path(options.source)):
         from castalia.interop.diffusers_runs import import_diffusers
 

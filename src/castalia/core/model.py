@@ -226,6 +226,15 @@ class Model(nn.Module, ABC, Generic[C, S]):
         """
         return config
 
+    @classmethod
+    def inherit(cls, config: C, parents: Mapping[str, Config]) -> C:
+        """Take over what the finished runs settle that the recipe names: sizes of a network that is started from.
+
+        Called once per run, before :meth:`complete`, with the completed configurations of the parents by role. The
+        default changes nothing: a recipe says all.
+        """
+        return config
+
     def initialise(self, data: Dataset, rng: Rng, parents: Mapping[str, Model]) -> None:
         """Fit what must be known before step 0: base rates, actnorm. It changes values, never shapes.
 

@@ -9,5 +9,7 @@ diffusers.py           networks in the format of diffusers' UNet2DModel, read wi
 diffusers_runs.py      whole runs as its pipelines, and back
 diffusers_layout.py    its configuration and tensor names against ours
 diffusers_files.py     its folders: which files, how large, of what kind
+diffusers_words.py     its U-Net with words, LoRA weights and learned embeddings against ours
+personal.py            runs of personalisation as such files, and back onto a run
 diffusers_schedule.py  its schedulers against our noise levels
 """

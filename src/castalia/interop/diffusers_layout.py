@@ -259,7 +259,7 @@ def to_unet2d(config: UNetConfig, in_channels: int, out_channels: int, classes: 
 # weights
 
 
-def _modules(net: UNet) -> Iterator[tuple[str, tuple[str, ...]]]:
+def unet_layers(net: UNet) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Our names of layers, each with theirs; several of theirs lie one below the other in ours."""
     yield "time.0", ("time_embedding.linear_1",)
     yield "time.2", ("time_embedding.linear_2",)
@@ -303,7 +303,7 @@ def names(net: UNet) -> dict[str, tuple[tuple[str, tuple[int, ...]], ...]]:
 
     Theirs may lack trailing dimensions of one: what is a linear layer there is a 1x1 convolution here.
     """
-    layers = dict(_modules(net))
+    layers = dict(unet_layers(net))
     shares = [block.width for block in net.residual_blocks()]
     found = {}
     for name, tensor in net.state_dict().items():

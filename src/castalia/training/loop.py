@@ -351,9 +351,8 @@ def _open(
     recipe: Recipe, data: Dataset, out: Path, resume: bool, world: parallel.World, lock: Lock, said: Sequence[str]
 ) -> Run:
     """The run, created by process 0 or left by an earlier training."""
-    kind = entry(recipe.model).load()
     done = resume and (out / "config.json").exists()
-    completed = runs.open_run(out).completed if done else kind.complete(recipe.config, data)
+    completed = runs.open_run(out).completed if done else runs.complete(recipe, data)
     completed = None if completed == recipe.config else completed
     said = runs.open_run(out).said if done else tuple(said)
     parallel.on_main(lambda: _create(recipe, data, out, resume, completed, lock, said), world)

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import torch
 
+from castalia import runs
 from castalia.catalogue import entry
 from castalia.configuration import Recipe
 from castalia.core.data import Dataset
@@ -27,7 +28,7 @@ def foresee(recipe: Recipe, data: Dataset, device: torch.device | None = None) -
         try:
             torch.set_num_threads(plan.threads_for(recipe, world))
             kind = entry(recipe.model).load()
-            model = build(kind, kind.complete(recipe.config, data), data.spec, settings.seed)
+            model = build(kind, runs.complete(recipe, data), data.spec, settings.seed)
             training_mode(model)
             model.to(world.device)
             lay_out(model)

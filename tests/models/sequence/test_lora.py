@@ -17,7 +17,8 @@ from castalia.core.rng import BatchRng
 from castalia.core.specs.text import TextSpec
 from castalia.media.text.sets import tiny
 from castalia.models.sequence.gpt2 import GPT2, SIZES, GPT2Config
-from castalia.models.sequence.lora import AdaptedLinear, Adapter, LoRA, LoRAConfig
+from castalia.models.sequence.lora import LoRA, LoRAConfig
+from castalia.nn.adapters import AdaptedLinear, Adapter
 from castalia.training.loop import train
 from tests.models.sequence.toys import made
 from tests.tools import small_recipe

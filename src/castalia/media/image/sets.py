@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from castalia.core.data import Dataset
-from castalia.media.image import drawn, scenes
+from castalia.media.image import drawn, emblems, scenes
 from castalia.media.image.array import MEMORY_LIMIT, ImageArray, Progress
 from castalia.media.image.arrays import ArrayListing
 from castalia.media.image.decode import ImageOptions
@@ -122,6 +122,20 @@ SETS: Mapping[str, NamedData] = {
         {"train": 5200, "test": 1040},
         {},
     ),
+    "emblems": NamedData(
+        "one shape of one colour, with captions; nothing to download",
+        "as this program",
+        (3, 16, 16),
+        {"train": 4000, "test": 500},
+        {},
+    ),
+    "halved-star": NamedData(
+        "four pictures of one thing, a star of two colours, for a run of emblems to be taught; nothing to download",
+        "as this program",
+        (3, 16, 16),
+        {"train": 4, "test": 200},
+        {},
+    ),
     "mnist": NamedData(
         "handwritten digits in canonical order",
         "CC BY-SA 3.0",
@@ -208,7 +222,13 @@ def _pictures(name: str, split: str, options: ImageOptions, memory_limit: int, p
     if not entry.files:
         if name == "digits":
             return from_pixels(_digits(split), options, name)
-        draw = {"shapes": drawn.shapes, "scenes": scenes.scenes, "letters": drawn.letters}[name]
+        draw = {
+            "shapes": drawn.shapes,
+            "scenes": scenes.scenes,
+            "letters": drawn.letters,
+            "emblems": emblems.emblems,
+            "halved-star": emblems.halved_star,
+        }[name]
         return from_pixels(draw(split, entry.counts[split]), options, name)
     own = split in entry.files
     paths = [find(name, entry, file, progress) for file in entry.files[split if own else "all"]]

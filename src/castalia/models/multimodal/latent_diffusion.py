@@ -237,18 +237,26 @@ class LatentDiffusion(Generator[LatentDiffusionConfig, ImageSpec], Refinement, E
     # the second stage
 
     def latents(self, data: Dataset) -> Dataset:
-        """What the encoder says of all training pictures, with their words; and how far their latents deviate."""
+        """:meth:`coded`, once it is known how far latents deviate."""
+        self.measure(data)
+        return self.coded(data)
+
+    def coded(self, data: Dataset) -> Dataset:
+        """What the encoder says of all pictures of a data set, with their words."""
 
         @torch.no_grad()
         def call(batch: Batch) -> Batch:
             moments = self.encoder(inward(batch.x)).float()
-            words = self.words.tokens(batch.extra[CAPTION]) if self.config.known == "caption" else None
+            words = self.words_of(batch)
             return Batch(moments.flatten(1), batch.ids, batch.label, {} if words is None else {"words": words})
 
-        self.measure(data)
         outputs = self.shape[0] * (2 if self.config.first.kind == "kl" else 1)
         classes = tuple(self.spec.classes) if self.classes else ()
         return Encoded(data, call, PointsSpec(outputs * self.shape[1] * self.shape[2], classes), self.device)
+
+    def words_of(self, batch: Batch) -> Tensor | None:
+        """Tokens ``int64`` (B, length) of what is said of pictures; None where nothing is learned of it."""
+        return self.words.tokens(batch.extra[CAPTION]) if self.config.known == "caption" else None
 
     @torch.no_grad()
     def measure(self, data: Dataset) -> None:
@@ -264,20 +272,22 @@ class LatentDiffusion(Generator[LatentDiffusionConfig, ImageSpec], Refinement, E
 
     def loss(self, batch: Batch, rng: Rng, progress: Progress) -> tuple[Tensor, Logs]:
         """Squared error of the prediction per value, averaged over the batch."""
-        c = self.config
-        moments = batch.x.view(len(batch), -1, *self.shape[1:])
+        words = None
+        if self.config.known == "caption":
+            words = batch.extra["words"]
+            dropped = (rng.uniform("drop caption") < self.config.drop)[:, None]
+            words = torch.where(dropped, self.words.nothing(len(words), words.device), words)
+        z, label = self.clean(batch.x, rng), self.labels.for_training(batch, rng)
+        mse = self.process.loss(self.calling(len(batch), words, label), z, rng).mean()
+        return mse, {"mse": mse.detach()}
+
+    def clean(self, moments: Tensor, rng: Rng) -> Tensor:
+        """Latents of unit deviation (n, latent, h, w) of what the encoder says, (n, values)."""
+        c, moments = self.config, moments.view(len(moments), -1, *self.shape[1:])
         z = self.mean_of(moments)
         if c.first.kind == "kl" and c.sampled:
             z = z + (0.5 * split(moments)[1]).exp() * rng.normal("latent", *self.shape)
-        z = (z - self.middle) / self.deviation
-        words = None
-        if c.known == "caption":
-            words = batch.extra["words"]
-            dropped = (rng.uniform("drop caption") < c.drop)[:, None]
-            words = torch.where(dropped, self.words.nothing(len(words), words.device), words)
-        call = self.calling(len(batch), words, self.labels.for_training(batch, rng))
-        mse = self.process.loss(call, z, rng).mean()
-        return mse, {"mse": mse.detach()}
+        return (z - self.middle) / self.deviation
 
     def calling(self, n: int, words: Tensor | None, label: Tensor | None) -> Call:
         """The denoiser's prediction, given word tokens ``int64`` (n, L) or labels (n,)."""
@@ -315,11 +325,17 @@ class LatentDiffusion(Generator[LatentDiffusionConfig, ImageSpec], Refinement, E
 
     def draw(self, n: int, given: Given, rng: SampleRng, options: WordsDrawing, watch: Watch | None) -> Batch:
         call, plain, label = self.asked(n, given, rng)
-        levels = self.process.levels(options)
-        start = math.hypot(1, levels[0]) * options.temperature * rng.normal("latent", *self.shape)
-        z = self.drawn(call, plain, start, levels, rng, options, watch)
+        z = self.from_noise(call, plain, rng, options, watch)
         extra = {CAPTION: given[CAPTION]} if CAPTION in given else None
         return Batch.of(self.picture(z), label, extra)
+
+    def from_noise(
+        self, call: Call, plain: Call, rng: SampleRng, options: WordsDrawing, watch: Watch | None = None
+    ) -> Tensor:
+        """Latents of unit deviation, drawn from nothing but noise."""
+        levels = self.process.levels(options)
+        start = math.hypot(1, levels[0]) * options.temperature * rng.normal("latent", *self.shape)
+        return self.drawn(call, plain, start, levels, rng, options, watch)
 
     def drawn(
         self,

@@ -32,8 +32,9 @@ from castalia.core.model import Logs, Objective, Progress, Stage
 from castalia.core.rng import Rng
 from castalia.core.spec import Spec
 from castalia.core.specs.text import TextSpec
-from castalia.models.sequence.lora import AdaptedLinear, LoRA, LoRAConfig
+from castalia.models.sequence.lora import LoRA, LoRAConfig
 from castalia.models.sequence.writing import full
+from castalia.nn.adapters import AdaptedLinear
 
 
 @dataclass(frozen=True)

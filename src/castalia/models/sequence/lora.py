@@ -7,7 +7,7 @@ Papers
     h = W x + (alpha / r) B A x,   A of r rows from U(-sqrt(1 / n), sqrt(1 / n)) for n columns, B = 0 at first
 
 What differs, and why
-    A starts as in the authors' code (Kaiming's uniform with a = sqrt 5), where the paper says Gaussian.
+    A starts as in the authors' code, see ``nn/adapters.py``.
     The paper adapts queries and values; GPT-2's queries, keys and values are one matrix here (``qkv``), as in the
     authors' code for it. ``targets`` may name the other matrices too.
     Without a run to start from the frozen part is a random network: of use in tests only.
@@ -17,18 +17,16 @@ Expected: see ``recipes/lora.py`` and the system's page.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from castalia.core.model import Cut, Objective, Stage
 from castalia.core.specs.text import TextSpec
 from castalia.models.sequence.gpt2 import GPT2, GPT2Config
+from castalia.nn.adapters import AdaptedLinear, Adapter, merge, plain_state
 from castalia.nn.causal import CausalBlock
 
 Target = Literal["qkv", "out", "up", "down"]
@@ -64,54 +62,6 @@ class LoRAConfig(GPT2Config):
             raise ValueError(f"targets names at least one of {', '.join(get_args(Target))}, each once")
 
 
-class Adapter(nn.Module):
-    """(alpha / r) B A x.
-
-    Args:
-        inputs: numbers of x.
-        outputs: of what is added.
-        config: of the system.
-    """
-
-    def __init__(self, inputs: int, outputs: int, config: LoRAConfig) -> None:
-        super().__init__()
-        self.scale, self.drop = config.alpha / config.rank, config.drop
-        self.a, self.b = nn.Linear(inputs, config.rank, bias=False), nn.Linear(config.rank, outputs, bias=False)
-        nn.init.kaiming_uniform_(self.a.weight, math.sqrt(5))
-        nn.init.zeros_(self.b.weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """What is added for (..., inputs)."""
-        return self.scale * self.b(self.a(F.dropout(x, self.drop, self.training)))
-
-    def matrix(self) -> Tensor:
-        """The matrix (outputs, inputs) that is added."""
-        return self.scale * self.b.weight @ self.a.weight
-
-
-class AdaptedLinear(nn.Linear):
-    """A linear layer beside an adapter, which is no part of it: so the one can be frozen and the other not.
-
-    Args:
-        inputs: numbers that it reads.
-        outputs: that it gives.
-        adapter: what is added.
-
-    Attributes:
-        merged: whether it has been put into the matrix.
-        off: whether it is left out for now.
-    """
-
-    def __init__(self, inputs: int, outputs: int, adapter: Adapter) -> None:
-        super().__init__(inputs, outputs)
-        self.beside = (adapter,)
-        self.merged = self.off = False
-
-    def forward(self, input: Tensor) -> Tensor:
-        y = super().forward(input)
-        return y if self.merged or self.off else y + self.beside[0](input)
-
-
 class LoRA(GPT2):
     """GPT-2, frozen, with adapters."""
 
@@ -128,10 +78,8 @@ class LoRA(GPT2):
             for name in config.targets:
                 owner = block.attention if name in ("qkv", "out") else block
                 old: nn.Linear = getattr(owner, name)
-                adapter = Adapter(old.in_features, old.out_features, config)
-                new = AdaptedLinear(old.in_features, old.out_features, adapter)
-                new.load_state_dict(old.state_dict())
-                setattr(owner, name, new)
+                adapter = Adapter(old.in_features, old.out_features, config.rank, config.alpha, config.drop)
+                setattr(owner, name, AdaptedLinear.of(old, adapter))
                 self.added[f"{number}-{name}"] = adapter
 
     def frozen(self) -> tuple[nn.Module, ...]:
@@ -145,27 +93,14 @@ class LoRA(GPT2):
 
     # into the matrices and out again
 
-    @torch.no_grad()
     def merge(self) -> None:
         """Put what is added into the matrices: the same function, at no further cost. Not for training."""
-        self._into(1)
+        merge(self)
 
-    @torch.no_grad()
     def unmerge(self) -> None:
         """Take it out again."""
-        self._into(-1)
+        merge(self, -1)
 
-    def _into(self, sign: int) -> None:
-        for module in self.modules():
-            if isinstance(module, AdaptedLinear) and module.merged == (sign < 0):
-                module.weight += sign * module.beside[0].matrix().to(module.weight.dtype)
-                module.merged = sign > 0
-
-    @torch.no_grad()
     def plain(self) -> Mapping[str, Tensor]:
         """Weights of a GPT-2 that is the same function, by its names."""
-        state = {key: value.clone() for key, value in self.state_dict().items() if not key.startswith("added.")}
-        for name, module in self.named_modules():
-            if isinstance(module, AdaptedLinear) and not module.merged:
-                state[f"{name}.weight"] += module.beside[0].matrix()
-        return state
+        return plain_state(self, "added.")

@@ -1,0 +1,238 @@
+"""The U-Net with words as diffusers' ``UNet2DConditionModel``, adapters of it as its LoRA files, and new words as its
+learned embeddings. Plain data in, plain data out.
+
+    ours                                   diffusers
+    down.0.attentions.1.blocks.0.own       down_blocks.0.attentions.1.transformer_blocks.0.attn1
+    middle.1.blocks.0.cross                mid_block.attentions.0.transformer_blocks.0.attn2
+    query, key, value, out                 to_q, to_k, to_v, to_out.0
+    up, down (of a block)                  ff.net.0.proj, ff.net.2
+    an adapter's a, b                      lora_A, lora_B behind the layer's name, behind ``unet.``
+
+A file of adapters is written with alpha = r: the factor alpha / r is in ``lora_B``, so that readers which know no
+metadata compute the same.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from castalia.core.errors import UsageError
+from castalia.interop.diffusers_layout import to_unet2d, unet_layers
+from castalia.models.multimodal.unet import WordAttention, WordUNet
+from castalia.nn.adapters import Adapter
+
+LORA_FILE, WORDS_FILE = "pytorch_lora_weights.safetensors", "learned_embeds.safetensors"
+METADATA = "lora_adapter_metadata"
+"""Field of a file's metadata in which diffusers keeps the configuration of adapters."""
+
+PREFIX = "unet."
+_TARGETS = {"query": "to_q", "key": "to_k", "value": "to_v", "out": "to_out.0"}
+_BLOCK = {
+    "norm1": "norm1",
+    "norm2": "norm2",
+    "norm3": "norm3",
+    "up": "ff.net.0.proj",
+    "down": "ff.net.2",
+    **{f"own.{ours}": f"attn1.{theirs}" for ours, theirs in _TARGETS.items()},
+    **{f"cross.{ours}": f"attn2.{theirs}" for ours, theirs in _TARGETS.items()},
+}
+
+
+_KEPT = (
+    *("sample_size", "in_channels", "out_channels", "freq_shift", "flip_sin_to_cos", "block_out_channels", "dropout"),
+    *("layers_per_block", "downsample_padding", "norm_num_groups", "norm_eps", "resnet_time_scale_shift"),
+)
+"""Fields that both of their networks have."""
+
+
+# the network
+
+
+def layers(net: WordUNet) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Our names of layers with theirs; several of theirs lie one below the other in ours."""
+    words: dict[str, str] = {}
+    for name, module in net.named_modules():
+        if isinstance(module, WordAttention):
+            words[name] = _place(name)
+            for ours, theirs in (("norm", "norm"), ("enter", "proj_in"), ("leave", "proj_out")):
+                yield f"{name}.{ours}", (f"{words[name]}.{theirs}",)
+            for i in range(len(module.blocks)):
+                for ours, theirs in _BLOCK.items():
+                    yield f"{name}.blocks.{i}.{ours}", (f"{words[name]}.transformer_blocks.{i}.{theirs}",)
+    for ours, theirs in unet_layers(net):
+        if ours.rpartition(".")[0] not in words:
+            yield ours, theirs
+
+
+def _place(name: str) -> str:
+    """Their name of a place with attention."""
+    if name == "middle.1":
+        return "mid_block.attentions.0"
+    way, level, number = re.fullmatch(r"(down|up)\.(\d+)\.attentions\.(\d+)", name).groups()  # type: ignore[union-attr]
+    return f"{way}_blocks.{level}.attentions.{number}"
+
+
+def to_condition(net: WordUNet, size: tuple[int, int]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Configuration and weights of the ``UNet2DConditionModel`` that computes what our network computes.
+
+    Raises:
+        UsageError: it has an option that diffusers does not; the text names the option.
+    """
+    config = net.config
+    if net.vector is not None or config.middle != "attention" or config.down == "block" or config.up == "block":
+        raise UsageError(
+            "diffusers has this network only with unet.middle=attention and with convolutions between its levels "
+            "(unet.down, unet.up)"
+        )
+    plain = asdict(to_unet2d(config, net.in_channels, net.out_channels, 0, size))
+    heads = [config.heads if config.head_channels is None else c // config.head_channels for c in config.channels]
+    kinds = ["CrossAttn" if level in config.attention else "" for level in range(len(config.channels))]
+    fields = {
+        **{name: plain[name] for name in _KEPT},
+        "down_block_types": [f"{kind}DownBlock2D" for kind in kinds],
+        "mid_block_type": "UNetMidBlock2DCrossAttn",
+        "up_block_types": [f"{kind}UpBlock2D" for kind in reversed(kinds)],
+        # the number of heads, in spite of its name
+        "attention_head_dim": heads[0] if len(set(heads)) == 1 else heads,
+        "cross_attention_dim": context_of(net),
+    }
+    state, found = net.state_dict(), {}
+    shares = [block.width for block in net.residual_blocks()]
+    for ours, theirs in layers(net):
+        for kind in ("weight", "bias"):
+            if f"{ours}.{kind}" in state:
+                value = state[f"{ours}.{kind}"]
+                parts = value.split(shares if ours == "projection" else value.shape[0] // len(theirs))
+                found |= {f"{name}.{kind}": part.contiguous() for name, part in zip(theirs, parts, strict=True)}
+    return fields, found
+
+
+def from_condition(net: WordUNet, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Our weights of a ``UNet2DConditionModel`` with the same configuration.
+
+    Raises:
+        UsageError: names or shapes are not those of our network; the text gives the first.
+    """
+    state, found, used = net.state_dict(), {}, set()
+    for ours, names in layers(net):
+        for kind in ("weight", "bias"):
+            key = f"{ours}.{kind}"
+            if key not in state:
+                continue
+            parts = [f"{name}.{kind}" for name in names]
+            for part in parts:
+                if part not in theirs:
+                    raise UsageError(f"there is no {part!r}")
+            value = torch.cat([theirs[part].float() for part in parts])
+            if value.shape != state[key].shape:
+                raise UsageError(f"{parts[0]!r} gives {tuple(value.shape)} where {tuple(state[key].shape)} is expected")
+            found[key], used = value.contiguous(), used | set(parts)
+    if others := sorted(theirs.keys() - used):
+        raise UsageError(f"unexpected {others[0]!r}")
+    return found
+
+
+def context_of(net: WordUNet) -> int:
+    """Width of the words.
+
+    Raises:
+        UsageError: the network has no attention to them.
+    """
+    for module in net.modules():
+        if isinstance(module, WordAttention):
+            return module.blocks[0].cross.key.in_features  # type: ignore[union-attr, return-value]
+    raise UsageError("The network has no attention to words (config.unet.attention), so it is not one of theirs.")
+
+
+# adapters
+
+
+def layer_to_theirs(name: str) -> str:
+    """Their name of an adapted layer."""
+    place, block, layer = re.fullmatch(r"(.+)\.blocks\.(\d+)\.((?:own|cross)\.\w+)", name).groups()  # type: ignore[union-attr]
+    return f"{_place(place)}.transformer_blocks.{block}.{_BLOCK[layer]}"
+
+
+def layer_to_ours(name: str) -> str:
+    """Our name of an adapted layer of theirs.
+
+    Raises:
+        UsageError: it is not one that is adapted here.
+    """
+    found = re.fullmatch(
+        r"(?:(mid_block)|(down|up)_blocks\.(\d+))\.attentions\.(\d+)\.transformer_blocks\.(\d+)\.(attn[12]\.\S+)", name
+    )
+    layer = {theirs: ours for ours, theirs in _BLOCK.items()}.get(found[6]) if found else None
+    if found is None or layer is None:
+        raise UsageError(f"{name!r} is adapted, which is not a matrix of attention in the U-Net")
+    place = "middle.1" if found[1] else f"{found[2]}.{found[3]}.attentions.{found[4]}"
+    return f"{place}.blocks.{found[5]}.{layer}"
+
+
+def lora_to_theirs(adapters: Mapping[str, Adapter]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a file of adapters, given by our names of the layers that they stand beside."""
+    tensors: dict[str, Tensor] = {}
+    rank = 1
+    for name, adapter in adapters.items():
+        theirs, rank = PREFIX + layer_to_theirs(name), adapter.a.out_features
+        tensors[f"{theirs}.lora_A.weight"] = adapter.a.weight.detach()
+        tensors[f"{theirs}.lora_B.weight"] = adapter.scale * adapter.b.weight.detach()
+    targets = sorted({_BLOCK[".".join(name.rsplit(".", 2)[1:])].partition(".")[2] for name in adapters})
+    about = {"unet.r": rank, "unet.lora_alpha": rank, "unet.target_modules": targets, "unet.peft_type": "LORA"}
+    return tensors, {METADATA: json.dumps(about, sort_keys=True)}
+
+
+def lora_to_ours(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> tuple[dict[str, tuple[Tensor, Tensor]], int]:
+    """Matrices A (r, inputs) and B (outputs, r) of a file, with all factors in B, by our names of layers; and r.
+
+    Raises:
+        UsageError: it adapts something else, or its parts do not fit each other; the text names the tensor.
+    """
+    renamed = {
+        re.sub(r"\.lora\.(down|up)\.", lambda m: ".lora_A." if m[1] == "down" else ".lora_B.", name): value
+        for name, value in tensors.items()
+    }
+    about = _about(metadata)
+    found: dict[str, tuple[Tensor, Tensor]] = {}
+    ranks: set[int] = set()
+    for name, a in renamed.items():
+        if name.endswith(".alpha"):
+            continue
+        if not name.startswith(PREFIX):
+            raise UsageError(f"{name!r} is no part of the U-Net, which alone can be adapted here")
+        if name.endswith(".lora_B.weight") and name[:-14] + ".lora_A.weight" in renamed:
+            continue
+        layer = name.removesuffix(".lora_A.weight")
+        b = renamed.get(f"{layer}.lora_B.weight")
+        if layer == name or b is None or a.ndim != 2 or b.ndim != 2 or b.shape[1] != a.shape[0]:
+            raise UsageError(f"{name!r} has no matrix lora_A and lora_B that fit each other")
+        rank = a.shape[0]
+        alpha = float(renamed[f"{layer}.alpha"]) if f"{layer}.alpha" in renamed else about.get("unet.lora_alpha", rank)
+        if not all(bool(torch.isfinite(part).all()) for part in (a, b)) or not math.isfinite(alpha):
+            raise UsageError(f"{name!r} holds values that are not finite")
+        found[layer_to_ours(layer.removeprefix(PREFIX))] = a.float(), b.float() * (alpha / rank)
+        ranks.add(rank)
+    if len(ranks) != 1:
+        raise UsageError(f"its adapters have the ranks {sorted(ranks)}; one is expected")
+    return found, ranks.pop()
+
+
+def _about(metadata: Mapping[str, str]) -> dict[str, float]:
+    """Numbers of the configuration that diffusers keeps beside adapters."""
+    try:
+        data = json.loads(metadata.get(METADATA, "{}"))
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"its field {METADATA} is not JSON") from error
+    if not isinstance(data, dict):
+        raise UsageError(f"its field {METADATA} is not an object")
+    return {key: float(value) for key, value in data.items() if type(value) in (int, float)}

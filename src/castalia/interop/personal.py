@@ -1,0 +1,208 @@
+"""Files of personalisation in the layouts of diffusers, written of runs and read onto a run.
+
+    folder/
+      pytorch_lora_weights.safetensors     picture-lora, dreambooth with adapters
+      learned_embeds.safetensors           textual-inversion
+      unet/{config.json, diffusion_pytorch_model.safetensors}     latent-diffusion and dreambooth with all weights
+
+What diffusers can do with them: ``UNet2DConditionModel.from_pretrained(folder, subfolder="unet")``, and
+``load_lora_weights`` and ``load_textual_inversion`` of its pipelines, where networks are of the sizes of the run. The
+words' transformer and its tokens are not written: theirs are others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from castalia import card
+from castalia.configuration import Data, Recipe
+from castalia.core.errors import RunError, UsageError
+from castalia.core.files import disk_error, write_bytes, write_json
+from castalia.core.model import build
+from castalia.core.weights import load_tensors, save_tensors
+from castalia.interop.diffusers_files import WEIGHTS, fields_of, header_fields, plain_size
+from castalia.interop.diffusers_words import (
+    LORA_FILE,
+    WORDS_FILE,
+    from_condition,
+    lora_to_ours,
+    lora_to_theirs,
+    to_condition,
+)
+from castalia.interop.target import new_folder
+from castalia.models.multimodal.latent_diffusion import LatentDiffusion, LatentDiffusionConfig
+from castalia.models.multimodal.picture_lora import PictureLoRA, PictureLoRAConfig, Target
+from castalia.models.multimodal.textual_inversion import TextualInversion, TextualInversionConfig
+from castalia.models.multimodal.unet import WordUNet
+from castalia.models.multimodal.words import pieces
+from castalia.runs import Run, create, open_run
+
+CONFIG = "config.json"
+LARGEST = 1 << 30
+"""Largest size in bytes of a file of adapters or words."""
+
+
+def export_words(run: Run, out: Path) -> Path:
+    """Write what a run of latent diffusion, or one that was started from it, has learned, as diffusers reads it.
+
+    Raises:
+        UsageError: diffusers has no such network, or ``out`` holds something already.
+        RunError: the run has no readable weights, or the folder cannot be written.
+    """
+    model, _ = run.model(torch.device("cpu"))
+    if not isinstance(model, LatentDiffusion) or not isinstance(model.network, WordUNet):
+        raise UsageError(f"A {run.recipe.model} cannot be exported so; latent-diffusion with a U-Net can.")
+    with new_folder(out) as folder:
+        if isinstance(model, TextualInversion):
+            vectors = model.placeholders.vectors.detach()
+            save_tensors(folder / WORDS_FILE, {model.config.token: vectors})
+            use = f'pipeline.load_textual_inversion(FOLDER, weight_name="{WORDS_FILE}")'
+        elif isinstance(model, PictureLoRA) and model.config.rank:
+            tensors, metadata = lora_to_theirs(model.adapted())
+            save_tensors(folder / LORA_FILE, tensors, metadata)
+            use = "pipeline.load_lora_weights(FOLDER)"
+        else:
+            shape, side = model.shape, (model.shape[1], model.shape[2])
+            theirs, state = to_condition(model.network, side)
+            try:
+                (folder / "unet").mkdir()
+            except OSError as error:
+                raise disk_error(folder, error) from error
+            write_json(folder / "unet" / CONFIG, {**header_fields("UNet2DConditionModel"), **theirs})
+            save_tensors(folder / "unet" / WEIGHTS, state)
+            use = f'UNet2DConditionModel.from_pretrained(FOLDER, subfolder="unet")  # latents of {shape}'
+        text = f"---\nlibrary_name: diffusers\n---\n\nTrained with Castalia, written for diffusers.\n\n    {use}\n"
+        write_bytes(folder / "README.md", text.encode())
+    return out
+
+
+def import_words(source: Path, start: Run, out: Path) -> Run:
+    """Make a run of a file of personalisation, or of a network, and of the run that it belongs to.
+
+    Args:
+        source: one of the files, or a folder with one of them.
+        start: a run of latent diffusion with captions: everything that the file does not hold is taken from it.
+        out: a new or empty folder for the run; it appears whole or not at all.
+
+    Returns:
+        The run: it can be sampled. Its data are unknown.
+
+    Raises:
+        UsageError: ``start`` is another kind of run, or ``out`` holds something already.
+        RunError: the file is damaged, or does not fit the run; the text names the first tensor that does not.
+    """
+    below, _ = start.model(torch.device("cpu"))
+    if type(below) is not LatentDiffusion or not isinstance(below.network, WordUNet) or below.config.known != "caption":
+        raise UsageError(f"{start.path} is not a run of latent-diffusion with captions, as such files need.")
+    path = found(source)
+    try:
+        if path.name == WEIGHTS:
+            fields_of(path.with_name(CONFIG), "UNet2DConditionModel")
+            model, name = below, start.recipe.model
+            model.network.load_state_dict(from_condition(below.network, tensors_of(path)[0]))
+        elif _is_lora(path):
+            model, name = _with_adapters(path, below), "picture-lora"
+        else:
+            model, name = _with_words(path, below), "textual-inversion"
+    except UsageError as error:
+        raise RunError(f"{path}: {str(error).rstrip('.')}.") from error
+    with new_folder(out) as folder:
+        parents = (("start", str(start.path.resolve())),) if model is not below else ()
+        data = replace(Data("unknown"), options=start.recipe.data.options)
+        run = create(folder, Recipe(name, model.config, data, parents=parents), start.spec, "")
+        save_tensors(run.weights, model.state_dict(), {"castalia.model": name, "castalia.step": "imported"})
+        card.write(run)
+    return open_run(out)
+
+
+def found(source: Path) -> Path:
+    """The file that is read of a path.
+
+    Raises:
+        RunError: there is none.
+    """
+    if not source.is_dir():
+        plain_size(source, LARGEST)
+        return source
+    for name in (LORA_FILE, WORDS_FILE, f"unet/{WEIGHTS}", WEIGHTS):
+        if (source / name).exists():
+            plain_size(source / name)
+            return source / name
+    raise RunError(f"{source} has neither {LORA_FILE}, {WORDS_FILE} nor unet/{WEIGHTS}.")
+
+
+def tensors_of(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file.
+
+    Raises:
+        RunError: it is damaged, of another format, or holds values that are not finite numbers.
+    """
+    if path.suffix != ".safetensors":
+        raise RunError(f"{path} is not a .safetensors file; files of other formats can run code when they are opened.")
+    tensors, metadata = load_tensors(path)
+    for name, value in tensors.items():
+        if not value.is_floating_point() or not bool(torch.isfinite(value).all()):
+            raise RunError(f"{path}: {name!r} holds values that are not finite numbers.")
+    return tensors, metadata
+
+
+def _is_lora(path: Path) -> bool:
+    return any(".lora" in name for name in tensors_of(path)[0])
+
+
+def _taken_over(below: LatentDiffusion) -> dict[str, object]:
+    return {field.name: getattr(below.config, field.name) for field in fields(LatentDiffusionConfig)}
+
+
+def _with_adapters(path: Path, below: LatentDiffusion) -> PictureLoRA:
+    """A run's model beside the adapters of a file."""
+    matrices, rank = lora_to_ours(*tensors_of(path))
+    names: tuple[Target, ...] = ("query", "key", "value", "out")
+    targets = tuple(name for name in names if any(layer.endswith(f".{name}") for layer in matrices))
+    places = "all" if any(".own." in layer for layer in matrices) else "cross"
+    config = PictureLoRAConfig(**_taken_over(below), rank=rank, alpha=float(rank), targets=targets, places=places)  # type: ignore[arg-type]
+    model = build(PictureLoRA, config, below.spec)
+    assert isinstance(model, PictureLoRA)
+    model.load_state_dict({**model.state_dict(), **below.state_dict()})
+    own = model.adapted()
+    for name in sorted(own.keys() ^ matrices.keys()):
+        raise UsageError(f"{'there is nothing for' if name in own else 'the run has no'} layer {name}")
+    with torch.no_grad():
+        for name, (a, b) in matrices.items():
+            adapter = own[name]
+            for layer, value in ((adapter.a, a), (adapter.b, b)):
+                if layer.weight.shape != value.shape:
+                    shape = tuple(layer.weight.shape)
+                    raise UsageError(f"{name}: a matrix of {tuple(value.shape)} where {shape} is expected")
+                layer.weight.copy_(value)
+    return model
+
+
+def _with_words(path: Path, below: LatentDiffusion) -> TextualInversion:
+    """A run's model with the new word of a file."""
+    tensors, _ = tensors_of(path)
+    if len(tensors) != 1:
+        raise UsageError(f"it holds {len(tensors)} tensors; a file of one word has one")
+    name, vectors = next(iter(tensors.items()))
+    width = below.config.text.width
+    vectors = vectors.float().reshape(-1, vectors.shape[-1] if vectors.ndim else 1)
+    token = "".join(piece for piece in pieces(name) if piece.isalnum())
+    if not token:
+        raise UsageError(f"its word {name!r} has no letter")
+    if vectors.shape[1] != width:
+        raise UsageError(f"{name!r} has vectors of {vectors.shape[1]} numbers, the run has words of {width}")
+    try:
+        config = TextualInversionConfig(**_taken_over(below), token=token, vectors=len(vectors))  # type: ignore[arg-type]
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    model = build(TextualInversion, config, below.spec)
+    assert isinstance(model, TextualInversion)
+    model.load_state_dict({**model.state_dict(), **below.state_dict()})
+    with torch.no_grad():
+        model.placeholders.vectors.copy_(vectors)
+        model.placeholders.norms.copy_(vectors.norm(dim=1, keepdim=True))
+    return model

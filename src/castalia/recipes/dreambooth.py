@@ -1,0 +1,76 @@
+"""Recipes of DreamBooth: each is started from a run of latent diffusion with captions, whose sizes it takes over.
+
+An ``expected`` limit is one that the recipe was seen to meet with the commands on the system's page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from castalia.configuration import Data, Recipe, Schedule, Training
+from castalia.core.model import Optimizer
+from castalia.media.image.decode import ImageOptions
+from castalia.models.multimodal.dreambooth import DreamBoothConfig
+from castalia.models.multimodal.latent_diffusion import LatentDiffusionConfig
+from castalia.recipes import latent_diffusion
+from castalia.recipes.preset import Preset
+
+
+def halved_star() -> Recipe:
+    """A star of two colours on a run of ``latent-diffusion-emblems``: built in."""
+    return Recipe(
+        model="dreambooth",
+        config=DreamBoothConfig(kind="star"),
+        data=Data("halved-star", options=ImageOptions(captions=40)),
+        training=Training(
+            steps=200,
+            batch_size=8,
+            lr=1e-4,
+            optimizer=Optimizer("adamw", betas=(0.9, 0.999)),
+            schedule=Schedule("constant", warmup=0),
+            clip=1.0,
+            ema_half_life=0.0,
+        ),
+    )
+
+
+def pictures() -> Recipe:
+    """A handful of your pictures of one thing on a run of yours, at its size: the default."""
+    base = halved_star()
+    data = Data("pictures", options=ImageOptions(size=64, channels=3, captions=100))
+    config = DreamBoothConfig(templates=("a {}", "a picture of a {}", "one {}"))
+    return replace(base, config=config, data=data)
+
+
+def tiny() -> Recipe:
+    """On nothing, with small networks: for tests."""
+    below = latent_diffusion.tiny()
+    c = below.config
+    assert isinstance(c, LatentDiffusionConfig)
+    config = DreamBoothConfig(
+        first=c.first,
+        unet=replace(c.unet, channels=(8,), head_channels=4, attention=(0,)),
+        text=c.text,
+        words=c.words,
+        process=c.process,
+        base_share=0.75,
+        kind="star",
+        class_pictures=8,
+    )
+    return replace(below, model="dreambooth", config=config)
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "dreambooth-pictures": pictures,
+    "dreambooth-halved-star": halved_star,
+    "dreambooth-tiny": tiny,
+}
+
+DEFAULTS: dict[str, str] = {"halved-star": "dreambooth-halved-star", "*": "dreambooth-pictures"}
+
+PRESETS: dict[str, tuple[Preset, ...]] = {}
+
+DEMO = "dreambooth-tiny"
+
+TINY = "dreambooth-tiny"
