@@ -6,8 +6,9 @@ Trained is ``latent-diffusion-emblems`` (or ``--base RUN`` taken), and from it, 
 ``blue-ring``, textual inversion, DreamBooth with and without the prior's preservation, DreamBooth by adapters, and
 LoRA. A small network, trained on emblems of one and of two colours with noise, tells shape, left and right colour of a
 picture. Told are the share of samples of the subject's word that show the subject, and the share of samples of all 36
-captions of emblems that show what they say: how much is forgotten. Beside it the start itself, asked for its ``circle``,
-and real pictures of both kinds, as they are and through the start's autoencoder: what that loses, no method brings back.
+captions of emblems that show what they say: how much is forgotten. Beside it the start itself, asked for its
+``circle``, and real pictures of both kinds, as they are and through the start's autoencoder: what that loses, no method
+brings back.
 """
 
 from __future__ import annotations
