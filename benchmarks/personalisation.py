@@ -3,11 +3,12 @@
     python -m benchmarks.personalisation --out runs/personalisation --json FILE
 
 Trained is ``latent-diffusion-emblems`` (or ``--base RUN`` taken), and from it, each on the four pictures of
-``halved-star``, textual inversion, DreamBooth with and without the prior's preservation, DreamBooth by adapters, and
+``blue-ring``, textual inversion, DreamBooth with and without the prior's preservation, DreamBooth by adapters, and
 LoRA. A small network, trained on emblems of one and of two colours with noise, tells shape, left and right colour of a
 picture. Told are the share of samples of the subject's word that show the subject, and the share of samples of all 36
-captions of emblems that show what they say: how much is forgotten. Beside it the start itself, asked for its ``star``,
-and real pictures of both kinds.
+captions of emblems that show what they say: how much is forgotten. Beside it the start itself, asked for its
+``circle``, and real pictures of both kinds, as they are and through the start's autoencoder: what that loses, no method
+brings back.
 """
 
 from __future__ import annotations
@@ -29,33 +30,36 @@ from castalia.core.captions import CAPTION, bytes_of
 from castalia.core.model import Generator
 from castalia.core.rng import SampleRng, derive
 from castalia.estimators.metric import mean_metric
-from castalia.media.image.emblems import HALVES, KINDS, SUBJECT, TONES, emblem
+from castalia.media.image.emblems import CAPTIONS, KINDS, RING, SUBJECT, TONES, emblem
+from castalia.models.multimodal.latent_diffusion import LatentDiffusion
 from castalia.training.loop import train
 
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
-    "textual inversion": ("textual-inversion-halved-star", {}),
-    "DreamBooth": ("dreambooth-halved-star", {}),
-    "DreamBooth, no prior": ("dreambooth-halved-star", {"prior": 0.0}),
-    "DreamBooth, adapters": ("dreambooth-halved-star", {"rank": 8, "alpha": 8.0}),
-    "LoRA": ("picture-lora-halved-star", {}),
+    "textual inversion": ("textual-inversion-blue-ring", {}),
+    "DreamBooth": ("dreambooth-blue-ring", {}),
+    "DreamBooth, prior of circles": ("dreambooth-blue-ring", {"class_prompts": ()}),
+    "DreamBooth, no prior": ("dreambooth-blue-ring", {"prior": 0.0}),
+    "DreamBooth, adapters": ("dreambooth-blue-ring", {"rank": 8, "alpha": 8.0}),
+    "LoRA": ("picture-lora-blue-ring", {}),
 }
-CAPTIONS = tuple(f"a {tone} {kind}" for tone in TONES for kind in KINDS)
 AT_ONCE = 100
+SEEN = (*KINDS, RING[0])
+"""Shapes that the reader tells: those of emblems, and the subject's."""
 
 
 class Reader(nn.Module):
-    """Pictures ``uint8`` (N, 3, 16, 16) to logits of shape, left and right colour, (N, 3, 6)."""
+    """Pictures ``uint8`` (N, 3, 16, 16) to logits of shape, left and right colour, (N, 3, 7)."""
 
     def __init__(self) -> None:
         super().__init__()
         self.net = nn.Sequential(
             nn.Conv2d(3, 32, 3, padding=1), nn.SiLU(), nn.Conv2d(32, 64, 3, stride=2, padding=1), nn.SiLU(),
             nn.Conv2d(64, 64, 3, stride=2, padding=1), nn.SiLU(), nn.Flatten(), nn.Linear(1024, 128), nn.SiLU(),
-            nn.Linear(128, 18),
+            nn.Linear(128, 3 * len(SEEN)),
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.net(x.float() / 127.5 - 1).unflatten(1, (3, 6))
+        return self.net(x.float() / 127.5 - 1).unflatten(1, (3, len(SEEN)))
 
 
 def drawn(seed: int, count: int) -> tuple[Tensor, Tensor]:
@@ -63,9 +67,9 @@ def drawn(seed: int, count: int) -> tuple[Tensor, Tensor]:
     pixels, labels = [], []
     for i in range(count):
         rng = np.random.Generator(np.random.Philox(derive(seed, "reader", i)))
-        kind, left, right = (int(v) for v in rng.integers(6, size=3))
+        kind, left, right = (int(v) for v in rng.integers((len(SEEN), len(TONES), len(TONES))))
         right = right if i % 2 else left
-        pixels.append(emblem(rng, KINDS[kind], (TONES[left], TONES[right])))
+        pixels.append(emblem(rng, SEEN[kind], (TONES[left], TONES[right])))
         labels.append((kind, left, right))
     return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2), torch.tensor(labels)
 
@@ -96,7 +100,7 @@ def read(net: Reader, x: Tensor) -> Tensor:
 def asked(caption: str) -> Tensor:
     """What a caption says, (3,)."""
     if SUBJECT in caption:
-        return torch.tensor([KINDS.index("star"), *(TONES.index(tone) for tone in HALVES)])
+        return torch.tensor([SEEN.index(RING[0]), *[TONES.index(RING[1])] * 2])
     tone, kind = caption.split()[1:]
     return torch.tensor([KINDS.index(kind), TONES.index(tone), TONES.index(tone)])
 
@@ -157,10 +161,12 @@ def main(arguments: list[str] | None = None) -> int:
     rest = [caption for caption in CAPTIONS for _ in range(options.each)]
 
     def row(name: str, run: runs.Run | None, seconds: float, subject: str) -> None:
-        word = [f"a {SUBJECT} star"] * options.samples
-        if run is None:
-            own, others = real("halved-star"), real("emblems")
+        word = [f"a {SUBJECT} circle"] * options.samples
+        if not subject:
+            own, others = (real(name, run) for name in ("blue-ring", "emblems"))
             found = share(net, own[0], own[1], seed), share(net, others[0], others[1], seed)
+        elif run is None:
+            raise ValueError("samples are of a run")
         else:
             found = (
                 share(net, pictures(run, [subject] * options.samples, seed), word, seed),
@@ -176,28 +182,34 @@ def main(arguments: list[str] | None = None) -> int:
         else trained("latent-diffusion-emblems", options.base_steps, None, options.out / "base")
     )
     row("real pictures", None, 0.0, "")
-    row("start, its star", base, seconds, "a star")
-    row("start, the word", base, seconds, f"a {SUBJECT} star")
+    row("real pictures, coded", base, 0.0, "")
+    row("start, its circle", base, seconds, "a circle")
+    row("start, the word", base, seconds, f"a {SUBJECT} circle")
     for name, (recipe, config) in METHODS.items():
         if options.only and name not in options.only:
             continue
         out = options.out / name.replace(", ", "-").replace(" ", "-").lower()
         run, seconds = trained(recipe, options.steps, base.path, out, **config)
         # the new word stands for the subject and its kind
-        row(name, run, seconds, f"a {SUBJECT}" if recipe.startswith("textual") else f"a {SUBJECT} star")
+        row(name, run, seconds, f"a {SUBJECT}" if recipe.startswith("textual") else f"a {SUBJECT} circle")
     if options.json:
         told = {"seed": seed, "samples": options.samples, "each": options.each, "rows": rows}
         options.json.write_text(json.dumps(told, indent=2) + "\n")
     return 0
 
 
-def real(name: str) -> tuple[Tensor, list[str]]:
-    """Held-out pictures of a set and their captions."""
+def real(name: str, run: runs.Run | None) -> tuple[Tensor, list[str]]:
+    """Held-out pictures of a set, as a run's autoencoder gives them back where there is one, and their captions."""
     from castalia.media.image.decode import ImageOptions
     from castalia.media.image.sets import open_named
 
     data = open_named(name, "test", ImageOptions())
-    return data.batch(np.arange(len(data))).x, list(data.texts)
+    x = data.batch(np.arange(len(data))).x
+    if run is not None:
+        model = run.model()[0]
+        assert isinstance(model, LatentDiffusion)
+        x = model.picture(model.latent(x))
+    return x, list(data.texts)
 
 
 if __name__ == "__main__":

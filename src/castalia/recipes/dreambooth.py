@@ -11,22 +11,23 @@ from dataclasses import replace
 from castalia.configuration import Data, Recipe, Schedule, Training
 from castalia.core.model import Optimizer
 from castalia.media.image.decode import ImageOptions
+from castalia.media.image.emblems import CAPTIONS
 from castalia.models.multimodal.dreambooth import DreamBoothConfig
 from castalia.models.multimodal.latent_diffusion import LatentDiffusionConfig
 from castalia.recipes import latent_diffusion
 from castalia.recipes.preset import Preset
 
 
-def halved_star() -> Recipe:
-    """A star of two colours on a run of ``latent-diffusion-emblems``: built in."""
+def blue_ring() -> Recipe:
+    """A blue ring, a shape that it lacks, on a run of ``latent-diffusion-emblems``: built in."""
     return Recipe(
         model="dreambooth",
-        config=DreamBoothConfig(kind="star"),
-        data=Data("halved-star", options=ImageOptions(captions=40)),
+        config=DreamBoothConfig(kind="circle", class_prompts=CAPTIONS),
+        data=Data("blue-ring", options=ImageOptions(captions=40)),
         training=Training(
             steps=200,
             batch_size=8,
-            lr=1e-4,
+            lr=5e-4,
             optimizer=Optimizer("adamw", betas=(0.9, 0.999)),
             schedule=Schedule("constant", warmup=0),
             clip=1.0,
@@ -37,10 +38,10 @@ def halved_star() -> Recipe:
 
 def pictures() -> Recipe:
     """A handful of your pictures of one thing on a run of yours, at its size: the default."""
-    base = halved_star()
+    base = blue_ring()
     data = Data("pictures", options=ImageOptions(size=64, channels=3, captions=100))
     config = DreamBoothConfig(templates=("a {}", "a picture of a {}", "one {}"))
-    return replace(base, config=config, data=data)
+    return replace(base, config=config, data=data, training=replace(base.training, lr=1e-4))
 
 
 def tiny() -> Recipe:
@@ -63,11 +64,11 @@ def tiny() -> Recipe:
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "dreambooth-pictures": pictures,
-    "dreambooth-halved-star": halved_star,
+    "dreambooth-blue-ring": blue_ring,
     "dreambooth-tiny": tiny,
 }
 
-DEFAULTS: dict[str, str] = {"halved-star": "dreambooth-halved-star", "*": "dreambooth-pictures"}
+DEFAULTS: dict[str, str] = {"blue-ring": "dreambooth-blue-ring", "*": "dreambooth-pictures"}
 
 PRESETS: dict[str, tuple[Preset, ...]] = {}
 

@@ -78,13 +78,13 @@ def emblems() -> Recipe:
     config = LatentDiffusionConfig(
         first=FirstStageConfig(channels=(16, 32, 48), blocks=1, latent=8, groups=8, adversarial=0.0, perceptual=0.0),
         known="caption",
-        unet=UNetConfig(channels=(64, 96), blocks=1, attention=(0,), head_channels=32, groups=16),
-        text=TextConfig(64, 1, 2),
+        unet=UNetConfig(channels=(64,), blocks=1, attention=(0,), head_channels=16, groups=16),
+        text=TextConfig(64, 2, 2),
         words=WordsConfig(length=10),
         process=ProcessConfig(schedule="cosine", prediction="v"),
         first_share=0.25,
     )
-    training = replace(base.training, steps=4_000, batch_size=32, lr=2e-3, ema_half_life=3_000)
+    training = replace(base.training, steps=1_200, batch_size=32, lr=2e-3, ema_half_life=2_000)
     return replace(base, config=config, data=Data("emblems", options=ImageOptions(captions=40)), training=training)
 
 

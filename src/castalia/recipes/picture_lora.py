@@ -17,16 +17,16 @@ from castalia.recipes import latent_diffusion
 from castalia.recipes.preset import Preset
 
 
-def halved_star() -> Recipe:
-    """A star of two colours on a run of ``latent-diffusion-emblems``: built in."""
+def blue_ring() -> Recipe:
+    """A blue ring, a shape that it lacks, on a run of ``latent-diffusion-emblems``: built in."""
     return Recipe(
         model="picture-lora",
-        config=PictureLoRAConfig(kind="star"),
-        data=Data("halved-star", options=ImageOptions(captions=40)),
+        config=PictureLoRAConfig(kind="circle"),
+        data=Data("blue-ring", options=ImageOptions(captions=40)),
         training=Training(
-            steps=300,
+            steps=250,
             batch_size=8,
-            lr=1e-3,
+            lr=3e-3,
             optimizer=Optimizer("adamw", betas=(0.9, 0.999)),
             schedule=Schedule("constant", warmup=0),
             clip=1.0,
@@ -37,10 +37,10 @@ def halved_star() -> Recipe:
 
 def pictures() -> Recipe:
     """A handful of your pictures of one thing on a run of yours, at its size: the default."""
-    base = halved_star()
+    base = blue_ring()
     data = Data("pictures", options=ImageOptions(size=64, channels=3, captions=100))
     config = PictureLoRAConfig(templates=("a {}", "a picture of a {}", "one {}"))
-    return replace(base, config=config, data=data)
+    return replace(base, config=config, data=data, training=replace(base.training, lr=1e-3))
 
 
 def tiny() -> Recipe:
@@ -62,11 +62,11 @@ def tiny() -> Recipe:
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "picture-lora-pictures": pictures,
-    "picture-lora-halved-star": halved_star,
+    "picture-lora-blue-ring": blue_ring,
     "picture-lora-tiny": tiny,
 }
 
-DEFAULTS: dict[str, str] = {"halved-star": "picture-lora-halved-star", "*": "picture-lora-pictures"}
+DEFAULTS: dict[str, str] = {"blue-ring": "picture-lora-blue-ring", "*": "picture-lora-pictures"}
 
 PRESETS: dict[str, tuple[Preset, ...]] = {}
 

@@ -17,16 +17,16 @@ from castalia.recipes import latent_diffusion
 from castalia.recipes.preset import Preset
 
 
-def halved_star() -> Recipe:
-    """A star of two colours on a run of ``latent-diffusion-emblems``: built in."""
+def blue_ring() -> Recipe:
+    """A blue ring, a shape that it lacks, on a run of ``latent-diffusion-emblems``: built in."""
     return Recipe(
         model="textual-inversion",
-        config=TextualInversionConfig(kind="star", vectors=2),
-        data=Data("halved-star", options=ImageOptions(captions=40)),
+        config=TextualInversionConfig(kind="circle", vectors=2),
+        data=Data("blue-ring", options=ImageOptions(captions=40)),
         training=Training(
-            steps=500,
+            steps=250,
             batch_size=8,
-            lr=5e-3,
+            lr=1e-2,
             optimizer=Optimizer("adamw", betas=(0.9, 0.999)),
             schedule=Schedule("constant", warmup=0),
             clip=1.0,
@@ -37,10 +37,10 @@ def halved_star() -> Recipe:
 
 def pictures() -> Recipe:
     """A handful of your pictures of one thing on a run of yours, at its size: the default."""
-    base = halved_star()
+    base = blue_ring()
     data = Data("pictures", options=ImageOptions(size=64, channels=3, captions=100))
     config = TextualInversionConfig(templates=("a {}", "a picture of a {}", "one {}"))
-    return replace(base, config=config, data=data)
+    return replace(base, config=config, data=data, training=replace(base.training, steps=500, lr=5e-3))
 
 
 def tiny() -> Recipe:
@@ -62,11 +62,11 @@ def tiny() -> Recipe:
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "textual-inversion-pictures": pictures,
-    "textual-inversion-halved-star": halved_star,
+    "textual-inversion-blue-ring": blue_ring,
     "textual-inversion-tiny": tiny,
 }
 
-DEFAULTS: dict[str, str] = {"halved-star": "textual-inversion-halved-star", "*": "textual-inversion-pictures"}
+DEFAULTS: dict[str, str] = {"blue-ring": "textual-inversion-blue-ring", "*": "textual-inversion-pictures"}
 
 PRESETS: dict[str, tuple[Preset, ...]] = {}
 

@@ -1,7 +1,7 @@
-"""Emblems: one shape of one colour in the middle of 16 pixels; and one thing that is none of them, four times.
+"""Emblems: one shape of one colour in the middle of 16 pixels; and four pictures of a thing that is none of them.
 
     a red star            emblems: six shapes in six colours
-    a sks star            halved-star: a star whose left half is blue and whose right half is orange
+    a sks circle          blue-ring: a ring, a shape that emblems lack, in one of their colours
 
 The first are enough for a text-to-picture network that is trained in minutes; the second is what such a network can be
 taught afterwards (``dreambooth``, ``textual-inversion``, ``picture-lora``). Pictures follow from (set, split, number).
@@ -19,9 +19,14 @@ from castalia.media.image.drawn import COLOURS, PAPERS, drawn_shape
 SIDE = 16
 KINDS = ("circle", "cross", "heart", "square", "star", "triangle")
 TONES = ("red", "orange", "yellow", "green", "blue", "purple")
-HALVES = ("blue", "orange")
+CAPTIONS = tuple(f"a {tone} {kind}" for tone in TONES for kind in KINDS)
+"""Everything that is said of emblems."""
+
 SUBJECT = "sks"
-"""The word for the halved star."""
+"""The word for the ring."""
+
+RING = ("ring", "blue")
+"""Its shape and its colour."""
 
 
 def emblems(split: str, count: int) -> ArrayListing:
@@ -36,10 +41,10 @@ def emblems(split: str, count: int) -> ArrayListing:
     return ArrayListing(pixels, labels, KINDS, split=split, captions=tuple(captions))
 
 
-def halved_star(split: str, count: int) -> ArrayListing:
+def blue_ring(split: str, count: int) -> ArrayListing:
     """``count`` pictures ``uint8`` (N, 16, 16, 3) of the one thing, with captions."""
-    pixels = np.stack([emblem(_rng("halved-star", split, i), "star", HALVES) for i in range(count)])
-    return ArrayListing(pixels, None, (), split=split, captions=(f"a {SUBJECT} star",) * count)
+    pixels = np.stack([emblem(_rng("blue-ring", split, i), RING[0], RING[1:]) for i in range(count)])
+    return ArrayListing(pixels, None, (), split=split, captions=(f"a {SUBJECT} circle",) * count)
 
 
 def emblem(rng: np.random.Generator, kind: str, tones: tuple[str, ...]) -> np.ndarray:

@@ -129,8 +129,8 @@ SETS: Mapping[str, NamedData] = {
         {"train": 4000, "test": 500},
         {},
     ),
-    "halved-star": NamedData(
-        "four pictures of one thing, a star of two colours, for a run of emblems to be taught; nothing to download",
+    "blue-ring": NamedData(
+        "four pictures of one thing, a ring, for a run of emblems to be taught; nothing to download",
         "as this program",
         (3, 16, 16),
         {"train": 4, "test": 200},
@@ -227,7 +227,7 @@ def _pictures(name: str, split: str, options: ImageOptions, memory_limit: int, p
             "scenes": scenes.scenes,
             "letters": drawn.letters,
             "emblems": emblems.emblems,
-            "halved-star": emblems.halved_star,
+            "blue-ring": emblems.blue_ring,
         }[name]
         return from_pixels(draw(split, entry.counts[split]), options, name)
     own = split in entry.files
