@@ -103,6 +103,43 @@ def test_written_and_read_again() -> None:
     assert np.degrees(gap).max() < 0.01
 
 
+ARM = """HIERARCHY
+ROOT Shoulder
+{
+  OFFSET 0 0 0
+  CHANNELS 6 Xposition Yposition Zposition Zrotation Xrotation Yrotation
+  JOINT Elbow
+  {
+    OFFSET 0 0 0
+    CHANNELS 6 Xposition Yposition Zposition Zrotation Xrotation Yrotation
+    JOINT Hand
+    {
+      OFFSET 0 -25 0
+      CHANNELS 6 Xposition Yposition Zposition Zrotation Xrotation Yrotation
+      End Site
+      {
+        OFFSET 0 -10 0
+      }
+    }
+  }
+}
+MOTION
+Frames: 2
+Frame Time: 0.04
+5 140 0 0 0 0 0 -30 0 10 0 0 0 -25 0 0 0 0
+6 141 0 0 0 0 0 -30 0 20 0 0 0 -25 0 0 5 0
+"""
+
+
+def test_joints_with_places_of_their_own_stay_joints() -> None:
+    found = read_bvh(ARM.encode(), "arm.bvh")
+    assert [joint.name for joint in found.joints] == ["Shoulder", "Elbow", "Hand"]
+    assert found.joints[1].offset == (0.0, -30.0, 0.0)  # what its channels say, not its OFFSET
+    np.testing.assert_allclose(found.root, [[5, 140, 0], [6, 141, 0]])
+    with pytest.warns(UserWarning, match="Hand changes its length"):
+        read_bvh(ARM.replace("0 -25 0 0 5 0", "0 -35 0 0 5 0").encode(), "arm.bvh")
+
+
 @pytest.mark.parametrize(
     ("change", "what"),
     [

@@ -92,8 +92,8 @@ def test_types_of_parquet_come_back(tmp_path: Path) -> None:
 
 def test_kinds_can_be_told(tmp_path: Path) -> None:
     path = file(tmp_path / "z.csv", "zip,y\n01234,1\n99999,0\n01234,1\n")
-    assert open_table(path, TableOptions()).spec.parts[0].kind == "integer"
-    data = open_table(path, TableOptions(kinds=("zip=category",), target="y"))
+    assert open_table(path, TableOptions(kinds=("zip=integer",))).spec.parts[0].kind == "integer"
+    data = open_table(path, TableOptions(target="y"))
     assert data.spec.parts[0].values == ("01234", "99999")
     assert data.spec.target == "y"
     with pytest.raises(UsageError, match="COLUMN=KIND"):
@@ -116,6 +116,9 @@ def test_kinds_can_be_told(tmp_path: Path) -> None:
         (["2020-01-01 10:00:00"], "date"),
         (["nan", "1"], "category"),
         (["1_000", "2"], "category"),
+        (["01234", "10115"], "category"),  # postcodes
+        (["0", "0.5", "10"], "number"),
+        (["9007199254740993", "1"], "category"),  # more digits than a float holds
     ],
 )
 def test_kind_of(texts: list[str], kind: str) -> None:
@@ -130,6 +133,12 @@ def test_numbers_and_texts_of_a_column() -> None:
     assert number_in(text_of(0.1, free), free) == 0.1
     old = part_of("d", np.array(["1955-11-05"], object), None, "")
     assert text_of(number_in("1955-11-05", old) or 0, old) == "1955-11-05"
+
+
+def test_infinite_numbers_are_named() -> None:
+    with pytest.raises(DataError, match="'inf'"):
+        part_of("x", np.array(["1.5", "inf", "2"], object), None, "")
+    assert part_of("x", np.array(["inf", "sup"], object), None, "").kind == "category"
 
 
 def test_marks_gzip_and_folders(tmp_path: Path) -> None:

@@ -168,13 +168,13 @@ def scaffolds(mols: list[Mol]) -> Counter[str]:
 
 
 def fragments(mols: list[Mol]) -> Counter[str]:
-    """How often each BRICS fragment occurs."""
+    """How often each BRICS fragment occurs, with the labels of the bonds that were cut, as in MOSES."""
     from rdkit.Chem import BRICS
 
     out: Counter[str] = Counter()
     for mol in mols:
         pieces = BRICS.BreakBRICSBonds(mol)
-        out.update(canonical(piece) for piece in chem().GetMolFrags(pieces, asMols=True))
+        out.update(canonical(piece, stereo=True) for piece in chem().GetMolFrags(pieces, asMols=True))
     return out
 
 

@@ -187,6 +187,8 @@ def _clip(nodes: list[_Node], frames: np.ndarray, fps: float, name: str) -> Clip
     while len(below := [i for i, n in enumerate(nodes) if n.parent == root]) == 1 and any(
         c in _PLACES for c in nodes[below[0]].channels
     ):
+        if len(frames) > 1 and _still(moved[below[0]]):  # a bone, whose places are its offset again and again
+            break
         root = below[0]
     place, turned = moved[root], local[root]
     above = nodes[root].parent
@@ -202,12 +204,31 @@ def _clip(nodes: list[_Node], frames: np.ndarray, fps: float, name: str) -> Clip
             ends.append((number[node.parent], *node.offset))
         else:
             number[i] = len(joints)
-            joints.append(Joint(node.name, number[node.parent], node.offset))
+            joints.append(Joint(node.name, number[node.parent], _offset(node, moved[i], name)))
             order.append(i)
     if len(joints) > MOST_JOINTS:
         raise DataError(f"{name}: more than {MOST_JOINTS} joints.")
     rotations = np.stack([turned, *(local[i] for i in order[1:])], 1)
     return Clip(tuple(joints), tuple(end for end in ends if any(end[1:])), fps, place, rotations)
+
+
+def _offset(node: _Node, places: np.ndarray, name: str) -> tuple[float, float, float]:
+    """Where a joint is in its parent's frame: its offset, or the mean of its places (frames, 3) where it has some."""
+    if not any(c in _PLACES for c in node.channels):
+        return node.offset
+    mean = places.mean(0)
+    if not _still(places):
+        warnings.warn(
+            f"{name}: the bone to {node.name} changes its length; its mean is taken, because bones here are stiff.",
+            stacklevel=2,
+        )
+    return float(mean[0]), float(mean[1]), float(mean[2])
+
+
+def _still(places: np.ndarray) -> bool:
+    """Whether places (frames, 3) stay within a hundredth of their distance."""
+    mean = places.mean(0)
+    return float(np.abs(places - mean).max()) <= 0.01 * max(float(np.linalg.norm(mean)), 1e-6)
 
 
 def bvh_text(clip: Clip) -> str:

@@ -28,12 +28,24 @@ FORMATS = (
 TRUTHS = (("false", "true"), ("no", "yes"), ("n", "y"), ("f", "t"))
 KEY = re.compile(r"(|index|id|key|unnamed: ?\d+|.*[_ ]id|rowid|row|number|nr)", re.IGNORECASE)
 """Names of columns that may number the rows."""
+_CODED = re.compile(r"[+-]?0\d")
+"""A number that has lost something where its zeros are lost: a postcode, a telephone number."""
+_WHOLE = re.compile(r"[+-]?\d+")
+_INFINITE = re.compile(r"[+-]?inf(inity)?", re.IGNORECASE)
 _INTEGER = re.compile(r"[+-]?\d{1,15}")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
 
 
 def kind_of(texts: Sequence[str]) -> Kind:
-    """The kind of a column, from its different values that are there."""
+    """The kind of a column, from its different values that are there.
+
+    Numbers that would not come back as they were are categories: those that begin with zeros, and whole ones of more
+    digits than a float holds.
+    """
+    if any(_CODED.match(text) for text in texts) and all(_NUMBER.fullmatch(text) for text in texts):
+        return "category"
+    if any(len(text) > 15 for text in texts) and all(_WHOLE.fullmatch(text) for text in texts):
+        return "category"
     if texts and all(_INTEGER.fullmatch(text) for text in texts):
         return "integer"
     if texts and all(_NUMBER.fullmatch(text) and np.isfinite(float(text)) for text in texts):
@@ -68,6 +80,12 @@ def part_of(name: str, column: np.ndarray, kind: Kind | None, dtype: str) -> Par
         DataError: it is not of that kind.
     """
     there = sorted(set(column[column != ""].tolist()))
+    endless = next((text for text in there if _INFINITE.fullmatch(text)), None)
+    rest = [text for text in there if not _INFINITE.fullmatch(text)]
+    if endless is not None and kind != "category" and rest and kind_of(rest) in ("integer", "number"):
+        raise DataError(
+            f"column {name!r} holds {endless!r}, and no model has a use for it: give that value another text, or none."
+        )
     kind = kind or kind_of(there)
     missing = bool((column == "").any())
     if kind in ("category", "boolean"):
