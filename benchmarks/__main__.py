@@ -30,7 +30,20 @@ from typing import Any
 
 from benchmarks.harness import Options, Row
 
-GROUPS = ("vae", "unet", "convolutions", "samplers", "loops", "pixels", "rbm", "memory", "metrics", "start", "flows")
+GROUPS = (
+    "vae",
+    "unet",
+    "convolutions",
+    "samplers",
+    "loops",
+    "pixels",
+    "rbm",
+    "memory",
+    "metrics",
+    "start",
+    "flows",
+    "styles",
+)
 UNEQUAL = " †"
 """Ends the work of rows that were measured before both sides were given the same allocator."""
 
