@@ -17,7 +17,8 @@ import torch
 from castalia import api
 from castalia.core.capabilities import Streaming
 from castalia.core.data import Batch
-from castalia.core.errors import CastaliaError, UsageError
+from castalia.core.errors import CastaliaError, RunError, UsageError
+from castalia.core.files import sha256
 from castalia.core.precision import Precision, precision_context
 from castalia.core.rng import SampleRng
 from castalia.core.sampling import Sampling
@@ -74,6 +75,7 @@ class Notebook:
         self.precision: Precision = opened.precision(self.model.device, precision)
         self.tokens, self.path, self.out = tokens_of(self.spec), path, out or sys.stdout
         self.story = read(path) if path.exists() else Story()
+        self.known = self._digest()
         if self.story.weights and self.story.weights != str(origin):
             self.say("The weights are not those that wrote this story: its seeds will give other texts from now on.")
         self.story.run, self.story.weights = str(run), str(origin)
@@ -100,16 +102,21 @@ class Notebook:
     def go_on(self, before: int | None) -> int:
         """Write a passage behind another, and show it as it comes; the seed is one that was not had there."""
         seed, settings = self.story.next_seed(before), self.settings
-        text = ""
-        for latest in continued(
-            self.model, self.story.text(before) if before else "", seed, self._options(settings), self.precision
-        ):
-            ready = latest.rstrip(HALF)
-            self.out.write(ready[len(text) :])
-            self.out.flush()
-            text = ready
+        text, stopped = "", False
+        try:
+            for latest in continued(
+                self.model, self.story.text(before) if before else "", seed, self._options(settings), self.precision
+            ):
+                ready = latest.rstrip(HALF)
+                self.out.write(ready[len(text) :])
+                self.out.flush()
+                text = ready
+        except KeyboardInterrupt:  # what is there stays, as the beginning of a passage
+            stopped = True
         self.out.write("\n")
-        return self.story.add(Passage(before, text, seed, settings))
+        if stopped and not text:
+            raise UsageError("Stopped before anything was written.")
+        return self.story.add(Passage(before, text, cut=True) if stopped else Passage(before, text, seed, settings))
 
     def again(self) -> int:
         """Write the passage anew from the same place.
@@ -133,6 +140,7 @@ class Notebook:
 
     def change(self, text: str) -> int:
         """Another text in place of the passage, as a branch beside it."""
+        self.tokens.encode(text)  # what the model has no tokens for is refused now
         return self.story.add(Passage(self._here().before, text))
 
     def undo(self) -> None:
@@ -167,11 +175,11 @@ class Notebook:
         elif word == "edit":
             self.change(rest.replace("\\n", "\n") if rest else _in_editor(self._here().text))
         elif word in ("cut", "to"):
-            if not rest.strip().isdecimal():
+            if not rest.strip().isdecimal() or len(rest.strip()) > 9:
                 raise UsageError(f"{word} takes a number.")
             (self.cut if word == "cut" else lambda n: self.story.go(n or None))(int(rest))
         elif word == "set":
-            self.set(tuple(shlex.split(rest)))
+            self.set(tuple(_split(rest)))
         elif word in ("map", "show", "help"):
             self.say({"map": self.story.tree, "show": self.story.text, "help": lambda: HELP}[word]())
             return True
@@ -179,8 +187,25 @@ class Notebook:
             raise UsageError(
                 f"{word!r} is nothing that can be done here; help says what is. To write yourself: say TEXT"
             )
-        self.story.save(self.path)
+        self.keep()
         return True
+
+    def keep(self) -> None:
+        """Write the file.
+
+        Raises:
+            RunError: somebody else has written it meanwhile.
+        """
+        if self._digest() != self.known:
+            raise RunError(
+                f"{self.path} was changed by somebody else since this notebook was opened, and was left as it is. "
+                "Leave with quit and open it again."
+            )
+        self.story.save(self.path)
+        self.known = self._digest()
+
+    def _digest(self) -> str:
+        return sha256(self.path) if self.path.exists() else ""
 
 
 @torch.no_grad()
@@ -221,10 +246,18 @@ def _in_editor(text: str) -> str:
         path = Path(folder) / "passage.txt"
         path.write_text(text, encoding="utf-8")
         try:
-            subprocess.run([*shlex.split(editor), str(path)], check=True)
-        except (OSError, subprocess.CalledProcessError) as error:
+            subprocess.run([*_split(editor), str(path)], check=True)
+            changed = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeError, subprocess.CalledProcessError) as error:
             raise UsageError(f"The editor {editor!r} could not be used: {error}") from error
-        return path.read_text(encoding="utf-8")
+        return changed if text.endswith("\n") else changed.removesuffix("\n")  # editors end a file with a line
+
+
+def _split(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise UsageError(f"{text!r} cannot be read: {error}.") from error
 
 
 def story(options: Namespace) -> int:

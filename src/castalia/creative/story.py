@@ -7,9 +7,9 @@
 
     [1] typed
     ROMEO:
-    [2] from 1; seed 0; temperature=0.8 length=100
+    [2] from 1; seed 0; ["temperature=0.8", "length=100"]
     What light ...
-    [3] from 1; seed 1; temperature=0.8 length=100
+    [3] from 1; seed 1; ["temperature=0.8", "length=100"]
     ...
 
 A passage that was written follows from the weights, the text before it, its seed and its settings. Lines of a passage
@@ -18,6 +18,7 @@ that begin with a bracket or a backslash have a backslash before them.
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,7 +132,7 @@ class Story:
         for number, passage in self.passages.items():
             how = "cut" if passage.cut else "typed" if passage.seed is None else f"seed {passage.seed}"
             start = "" if passage.before is None else f"from {passage.before}; "
-            settings = f"; {' '.join(passage.settings)}" if passage.settings else ""
+            settings = f"; {json.dumps(list(passage.settings), ensure_ascii=False)}" if passage.settings else ""
             lines.append(f"[{number}] {start}{how}{settings}")
             lines += [f"\\{line}" if line[:1] in ("[", "\\") else line for line in passage.text.split("\n")]
         return "\n".join(lines) + "\n"
@@ -147,7 +148,10 @@ def read(path: Path) -> Story:
     Raises:
         RunError: it is none; the text names the line.
     """
-    text = read_bounded(path, LARGEST).decode("utf-8", "surrogatepass")
+    try:
+        text = read_bounded(path, LARGEST).decode("utf-8", "surrogatepass").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise RunError(f"{path} is no story: byte {error.start:,} is no text.") from error
     lines = text.removesuffix("\n").split("\n")
     heads: dict[str, str] = {name: value for name, _, value in (line.partition(": ") for line in lines[1:4])}
     if lines[0] != FIRST or set(heads) != {"run", "weights", "here"}:
@@ -177,6 +181,16 @@ def _take(story: Story, header: re.Match[str], text: str, path: Path) -> None:
         None if before is None else int(before),
         text,
         None if seed is None else int(seed),
-        tuple((settings or "").split()),
+        _settings(settings or "[]", path),
         kind == "cut",
     )
+
+
+def _settings(text: str, path: Path) -> tuple[str, ...]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{path}: no settings are written like this: {text[:60]!r}.") from error
+    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+        raise RunError(f"{path}: settings are a list of texts, not {text[:60]!r}.")
+    return tuple(found)

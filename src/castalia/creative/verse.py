@@ -90,19 +90,36 @@ class Ear:
 
 def spelled(word: str) -> Sounds:
     """The sounds of a word by its letters."""
-    letters = word.lower().replace("'", "")
-    if len(letters) > 3 and re.search(r"[^aeiouy]es$", letters) and not re.search(r"(s|x|z|ch|sh|c|g)es$", letters):
+    letters = (
+        word.lower().replace("n't", "nt" if word.lower()[:-3][-1:] in tuple("aeiouyro") else "ent").replace("'", "")
+    )
+    letters = re.sub(r"(?<=[^aeiouy])e(?=(ly|ful|less|ment|thing|times?|where|fore)$)", "", letters)
+    if len(letters) > 3 and re.search(r"[^aeiouyl]es$", letters) and not re.search(r"(s|x|z|ch|sh|c|g)es$", letters):
         letters = letters[:-2] + "s"
-    if len(letters) > 3 and re.search(r"[^aeiouytd]ed$", letters):
+    if len(letters) > 3 and re.search(r"[^aeiouytd]ed$", letters) and not re.search(r"[^aeiouyl]led$", letters):
         letters = letters[:-2] + "d"
-    silent = len(letters) > 2 and re.search(r"[^aeiouy]e$", letters) and not re.search(r"[^aeiouy]le$", letters)
-    sounded = letters[:-1] if silent else letters
+    little = re.search(r"([^aeiouyl])le([sd]?)$", letters)  # a syllable of its own: table, handled
+    sounded = letters[: little.start() + 1] if little else letters
+    if not little and len(letters) > 2:
+        sounded = re.sub(r"(?<=[^aeiouy])e$|(?<=[aeiouy]l)e(?=[sd]$)", "", letters) or letters
     groups = list(VOWELS.finditer(sounded))
     split = len(
-        re.findall(r"i[ao]|crea|[eu]a(?=[lnr])|eo(?!p)|dea$", sounded.replace("tio", "to").replace("cia", "ca"))
+        re.findall(r"i[ao](?!u)|crea|[eu]a(?=[lnr])|eo(?!p)|[aeiou]e[tm]$|dea$", re.sub("tio|cia", "to", sounded))
     )
-    ending = letters[groups[-1].start() :] if groups else letters
-    return Sounds(max(1, len(groups) + min(split, 1)), "", ending)
+    split = (
+        min(split, 1)
+        + len(re.findall(r"[aeiouy](?=ing)", sounded))
+        + bool(re.search(r"(thm|[^aeiouy]?sm)s?$", sounded))
+    )
+    count = max(1, len(groups) + split + bool(little))
+    start = groups[-1].start() if groups else 0
+    return Sounds(count, "", _alike(letters[start:]))
+
+
+def _alike(ending: str) -> str:
+    """An ending with letters that sound alike made the same."""
+    ending = re.sub(r"^(ee|ea|ie|e)$", "ee", ending)
+    return re.sub(r"^(y|ie|ye|igh|eye)$", "y", ending)
 
 
 def dictionary(path: str | Path) -> dict[str, Sounds]:
@@ -151,6 +168,8 @@ class Form:
             raise UsageError("A form has lines of 1 to 40 syllables each, for example 5,7,5.")
         if self.rhymes and len(self.rhymes) != len(self.syllables):
             raise UsageError(f"{len(self.syllables)} lines need as many letters of rhyme, not {self.rhymes!r}.")
+        if self.rhymes and not all(c.isalpha() or c == "-" for c in self.rhymes):
+            raise UsageError(f"Rhymes are letters, and - for a line without, as in AB-B; not {self.rhymes!r}.")
         if set(self.metre) - {"0", "1"}:
             raise UsageError("A metre is made of 0 (unstressed) and 1 (stressed), for example 01.")
 
@@ -162,6 +181,7 @@ class Form:
             UsageError: there is no such form.
         """
         lines, own_rhymes, own_metre = FORMS.get(name.lower(), (name, "", ""))
+        rhymes = "" if rhymes == "-" else rhymes
         try:
             counts = tuple(int(part) for part in lines.split(","))
         except ValueError as error:

@@ -12,6 +12,7 @@ import importlib
 import inspect
 import io
 import logging
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -192,7 +193,8 @@ def _export(run: Run, out: Path, form: str, write: Callable[[_Call, Path], tuple
                     raise
                 # exporters raise whatever their insides raise; for the user it is one thing
                 except Exception as error:
-                    raise RunError(f"{form} cannot export the {name} of {run.recipe.model}: {error}") from error
+                    why = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().split("\n")[-1][:300]
+                    raise RunError(f"{form} cannot export the {name} of {run.recipe.model}: {why}") from error
                 absolute, relative = compare(call.module, call.inputs, runner)
             if not relative <= TOLERANCE:
                 raise RunError(

@@ -70,13 +70,14 @@ def voices() -> Recipe:
     """Spoken digits by word and by speaker."""
     base = digits()
     options = AudioOptions(channels=1, length=4096, speakers="*_{label}_*")
-    return replace(base, data=Data("free-spoken-digits", medium="audio", options=options), expected=())
+    data = Data("free-spoken-digits", medium="audio", options=options)
+    return replace(base, config=replace(base.config, voices=True), data=data, expected=())
 
 
 def vocoder() -> Recipe:
     """A vocoder of spoken digits: sound from 40 mel bands, a frame every 8 milliseconds."""
     base = digits()
-    config = replace(base.config, conditional=False, voices=False, mel=40, hop=64)
+    config = replace(base.config, conditional=False, mel=40, hop=64)
     return replace(base, config=config, expected=())
 
 

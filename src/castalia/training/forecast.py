@@ -184,7 +184,10 @@ def forecast(
     operations = 3 * costs.forward * training.batch_size
     inside = sum(b.operations + b.repeated for b in costs.blocks) * training.batch_size
     peak = machine.peak if precision == "bfloat16" else machine.peak_wide
-    read = sum(p.multiplied * costs.narrow for p in costs.pieces) / layout.tensor + costs.cache / layout.tensor
+    read = (sum(b.multiplied for b in costs.blocks) * costs.narrow + costs.cache) / layout.tensor
+    read += costs.around.multiplied * costs.narrow
+    # each device of a team does its part of what is split, and all of what is not
+    own = 3 * sum(p.operations / layout.tensor + p.repeated for p in costs.pieces) * training.batch_size
     return Forecast(
         parameters=costs.parameters,
         layout=layout,
@@ -198,7 +201,7 @@ def forecast(
         operations=operations,
         recomputed=inside if layout.recompute else 0.0,
         sent=sent,
-        seconds=operations / (layout.devices * peak * utilisation),
+        seconds=own / (layout.replicas * layout.shards * peak * utilisation),
         sending=sending,
         tokens_per_step=training.batch_size * costs.length,
         tokens=training.batch_size * costs.length * training.steps,

@@ -405,7 +405,7 @@ def test_learns_a_tone_and_goes_on_with_it():
 # voices, and sound of frames
 
 VOICED = AudioSpec(8000, 1, 256, ("a", "i", "u"), columns=((SPEAKER, LabelSpec(("ann", "bob"))),))
-VOCODER = replace(SMALL, mel=6, hop=16, layers=8)
+VOCODER = replace(SMALL, mel=6, hop=16, layers=8, voices=True)
 
 
 def voiced(config: WaveNetConfig) -> WaveNet:
@@ -465,4 +465,4 @@ def test_what_is_heard_depends_on_the_past_only_beside_its_frames():
 
 def test_a_model_with_voices_refuses_data_without():
     with pytest.raises(UsageError, match="speakers"):
-        voiced(SMALL).log_likelihood(Batch(sound(1, 64), torch.arange(1)), rng=SampleRng(0, [0]))
+        voiced(replace(SMALL, voices=True)).log_likelihood(Batch(sound(1, 64), torch.arange(1)), rng=SampleRng(0, [0]))

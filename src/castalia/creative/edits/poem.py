@@ -24,7 +24,7 @@ class Options:
     form: str = option("haiku", "haiku, couplet, quatrain, limerick, sonnet, blank, or syllables as in 5,7,5 (haiku)")
     rhymes: str | None = option(None, "a letter for each line, as in ABAB; - for none (the form's own)")
     metre: str | None = option(None, "stresses that repeat, as in 01 for iambic; needs --sounds (the form's own)")
-    opening: str = option("", "what stands before the poem: a title, lines to go on from")
+    opening: str = option("", "lines that stand before the poem: a title, a beginning to go on from")
     sounds: str | None = option(
         None, "a pronouncing dictionary (CMU's format); else words go by spelling", metavar="FILE"
     )
@@ -85,7 +85,8 @@ def _line(
     from castalia.media.text.tokens import tokens_of
 
     tokens = tokens_of(work.spec)
-    before = torch.from_numpy(tokens.encode(options.opening + "".join(line + "\n" for line in lines)))
+    opening = options.opening if options.opening.endswith("\n") or not options.opening else options.opening + "\n"
+    before = torch.from_numpy(tokens.encode(opening + "".join(line + "\n" for line in lines)))
     room = max(work.spec.length - options.length, 1)
     sampling = work.sampling((f"temperature={options.temperature}", f"length={options.length}", "stop=\n"))
     best: tuple[tuple[int, int, int], str] | None = None

@@ -169,16 +169,22 @@ class Diffusion(Generator[D, ImageSpec | PointsSpec], Latents, Refinement, Expor
     def export_picture(self) -> PictureProgram:
         """The default noise levels by Euler's steps (DDIM without noise), and the first class where there are classes.
 
+        Nothing guides it: what a classifier or a second network adds is not in it.
+
         For each level: skip, out, in and time of the network's scalings, and the share of the state that is kept.
         """
         label = torch.zeros(1, dtype=torch.int64, device=self.device) if self.classes else None
         rng = SampleRng(0, range(1), self.device)
-        job, denoiser = self.job(label, self.SampleOptions(), rng), self.plain_denoiser(label)
+        job, denoiser = self.job(label, self.picture_options(), rng), self.plain_denoiser(label)
         steps = [(*denoiser.scalings(high), low / high) for high, low in pairwise(job.sigmas)]
         first, shape = ", np.array([0])" if self.classes else "", tuple(self.spec.shape)
         return PictureProgram(
             PICTURE.format(shape=shape, width=job.width, mean=denoiser.mean, label=first, channels=shape[0]), steps
         )
+
+    def picture_options(self) -> Any:
+        """Sampling options whose noise levels :meth:`export_picture` takes."""
+        return self.SampleOptions()
 
     @abstractmethod
     def plain_denoiser(self, label: Tensor | None) -> Denoiser:

@@ -292,6 +292,9 @@ class Consistency(Diffusion[ConsistencyConfig]):
     def plain_denoiser(self, label: Tensor | None) -> Denoiser:
         return self.denoiser(label, clip=False)
 
+    def picture_options(self) -> ConsistencyOptions:
+        return ConsistencyOptions(steps=1)  # further ones want fresh noise, and not Euler's step
+
     def job(
         self,
         label: Tensor | None,

@@ -7,6 +7,7 @@ where f goes through the units (units.py) and the layers (multiscale.py) to stan
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from castalia.core.sampling import Given, Watch, check_given
 from castalia.core.spec import LabelSpec, Spec
 from castalia.core.specs.image import ImageSpec
 from castalia.core.specs.points import PointsSpec
-from castalia.models.flows.layers import Sequential
+from castalia.models.flows.layers import Mixing, Sequential
 from castalia.models.flows.multiscale import MultiScale
 from castalia.models.flows.units import Dequantised, Scale, units_of
 from castalia.nn.labels import Labels
@@ -201,7 +202,10 @@ class _Decode(nn.Module):
 
     def __init__(self, layers: MultiScale) -> None:
         super().__init__()
-        self.layers = layers
+        self.layers = copy.deepcopy(layers)
+        for part in self.layers.modules():
+            if isinstance(part, Mixing):  # formats of programs do not solve triangles
+                part.keep_inverse()
 
     def forward(self, eps: Tensor) -> Tensor:
         return self.layers.inverse(eps)

@@ -162,9 +162,12 @@ class Mixing(Layer):
     permutation: Tensor
     sign: Tensor
 
+    kept: Tensor | None
+
     def __init__(self, channels: int, *, lu: bool) -> None:
         super().__init__()
         start = torch.linalg.qr(torch.randn(channels, channels))[0]
+        self.register_buffer("kept", None, persistent=False)
         self.lu = lu
         if not lu:
             self.weight = nn.Parameter(start)
@@ -188,7 +191,13 @@ class Mixing(Layer):
         lower, upper = self._triangles()
         return self.permutation @ lower @ upper
 
+    def keep_inverse(self) -> None:
+        """Compute the inverse matrix now, for a program that cannot; the weights may not change any more."""
+        self.register_buffer("kept", self._inverse_matrix().detach(), persistent=False)
+
     def _inverse_matrix(self) -> Tensor:
+        if self.kept is not None:
+            return self.kept
         if not self.lu:
             return torch.linalg.inv(self.weight.double()).to(self.weight.dtype)
         lower, upper = (t.double() for t in self._triangles())

@@ -91,7 +91,7 @@ class WaveNetConfig(Config):
     output: Literal["softmax", "mixture"] = "softmax"
     mixtures: int = 10
     conditional: bool = True
-    voices: bool = True
+    voices: bool = False
     mel: int = 0
     hop: int = 128
 
