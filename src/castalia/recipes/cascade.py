@@ -31,7 +31,7 @@ def digits() -> Recipe:
 
 def tiny() -> Recipe:
     """The demo with small networks: for tests."""
-    config = CascadeConfig(base=replace(MINUTE, channels=(16,)), upsamplers=(MINUTE,), conditional=True)
+    config = CascadeConfig(base=MINUTE, upsamplers=(MINUTE,), conditional=True)
     return replace(digits(), config=config, training=ddpm.tiny().training)
 
 

@@ -135,7 +135,7 @@ class CascadeOptions(EDMOptions):
         truncated: stop their sampling at s, instead of adding the noise to what was made.
     """
 
-    upsample_steps: int = 10
+    upsample_steps: int = 8
     upsample_guidance: float = 1.0
     level: float = 0.1
     truncated: bool = False
@@ -227,8 +227,8 @@ class Cascade(Generator[CascadeConfig, ImageSpec], Latents, Refinement, Exportab
         def smaller(batch: Batch, rng: Rng, progress: Progress) -> Batch:
             return self.small(batch, index)
 
-        name = f"{part.spec.shape[1]}x{part.spec.shape[2]}"
-        return Stage(name, (Objective("diffusion", part.network, loss),), share, transform=smaller)
+        _, height, width = self.noises()[2 * index]
+        return Stage(f"{height}x{width}", (Objective("diffusion", part.network, loss),), share, transform=smaller)
 
     def upsampling_loss(self, index: int, batch: Batch, rng: Rng) -> tuple[Tensor, Logs]:
         """That of ``edm`` at one resolution, given spoilt pictures of the one below."""
