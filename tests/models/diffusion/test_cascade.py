@@ -61,6 +61,7 @@ def test_resolutions_are_rounded_up_and_pictures_are_means() -> None:
     assert drawn.shape == (2, 3, 21, 16)
 
 
+@torch.no_grad()
 def test_level_zero_is_no_augmentation() -> None:
     """In training with ``augment=0`` nothing is added; at sampling with ``level=0`` no noise matters."""
     model = cascade(augment=0.0)
@@ -123,6 +124,7 @@ def test_the_truncated_start_is_where_sampling_would_have_gone_on() -> None:
     torch.testing.assert_close(rest.flow(state), job.flow(start), rtol=0, atol=5e-3)
 
 
+@torch.no_grad()
 def test_truncated_pictures_are_like_those_with_noise_added() -> None:
     """Both ways give the upsampler pictures of the same mean and deviation, and save the last steps."""
     model = cascade()
@@ -209,7 +211,7 @@ def test_stages_train_their_own_network_and_a_result_fits_what_it_was_given() ->
     data = Table(x, model.spec)
     model.initialise(data, BatchRng(0, total=1), {})
     model.train()
-    for index, steps in ((0, 2), (1, 300)):
+    for index, steps in ((0, 2), (1, 200)):
         stage, others = model.stages()[index], model.parts[1 - index]  # type: ignore[attr-defined]
         before = [p.clone() for p in others.parameters()]
         (one,) = stage.objectives
@@ -258,11 +260,7 @@ def test_the_papers_size() -> None:
         networks = [UNet(c.base, 3, 3, 1_000), *(UpsamplingUNet(u, 3, 1_000) for u in c.upsamplers)]
         assert [p.spec.shape[1] for p in Cascade(c, spec).parts] == [32, 64, 256]
     counts = [round(sum(p.numel() for p in n.parameters()) / 1e6) for n in networks]
-    assert counts == COUNTS
-
-
-COUNTS = [0, 0, 0]
-"""Millions of weights of the base and both upsamplers."""
+    assert counts == [496, 520, 318]
 
 
 def test_what_makes_no_sense_is_refused() -> None:
