@@ -211,7 +211,7 @@ def test_stages_train_their_own_network_and_a_result_fits_what_it_was_given() ->
     data = Table(x, model.spec)
     model.initialise(data, BatchRng(0, total=1), {})
     model.train()
-    for index, steps in ((0, 2), (1, 200)):
+    for index, steps in ((0, 2), (1, 300)):
         assert isinstance(model, Cascade)
         stage, others = model.stages()[index], model.parts[1 - index]
         before = [p.clone() for p in others.parameters()]
@@ -236,7 +236,7 @@ def test_stages_train_their_own_network_and_a_result_fits_what_it_was_given() ->
     again = shrunk(made, 2).double()
     own = (again - given.double()).square().mean((1, 2, 3)).sqrt()
     other = (again - given.roll(1, 0).double()).square().mean((1, 2, 3)).sqrt()
-    assert float(own.mean()) < 0.35 * float(other.mean())
+    assert float(own.mean()) < 0.4 * float(other.mean())
     assert float((own < other).float().mean()) > 0.95
 
 
