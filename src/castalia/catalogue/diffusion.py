@@ -71,4 +71,14 @@ ENTRIES = (
         good="For a diffusion run whose samples are not good enough yet, with or without labels: a second, small "
         "network shows what is wrong.",
     ),
+    Entry(
+        "cascade",
+        "Cascaded diffusion (CDM)",
+        "diffusion.cascade:Cascade",
+        media=("image",),
+        paper="Ho et al. 2021 (arXiv:2106.15282); the denoisers: Karras et al. 2022 (arXiv:2206.00364)",
+        capabilities=("Generator", "Latents", "Refinement", "Exportable"),
+        good="Larger pictures than one diffusion can learn in the time: a small one first, then enlarged by networks "
+        "that learn detail; they enlarge pictures of one's own, too.",
+    ),
 )

@@ -113,7 +113,20 @@ class Continuous(Diffusion[N], Density):
         strength: float = 1.0,
         watch: Watch | None = None,
     ) -> Job:
-        denoiser, sigmas = self.drawer(label, options), self.levels(options, strength)
+        return self.job_of(self.drawer(label, options), label, options, rng, strength=strength, watch=watch)
+
+    def job_of(
+        self,
+        denoiser: Denoiser,
+        label: Tensor | None,
+        options: DrawingOptions,
+        rng: SampleRng,
+        *,
+        strength: float = 1.0,
+        watch: Watch | None = None,
+    ) -> Job:
+        """:meth:`job` with a denoiser that knows all labels that guidance will ask for."""
+        sigmas = self.levels(options, strength)
         denoiser.prepare(sigmas)
         denoise = denoiser.for_labels(label, self.classes, options)
         return Job(

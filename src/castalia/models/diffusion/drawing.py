@@ -147,12 +147,16 @@ class Denoiser:
             embedding = embedding[torch.searchsorted(self.known, label)]
         if self.mean:
             x = x - self.mean
-        output = self.network.forward_embedded((x * inner).float(), embedding).to(x.dtype)
+        output = self.ask((x * inner).float(), embedding).to(x.dtype)
         if self.split:
             output, raw = output.chunk(2, dim=1)
             self.fraction = (raw + 1) / 2
         denoised = torch.add(x if skip == 1 else x * skip, output, alpha=out)
         return denoised.add_(self.mean) if self.mean else denoised
+
+    def ask(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """The network's output for scaled examples ``float32`` (B, ...)."""
+        return self.network.forward_embedded(x, embedding)
 
     def for_labels(self, label: Tensor | None, null: int, options: DrawingOptions) -> Denoise:
         """The denoise function of examples with these labels, ``int64`` (B,), guided as the options say.
@@ -202,6 +206,14 @@ class Job:
 
     def run(self, x: Tensor, times: int = 1) -> Tensor:
         """Sample from ``x`` at the first level, doing each step ``times`` times; the result is in natural units."""
+        return self.units.outward(self.flow(x, times))
+
+    def until(self, sigma: float) -> Job:
+        """The same, stopped at a noise level above 0."""
+        return replace(self, sigmas=[*(level for level in self.sigmas if level > sigma), sigma])
+
+    def flow(self, x: Tensor, times: int = 1) -> Tensor:
+        """The state at the last level, in the model's units; see :meth:`run`."""
 
         def noise_of(rng: SampleRng) -> Noise:
             def noise(step: int) -> Tensor:
@@ -217,8 +229,7 @@ class Job:
 
         sampler = SAMPLERS[self.sampler] if isinstance(self.sampler, str) else self.sampler
         if times == 1:
-            x = sampler(self.denoise, x, self.sigmas, noise=noise_of(self.rng), callback=callback, **self.own)
-            return self.units.outward(x)
+            return sampler(self.denoise, x, self.sigmas, noise=noise_of(self.rng), callback=callback, **self.own)
         for step, (sigma, following) in enumerate(pairwise(self.sigmas)):
             for again in range(times if following else 1):
                 noise = noise_of(self.rng.at("again", step, again))
@@ -227,7 +238,7 @@ class Job:
                 last = again == times - 1 or not following
                 told = (lambda _, *rest, step=step: callback(step, *rest)) if last else None
                 x = sampler(self.denoise, x, [sigma, following], noise=noise, callback=told, **self.own)
-        return self.units.outward(x)
+        return x
 
     def redraw(self, x: Tensor, mask: Tensor | None, *, fresh: bool, times: int) -> Tensor:
         """Redraw examples ``x`` in natural units, where ``mask`` is True.

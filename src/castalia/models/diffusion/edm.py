@@ -28,7 +28,7 @@ Expected: see ``recipes/diffusion.py`` and the system's page.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -43,8 +43,10 @@ from castalia.core.specs.points import PointsSpec
 from castalia.models.diffusion import schedules
 from castalia.models.diffusion.continuous import Continuous, ContinuousConfig
 from castalia.models.diffusion.drawing import Denoiser, DrawingOptions
-from castalia.models.diffusion.networks import Network
 from castalia.nn.units import Units, units_of
+
+Call = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""Scaled noisy examples (B, ...), times (B,) and labels ``int64`` (B,) or None to the network's output."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,7 @@ class EDM(Continuous[EDMConfig]):
         """Weighted squared error of the denoised example, which is that of F against a target of variance 1."""
         return self.denoising_loss(self.network, self.time_scale, batch, rng)
 
-    def denoising_loss(self, network: Network, time_scale: float, batch: Batch, rng: Rng) -> tuple[Tensor, Logs]:
+    def denoising_loss(self, network: Call, time_scale: float, batch: Batch, rng: Rng) -> tuple[Tensor, Logs]:
         """:meth:`loss` with ``network`` as F, which is told ``time_scale`` ln sigma."""
         c = self.config
         x0, eps = self.units.inward(batch.x) - c.data_mean, rng.normal("noise", *self.spec.shape)
