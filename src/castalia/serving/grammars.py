@@ -28,7 +28,7 @@ from castalia.serving import reader
 
 LONGEST = 50_000
 """Characters of a grammar."""
-SECONDS = 1.0
+SECONDS = 2.0
 """On the clock: a grammar that is not read by then is refused, and a step that takes longer ends the text."""
 STARTING = 60.0
 """Seconds until the process must be there."""
