@@ -32,8 +32,8 @@ SECONDS = 2.0
 """On the clock: a grammar that is not read by then is refused, and a step that takes longer ends the text."""
 STARTING = 60.0
 """Seconds until the process must be there."""
-SPACE = r"[ \n]{1,8}"
-"""White space at once between the parts of a JSON text: a weak model would write nothing else."""
+SPACE = " "
+"""White space that may stand between two parts of a JSON text: with more of it a weak model fills lines with nothing."""
 
 
 def of_schema(schema: Mapping[str, Any] | bool) -> str:
