@@ -33,7 +33,7 @@ SECONDS = 2.0
 STARTING = 60.0
 """Seconds until the process must be there."""
 SPACE = " "
-"""White space that may stand between two parts of a JSON text: with more of it a weak model fills lines with nothing."""
+"""White space that may stand between two parts of a JSON text: with more of it weak models fill lines with nothing."""
 
 
 def of_schema(schema: Mapping[str, Any] | bool) -> str:
