@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from castalia.core.specs.text import TextSpec
 from castalia.models.sequence.gpt2 import GPT2, GPT2Config
 from castalia.models.sequence.writing import WritingOptions
+from castalia.serving.drafts import Lookup
 from castalia.serving.engine import Engine
 from castalia.serving.request import Request
 from castalia.web.guard import Guard
@@ -162,6 +164,14 @@ NONSENSE: list[tuple[Any, str]] = [
     ({"suffix": "abc"}, "not learned to fill gaps"),
     ({"regex": "a("}, "no regular expression"),
     ({"regex": "a(", "stream": True}, "no regular expression"),
+    ({"grammar": 3}, "grammar must be a text"),
+    ({"grammar": 'start: "a"', "regex": "a"}, "one of regex, grammar"),
+    ({"regex": "a", "response_format": {"type": "json_object"}}, "one of regex, grammar"),
+    ({"response_format": "json"}, "response_format must be"),
+    ({"response_format": {"type": "xml"}}, "response_format must be"),
+    ({"response_format": {"type": "json_object", "schema": {}}}, "response_format must be"),
+    ({"response_format": {"type": "json_schema", "json_schema": {"name": "a"}}}, "needs a schema"),
+    ({"response_format": {"type": "json_schema", "json_schema": {"schema": {}, "x": 1}}}, "no field 'x'"),
     ({"seed": 1.5}, "seed"),
 ]
 
@@ -173,6 +183,47 @@ def test_nonsense_is_refused_in_words(address: str, body: Any, said: str) -> Non
     answer = httpx.post(f"{address}/v1/completions", content=body)
     assert answer.status_code in (400, 404)
     assert said in answer.json()["error"]["message"]
+
+
+def test_json_and_grammars() -> None:
+    pytest.importorskip("llguidance")
+    model = made(GPT2, GPT2Config(2, 2, 16, init=0.4), TextSpec("bytes", 257, 32))
+    server = Server(Engine(model, rows=4, draft=Lookup(most=3, run=1)), "bytes", waiting=40)
+    schema = {
+        "type": "object",
+        "properties": {"name": {"type": "string", "maxLength": 5}, "of": {"type": "integer"}},
+        "required": ["name", "of"],
+        "additionalProperties": False,
+    }
+    named = {"type": "json_schema", "json_schema": {"name": "thing", "strict": True, "schema": schema}}
+    with running(server) as address, openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0) as client:
+
+        def ask(**extra: Any) -> Any:
+            return client.completions.create(
+                model="bytes", prompt="a", max_tokens=200, seed=3, n=8, extra_body={**extra}
+            ).choices
+
+        choices = ask(response_format=named)
+        values = [json.loads(choice.text) for choice in choices if choice.finish_reason == "stop"]
+        assert len(values) > 4
+        assert all(value.keys() == {"name", "of"} and isinstance(value["of"], int) for value in values)
+        body = {"model": "bytes", "prompt": "a", "max_tokens": 200, "seed": 3, "extra_body": {"response_format": named}}
+        chunks = list(client.completions.create(**body, stream=True))
+        assert "".join(chunk.choices[0].text for chunk in chunks) == choices[0].text
+        whole = [choice for choice in ask(response_format={"type": "json_object"}) if choice.finish_reason == "stop"]
+        assert whole
+        assert all(isinstance(json.loads(choice.text), dict) for choice in whole)
+        assert {choice.text for choice in ask(grammar='start: "yes" | "no"')} == {"yes", "no"}
+        (stuck, *_) = ask(grammar='start: "a" <[256]> "b"')
+        assert (stuck.text, stuck.finish_reason) == ("a", "length")
+        assert ask(response_format={"type": "text"})[0].text
+        for wrong in ("start: nobody", "a" * 60_000):
+            for stream in (True, False):
+                with pytest.raises(openai.BadRequestError, match="grammar"):
+                    client.completions.create(model="bytes", prompt="", extra_body={"grammar": wrong}, stream=stream)
+        schema["properties"]["of"] = {"type": "number of things"}  # type: ignore[index]
+        with pytest.raises(openai.BadRequestError, match="cannot be used"):
+            ask(response_format=named)
 
 
 def test_sixty_four_clients_some_of_whom_leave(server: Server, address: str) -> None:

@@ -133,7 +133,7 @@ async def _answer(server: Server, request: Request, wanted: Wanted, started: flo
             if found is None:  # nobody reads the answer any more
                 server.metrics.count("texts_cancelled", pieces.left)
                 return Response(status_code=499)
-            if wanted.stream:  # only now, because what is wrong with a pattern has to be said before a stream begins
+            if wanted.stream:  # only now, because what is wrong with a grammar has to be said before a stream begins
                 streaming = True
                 stream = _stream(server, wanted, pieces, found, opening, started)
                 return StreamingResponse(stream, media_type="text/event-stream", headers={"cache-control": "no-store"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,8 +13,23 @@ from castalia.core.rng import SampleRng
 from castalia.models.sequence.writing import WritingOptions, choose, shaped
 from castalia.serving.request import Request, Score
 
-if TYPE_CHECKING:
-    from castalia.serving.patterns import Pattern
+
+class Constraint(Protocol):
+    """What a text has to be, and how far it has come.
+
+    Attributes:
+        stuck: whether the text ends although it is not what it has to be.
+    """
+
+    stuck: bool
+
+    def add(self, token: int) -> None:
+        """Take note of a token."""
+        ...
+
+    def allowed(self) -> Tensor:
+        """Which tokens may come next, bool (size,); at least one."""
+        ...
 
 
 @dataclass
@@ -26,14 +41,14 @@ class Choosing:
         device: where logits are.
         step: tokens written.
         seen: tokens that are there already, bool (size,), where repetition is dear.
-        pattern: what the text has to match.
+        constraint: what the text has to be: a pattern or a grammar.
     """
 
     request: Request
     device: torch.device
     step: int = 0
     seen: Tensor | None = None
-    pattern: Pattern | None = None
+    constraint: Constraint | None = None
     _bias: tuple[Tensor, Tensor] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -52,8 +67,8 @@ class Choosing:
         self.step += 1
         if self.seen is not None:
             self.seen[token] = True
-        if self.pattern is not None:
-            self.pattern.add(token)
+        if self.constraint is not None:
+            self.constraint.add(token)
 
     def uniform(self, ahead: int = 0) -> Tensor:
         """The number in [0, 1), (1,), that decides over the next token, or over one ``ahead`` of it.
@@ -73,14 +88,14 @@ def decide(rows: Sequence[Choosing], logits: Tensor, ahead: int = 0) -> list[int
         ahead: for tokens that are only guessed: so many others are guessed before them.
     """
     x = logits.double()
-    changed = [i for i, row in enumerate(rows) if row._bias is not None or row.pattern is not None]
+    changed = [i for i, row in enumerate(rows) if row._bias is not None or row.constraint is not None]
     if changed:
         x = x.clone()
     for i in changed:
         if (bias := rows[i]._bias) is not None:
             x[i, bias[0]] += bias[1]
-        if (pattern := rows[i].pattern) is not None:
-            x[i, ~pattern.allowed()] = float("-inf")
+        if (constraint := rows[i].constraint) is not None:
+            x[i, ~constraint.allowed()] = float("-inf")
     alike: dict[WritingOptions, list[int]] = {}
     for i, row in enumerate(rows):
         alike.setdefault(row.request.options, []).append(i)

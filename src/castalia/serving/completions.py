@@ -14,15 +14,16 @@ from castalia.core.specs.text import TextSpec
 from castalia.media.text.middle import asked as ask_for_middle
 from castalia.media.text.tokens import END, tokens_of
 from castalia.models.sequence.writing import WritingOptions
+from castalia.serving.grammars import of_schema
 from castalia.serving.request import Piece, Request, Score
 from castalia.version import __version__
 
 _NAMES = """
 model prompt suffix max_tokens temperature top_p n stream stream_options logprobs echo stop presence_penalty
-frequency_penalty best_of logit_bias seed user top_k min_p repetition_penalty regex
+frequency_penalty best_of logit_bias seed user response_format top_k min_p repetition_penalty regex grammar
 """
 FIELDS = frozenset(_NAMES.split())
-"""What a body may have; the last four are ours and not OpenAI's."""
+"""What a body may have; the last five are ours, and ``response_format`` is OpenAI's in chats."""
 
 
 class Refused(Exception):
@@ -146,9 +147,13 @@ def read(body: bytes, spec: TextSpec, names: Sequence[str], limits: Limits) -> W
         raise Refused(str(failure)) from failure
     seed = data.get("seed")
     seed = secrets.randbits(62) if seed is None else fields.whole("seed", 0, -(1 << 63), 1 << 63)
-    stops, pattern = _stops(data.get("stop")), fields.text("regex", "")
+    stops = _stops(data.get("stop"))
+    pattern, grammar = fields.text("regex", ""), fields.text("grammar", "")
+    form = _format(data.get("response_format"))
+    if sum(map(bool, (pattern, grammar, form))) > 1:
+        raise Refused("A text can have one of regex, grammar and response_format.", "grammar" if grammar else "regex")
     requests = tuple(
-        Request(tuple(tokens), options, seed, place * n + i, stops, bias, top, pattern)
+        Request(tuple(tokens), options, seed, place * n + i, stops, bias, top, pattern, grammar or form)
         for place, (_, tokens) in enumerate(prompts)
         for i in range(n)
     )
@@ -257,6 +262,24 @@ def _stops(value: Any) -> tuple[str, ...]:
     ):
         raise Refused("stop must be a text or up to 8 of them, each of 1 to 200 characters.", "stop")
     return tuple(stops)
+
+
+def _format(value: Any) -> str:
+    """The grammar of what is called a format of the response; none for any text."""
+    if value is None or value == {"type": "text"}:
+        return ""
+    if value == {"type": "json_object"}:
+        return of_schema({"type": "object"})
+    wanted = value.get("json_schema") if isinstance(value, dict) and value.get("type") == "json_schema" else None
+    if not isinstance(wanted, dict) or value.keys() != {"type", "json_schema"}:
+        words = 'response_format must be of type "text", "json_object", or "json_schema" with a schema in it.'
+        raise Refused(words, "response_format")
+    for name in wanted:
+        if name not in ("name", "description", "strict", "schema"):
+            raise Refused(f"There is no field {name[:60]!r} in json_schema.", "response_format")
+    if not isinstance(schema := wanted.get("schema"), dict | bool):
+        raise Refused("json_schema needs a schema, which is an object.", "response_format")
+    return of_schema(schema)
 
 
 # answers

@@ -27,8 +27,9 @@ from castalia.core.precision import Precision, precision_context
 from castalia.core.specs.text import TextSpec
 from castalia.core.vocabulary import pieces_of
 from castalia.models.sequence.slots import Continuing
-from castalia.serving.choosing import Choosing, decide, scores
+from castalia.serving.choosing import Choosing, Constraint, decide, scores
 from castalia.serving.drafts import Draft
+from castalia.serving.grammars import Grammars
 from castalia.serving.patterns import Pattern
 from castalia.serving.request import Piece, Reason, Request, Score, Written
 from castalia.serving.words import Words
@@ -96,6 +97,7 @@ class Engine:
         self.model, self.spec, self.draft = model, model.spec, draft
         self.precision: Precision = precision
         self.most_waiting, self.pieces = waiting, pieces_of(model.spec)
+        self._grammars: Grammars | None = None
         self._inside = False
         with self.computing():
             self.slots = model.slots(rows, draft.most + 1 if draft else 0)
@@ -119,8 +121,7 @@ class Engine:
         if self.most_waiting is not None and len(self.waiting) >= self.most_waiting + self.size - len(self.rows):
             raise Full(f"{len(self.waiting)} texts are waiting already; try again later.")
         self._tickets += 1
-        pattern = Pattern(request.pattern, self.pieces, self.device) if request.pattern else None
-        choosing = Choosing(request, self.device, pattern=pattern)
+        choosing = Choosing(request, self.device, constraint=self._constraint(request))
         choosing.begun(self.spec.size)
         tokens = list(request.prompt) or [self.spec.end]
         end = len(tokens) + (request.options.length or self.spec.length)
@@ -129,7 +130,7 @@ class Engine:
         return self._tickets
 
     def check(self, request: Request) -> None:
-        """Refuse what makes no sense for this model; a pattern is looked at when its text is submitted.
+        """Refuse what makes no sense for this model; patterns and grammars are looked at when a text is submitted.
 
         Raises:
             UsageError: the text says what is wrong.
@@ -139,10 +140,21 @@ class Engine:
             raise UsageError("The engine stops at Request.stops; options.stop is for castalia sample.")
         if any(not 0 <= token < size for token in (*request.prompt, *request.bias)):
             raise UsageError(f"A token of the prompt or of the bias is none of this model, which has 0 to {size - 1}.")
-        if request.pattern and not request.options.end:
-            raise UsageError("A text that has to match a pattern must be allowed to end.")
+        if request.pattern and request.grammar:
+            raise UsageError("A text can have a pattern or a grammar, not both.")
+        if (request.pattern or request.grammar) and not request.options.end:
+            raise UsageError("A text that has to match a pattern or a grammar must be allowed to end.")
         if request.top is not None and not 0 <= request.top <= size:
             raise UsageError(f"Log-probabilities can be given of 0 to {size} tokens.")
+
+    def _constraint(self, request: Request) -> Constraint | None:
+        if request.pattern:
+            return Pattern(request.pattern, self.pieces, self.device)
+        if not request.grammar:
+            return None
+        if self._grammars is None:
+            self._grammars = Grammars(self.pieces, self.device)
+        return self._grammars.of(request.grammar)
 
     def cancel(self, ticket: int) -> bool:
         """Let a text go: its row is free at once. Whether it was there."""
@@ -298,7 +310,8 @@ class Engine:
     def _ended(self, row: Row, token: int) -> tuple[str, Reason | None]:
         """What became certain of a text with a token, and why it has ended."""
         if row.request.options.end and token == self.spec.end:
-            return row.words.finish(), "stop"
+            constraint = row.choosing.constraint
+            return row.words.finish(), "stuck" if constraint is not None and constraint.stuck else "stop"
         text = row.words.add(token)
         if row.words.stopped:
             return text, "stop"

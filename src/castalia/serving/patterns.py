@@ -30,6 +30,9 @@ class Pattern:
         pieces: the bytes of every token; the last one is the end.
         device: where logits are.
 
+    Attributes:
+        stuck: whether the text ends because the tokens there are can make no match of it, or because it took too long.
+
     Raises:
         UsageError: it is no regular expression, or too long.
         MissingExtra: ``regex`` is not installed.
@@ -47,6 +50,7 @@ class Pattern:
         except (regex.error, UnicodeEncodeError, RecursionError) as error:
             raise UsageError(f"The pattern is no regular expression: {error}") from error
         self.pieces, self.device, self.text = pieces, device, b""
+        self.stuck = False
         self._by_first: dict[bytes, list[int]] = {}
         for token, piece in enumerate(pieces):
             if piece:
@@ -67,7 +71,7 @@ class Pattern:
         except TimeoutError:
             found[:] = False
         if not found.any():
-            found[-1] = True
+            found[-1] = self.stuck = True
         return found.to(self.device)
 
     def _begins(self, piece: bytes) -> bool:

@@ -8,8 +8,9 @@ from typing import Literal
 
 from castalia.models.sequence.writing import WritingOptions
 
-Reason = Literal["stop", "length", "cancelled"]
-"""Why a text ended: the model or a stop sequence ended it, it is as long as it may be, or nobody wants it any more."""
+Reason = Literal["stop", "length", "stuck", "cancelled"]
+"""Why a text ended: the model or a stop sequence ended it, it is as long as it may be, its pattern or grammar led
+nowhere or took too long, or nobody wants it any more."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Request:
         bias: what is added to the logits of tokens before anything else is done to them; minus infinity forbids one.
         top: with the log-probability of each token those of so many of the likeliest ones; None: none at all.
         pattern: a regular expression that the text has to match as a whole; empty: none. See ``patterns.py``.
+        grammar: a grammar as for Lark, whose ``start`` the whole text has to be; empty: none. See ``grammars.py``,
+            where ``of_schema`` makes one of a JSON schema.
     """
 
     prompt: tuple[int, ...] = ()
@@ -38,6 +41,7 @@ class Request:
     bias: Mapping[int, float] = field(default_factory=dict)
     top: int | None = None
     pattern: str = ""
+    grammar: str = ""
 
 
 @dataclass(frozen=True)

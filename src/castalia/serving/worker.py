@@ -124,7 +124,7 @@ class Worker:
             for place, request in enumerate(asked.requests):
                 ticket = self.engine.submit(request)
                 asked.tickets[ticket], self._owners[ticket] = place, asked
-        except Exception as error:  # a pattern that is none
+        except Exception as error:  # a pattern or a grammar that is none
             self._fail(asked, error)
 
     def _hand(self, piece: Piece) -> None:
