@@ -32,7 +32,7 @@ def tiny() -> Recipe:
     """The demo with small networks: for tests."""
     base = digits()
     trunk = replace(ddpm.TINY_UNET, attention=())  # its pool attends
-    small = replace(base.config, unet=ddpm.TINY_UNET, classifier=trunk)  # type: ignore[call-arg]
+    small = replace(base.config, unet=trunk, classifier=replace(trunk, channels=(8,)))  # type: ignore[call-arg]
     return replace(base, config=small, training=ddpm.tiny().training)
 
 

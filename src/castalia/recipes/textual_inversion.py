@@ -50,7 +50,7 @@ def tiny() -> Recipe:
     assert isinstance(c, LatentDiffusionConfig)
     config = TextualInversionConfig(
         first=c.first,
-        unet=replace(c.unet, channels=(8,), head_channels=4, attention=(0,)),
+        unet=replace(c.unet, channels=(4,), head_channels=4, groups=2, attention=(0,), middle="none"),
         text=c.text,
         words=c.words,
         process=c.process,
