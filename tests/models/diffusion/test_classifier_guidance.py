@@ -306,7 +306,7 @@ def test_a_finished_run_is_led(tmp_path: Path) -> None:
     made = ["--set", "config.conditional=false"]
     assert main(["train", "ddpm", "--recipe", "ddpm-tiny", "--out", str(parent), *made, *short]) == 0
     ours = ["train", "classifier-guidance", "--recipe", "classifier-guidance-tiny", *short]
-    ours += ["--set", "config.denoiser=parent"]
+    ours += ["--set", "config.denoiser=parent", "--set", "config.unet.attention=[0]"]  # as ddpm-tiny has it
     assert main([*ours, "--out", str(out), "--parent", f"denoiser={parent}"]) == 0
     theirs, model = runs.open_run(parent).model()[0], runs.open_run(out).model()[0]
     assert isinstance(theirs, DDPM)
