@@ -17,7 +17,7 @@ def page(name: str) -> str:
 
 def short(e: Entry) -> str:
     """A system in one line; nothing is imported for it."""
-    return f"{e.name:<18}{e.title} ({e.family}; {', '.join(e.media)})"
+    return f"{e.name:<20}{e.title} ({e.family}; {', '.join(e.media)})"
 
 
 def describe(name: str) -> dict[str, Any]:

@@ -79,6 +79,7 @@ def test_options_are_frozen() -> None:
         *("--help", "--data", "--recipe", "--out", "--size", "--steps", "--minutes", "--seed", "--precision"),
         *("--on-bad-file", "--set", "--start", "--resume", "--shard", "--quiet", "--classes", "--no-classes"),
         "--parent",  # some systems cannot begin without another run, and no field of a recipe's parts can name one
+        "--tensor",  # how processes share a run, as --shard: no matter of its recipe
     }
 
 

@@ -134,8 +134,8 @@ def test_what_can_be_asked_for(client: Any) -> None:
         model="letters", prompt="", max_tokens=12, extra_body={"regex": "(ab)+c"}, seed=1
     )
     assert matched.choices[0].text.startswith("ab")
-    first, second = (client.completions.create(model="letters", prompt="", max_tokens=40) for _ in range(2))
-    assert first.choices[0].text != second.choices[0].text  # without a seed
+    drawn = [client.completions.create(model="letters", prompt="", max_tokens=40) for _ in range(6)]
+    assert len({one.choices[0].text for one in drawn}) > 1  # without a seed; two may be alike, and empty
 
 
 NONSENSE: list[tuple[Any, str]] = [
