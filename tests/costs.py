@@ -18,17 +18,6 @@ from castalia.catalogue import CATALOGUE
 LIMIT = 12.0
 """Seconds of a processor, of one system."""
 
-DEARER = {
-    "picture-lora": 3.0,
-    "dreambooth": 2.5,
-    "textual-inversion": 2.5,
-    "classifier-guidance": 2.0,
-    "autoguidance": 1.5,
-    "cascade": 1.5,
-}
-"""Limits for each: those that train another system, or two networks, before what they are about. To be brought down,
-and none added."""
-
 TOGETHER = "two processes"
 """Group of the tests that run all systems at once: each bears its share."""
 
@@ -135,7 +124,7 @@ class Costs:
 
     def too_dear(self) -> list[str]:
         """Systems beyond the limit."""
-        return [name for name, seconds in self.table().items() if seconds > self.limit * DEARER.get(name, 1.0)]
+        return [name for name, seconds in self.table().items() if seconds > self.limit]
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -152,7 +141,7 @@ class Costs:
         terminalreporter.write_line(f"{sum(table.values()):6.1f}  all")
         for name in self.too_dear():
             terminalreporter.write_line(
-                f"FAILED {name}: more than {self.limit * DEARER.get(name, 1.0):g} seconds. A smaller TINY recipe, or fewer steps of its sampler, "
+                f"FAILED {name}: more than {self.limit:g} seconds. A smaller TINY recipe, or fewer steps of its sampler, "
                 "would do.",
                 red=True,
             )

@@ -1,4 +1,4 @@
-"""Recipes of DreamBooth: each is started from a run of latent diffusion with captions, whose sizes it takes over.
+"""Recipes of DreamBooth: each starts from a run of latent diffusion with captions, whose sizes it takes over.
 
 An ``expected`` limit is one that the recipe was seen to meet with the commands on the system's page.
 """
@@ -6,60 +6,27 @@ An ``expected`` limit is one that the recipe was seen to meet with the commands 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
-from castalia.configuration import Data, Recipe, Schedule, Training
-from castalia.core.model import Optimizer
-from castalia.media.image.decode import ImageOptions
+from castalia.configuration import Recipe
 from castalia.media.image.emblems import CAPTIONS
 from castalia.models.multimodal.dreambooth import DreamBoothConfig
-from castalia.models.multimodal.latent_diffusion import LatentDiffusionConfig
-from castalia.recipes import latent_diffusion
 from castalia.recipes.preset import Preset
+from castalia.recipes.subjects import SENTENCES, of_nothing, of_pictures, of_ring
 
 
 def blue_ring() -> Recipe:
     """A blue ring, a shape that it lacks, on a run of ``latent-diffusion-emblems``: built in."""
-    return Recipe(
-        model="dreambooth",
-        config=DreamBoothConfig(kind="circle", class_prompts=CAPTIONS),
-        data=Data("blue-ring", options=ImageOptions(captions=40)),
-        training=Training(
-            steps=200,
-            batch_size=8,
-            lr=5e-4,
-            optimizer=Optimizer("adamw", betas=(0.9, 0.999)),
-            schedule=Schedule("constant", warmup=0),
-            clip=1.0,
-            ema_half_life=0.0,
-        ),
-    )
+    return of_ring("dreambooth", DreamBoothConfig(kind="circle", class_prompts=CAPTIONS), steps=200, lr=5e-4)
 
 
 def pictures() -> Recipe:
     """A handful of your pictures of one thing on a run of yours, at its size: the default."""
-    base = blue_ring()
-    data = Data("pictures", options=ImageOptions(size=64, channels=3, captions=100))
-    config = DreamBoothConfig(templates=("a {}", "a picture of a {}", "one {}"))
-    return replace(base, config=config, data=data, training=replace(base.training, lr=1e-4))
+    return of_pictures(blue_ring(), DreamBoothConfig(templates=SENTENCES), lr=1e-4)
 
 
 def tiny() -> Recipe:
     """On nothing, with small networks: for tests."""
-    below = latent_diffusion.tiny()
-    c = below.config
-    assert isinstance(c, LatentDiffusionConfig)
-    config = DreamBoothConfig(
-        first=c.first,
-        unet=replace(c.unet, channels=(4,), head_channels=4, groups=2, attention=(0,), middle="none"),
-        text=c.text,
-        words=c.words,
-        process=c.process,
-        base_share=0.75,
-        kind="star",
-        class_pictures=8,
-    )
-    return replace(below, model="dreambooth", config=config)
+    return of_nothing("dreambooth", DreamBoothConfig, class_pictures=4, class_guidance=1.0)
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {

@@ -68,6 +68,7 @@ def tiny() -> Recipe:
             optimizer=Optimizer("adamw", betas=(0.9, 0.99), eps=1e-3),
             schedule=Schedule(warmup=0),
             ema_half_life=100,
+            sample_every=100_000,  # a grid asks the network thirty times, and a step once
         ),
     )
 

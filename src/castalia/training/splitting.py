@@ -13,8 +13,8 @@ tensors are put together for a checkpoint, which is that of one process.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -77,11 +77,16 @@ class Split:
         model.to(world.device)
         self._of = {id(p): self.cuts[name] for name, p in model.named_parameters() if name in self.cuts}
 
-    @contextmanager
-    def gathered(self, *, keep: bool = False) -> Iterator[None]:
-        """Whole parameters in place; systems that need that are refused."""
-        raise NotImplementedError
-        yield
+    def gathered(self, *, keep: bool = False) -> AbstractContextManager[None]:
+        """No process has whole parameters, and no system that has a plan asks for them.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(
+            f"{type(self.model).__name__} needs its whole parameters between steps, which processes that share its "
+            "blocks do not have; use no --tensor."
+        )
 
     @torch.no_grad()
     def norm(self, parameters: Sequence[nn.Parameter]) -> Tensor:
