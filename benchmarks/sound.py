@@ -17,7 +17,8 @@ from castalia import recipes
 from castalia.core.model import build
 from castalia.core.rng import SampleRng
 from castalia.core.specs.audio import AudioSpec
-from castalia.models.sound.wavenet import PIECE, WaveNet, WaveNetConfig, WaveNetSampling
+from castalia.models.sound.streams import WaveNetSampling
+from castalia.models.sound.wavenet import PIECE, WaveNet, WaveNetConfig
 
 STREAMS = (1, 8, 64)
 TURNS = 5

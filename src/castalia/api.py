@@ -3,51 +3,56 @@
 from __future__ import annotations
 
 import io
-import math
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from castalia import fitting, recipes, runs
-from castalia.asked import Wish, given_of
+from castalia import fitting, recipes
 from castalia.catalogue import entry
 from castalia.configuration import Recipe
-from castalia.core.capabilities import Inference, Latents
-from castalia.core.config import Config, override, to_json
-from castalia.core.data import Batch, Dataset, join
+from castalia.core.config import to_json
+from castalia.core.data import Dataset
 from castalia.core.errors import UsageError
 from castalia.core.files import write_bytes
 from castalia.core.guest import guest
-from castalia.core.model import Generator, Model
-from castalia.core.precision import Precision, precision_context
-from castalia.core.rng import SampleRng
-from castalia.core.sampling import Given, Sampling, Watch
-from castalia.core.spec import Spec
-from castalia.core.threads import look_again
+from castalia.core.model import Generator
+from castalia.drawing import (
+    SAMPLES_AT_ONCE,
+    at_once,
+    draw,
+    fitted_prior,
+    generator,
+    sample,
+    sampling_options,
+    save,
+)
 from castalia.making import as_settings, make_recipe, source_of
-from castalia.media import named
 from castalia.media.named import medium_for
-from castalia.media.named import open_data as _open_data
-from castalia.media.rooms import medium_of, room
+from castalia.media.rooms import medium_of
+from castalia.opening import load, open_data, still_there, training_data
 from castalia.runs import Run
-from castalia.showing import Samples
 
 if TYPE_CHECKING:
-    from castalia.creative.priors import LatentMixture
     from castalia.recipes.preset import Preset
 
 __all__ = [
+    "DRAWN",
+    "DRAWN_ALONE",
+    "SAMPLES_AT_ONCE",
+    "at_once",
+    "config_json",
+    "draw",
     "evaluate",
+    "fitted_prior",
+    "generator",
     "load",
     "make_recipe",
     "open_data",
     "sample",
+    "sampling_options",
     "save",
     "train",
     "training_data",
@@ -58,54 +63,6 @@ DRAWN = 1_000
 
 DRAWN_ALONE = 64
 """The same of media that are not compared in a feature space: each is long to make, and a mean needs few."""
-
-SAMPLES_AT_ONCE = 256
-"""Examples drawn at once, at most."""
-
-NUMBERS_AT_ONCE = SAMPLES_AT_ONCE * 3 * 64 * 64
-"""Numbers drawn at once, at most: of examples that are larger than a colour picture of 64 pixels, fewer."""
-
-
-def open_data(
-    source: str, *, split: str | None = None, options: Config | None = None, like: Run | Spec | None = None
-) -> Dataset:
-    """Open a named set, or a path of pictures, points or whatever else some medium reads.
-
-    Args:
-        source: the name or path.
-        split: ``train``, ``test``, ...; a path without splits of its own is cut into nine tenths and one tenth.
-            None: the training split, or everything where a path has none; ``all``: likewise.
-        options: how to read files, an instance of the medium's options; None is the default, or how ``like`` was read.
-        like: read it as the training data of this run (or shape) were: the same size, rate, vocabulary.
-
-    Raises:
-        DataError: it cannot be read; the text names the file and what is wrong.
-        UsageError: there is no such set or path.
-    """
-    split = None if split == "all" else split
-    if isinstance(like, Run):
-        data = like.recipe.data
-        options = data.options if options is None else options
-        with _still_there(source if source == data.source else ""):
-            return _open_data(source, options, split, medium=room(data.medium), like=like.spec)
-    medium = None if like is None else medium_of(like)
-    return _open_data(source, options, split, medium=medium, like=like)
-
-
-def training_data(recipe: Recipe) -> Dataset:
-    """Open the data that a recipe trains on.
-
-    Raises:
-        UsageError: the data is of a medium that the recipe's model does not make.
-    """
-    data, made = recipe.data, entry(recipe.model).media
-    medium = medium_for(data.source, (data.medium,))
-    if medium.name not in made:
-        raise UsageError(
-            f"{data.source} is of the medium {medium.name!r}; {recipe.model} makes only {', '.join(made)}."
-        )
-    options = data.options if medium.name == data.medium else None
-    return _open_data(data.source, options, None if data.split == "all" else data.split, medium=medium)
 
 
 def train(
@@ -177,7 +134,7 @@ def train(
                 f"it is a setting of {made.model}: --set config...; castalia models {made.model} lists recipes."
             )
     if opened is None:
-        with _still_there(made.data.source if continued else ""):
+        with still_there(made.data.source if continued else ""):
             opened = training_data(made)
     return run_loop(
         made, opened, Path(out), resume=resume, quiet=quiet, shard=shard, tensor=tensor, said=said, began=began
@@ -201,181 +158,11 @@ def _kept(data: Any, out: Path) -> str:
     return str(path)
 
 
-@contextmanager
-def _still_there(source: str) -> Iterator[None]:
-    """Open data of a run, which may have moved since: then the error says what to do."""
-    try:
-        yield
-    except UsageError as error:
-        if not source or source in named.table() or Path(source).exists():
-            raise
-        raise UsageError(
-            f"{error} The run was trained on data that lay there; say where they are now with --data."
-        ) from error
-
-
 def _presets(model: str | None, data: str | None, recipe: str | None) -> tuple[Preset, ...]:
     """The presets among which to choose, where the person leaves that to us."""
     if model is None or data is None or recipe is not None:
         return ()
     return recipes.presets(model, data, medium_for(data, entry(model).media).name)
-
-
-def load(path: str | Path) -> Run:
-    """Open a run folder."""
-    return runs.open_run(Path(path))
-
-
-@guest()
-def sample(
-    run: Run | str | Path,
-    n: int,
-    *,
-    seed: int = 0,
-    temperature: float | None = None,
-    start: int = 0,
-    prior: Literal["trained", "fitted"] = "trained",
-    given: Mapping[str, Wish] | None = None,
-    label: int | str | None = None,
-    prompt: str | None = None,
-    options: Sampling | Sequence[str] | None = None,
-    precision: Precision | Literal["auto"] = "auto",
-    watch: Watch | None = None,
-) -> Samples:
-    """Draw ``n`` examples; ``x`` of the result is in natural units (for pictures ``uint8`` (n, C, H, W)).
-
-    Example number i depends on (seed, i) only: asking for more, or for others, does not change it.
-
-    Args:
-        run: the run, or its folder.
-        n: how many.
-        seed: another seed gives other examples.
-        temperature: 1 samples the model; less stays closer to its modes. None leaves it to the options.
-        start: number of the first example.
-        prior: ``fitted`` draws latents where the encoder puts the training data (a Gaussian mixture fitted now, see
-            :mod:`castalia.creative.priors`), which avoids the holes of the trained prior; for models with latents.
-        given: what is asked for, by the names that the model accepts.
-        label: short for ``given={"label": ...}``: the class to draw, by number or name.
-        prompt: short for ``given={"prompt": ...}``: the beginning.
-        options: how to sample, an instance of the model's ``SampleOptions`` or texts ``name=value``.
-        precision: of the networks; ``auto`` is that of the run's training. The arithmetic around them is float32.
-        watch: told of every step, for models that sample in steps.
-
-    Raises:
-        UsageError: the model has no such class or option, accepts no such thing, or makes nothing at all.
-    """
-    run = load(run) if not isinstance(run, Run) else run
-    model = generator(run)
-    mixture = fitted_prior(run, model) if prior == "fitted" else None
-    short = {"label": label, "prompt": prompt}
-    drawn = draw(
-        model,
-        n,
-        seed=seed,
-        start=start,
-        mixture=mixture,
-        given={**(given or {}), **{name: value for name, value in short.items() if value is not None}},
-        options=sampling_options(model, options, temperature),
-        precision=run.precision(model.device, precision),
-        watch=watch,
-    )
-    return Samples.told(drawn, run.spec)
-
-
-def generator(run: Run) -> Generator:
-    """The run's model.
-
-    Raises:
-        UsageError: it makes nothing.
-    """
-    model, _ = run.model()
-    if not isinstance(model, Generator):
-        raise UsageError(f"{run.path} holds a {run.recipe.model}, which makes nothing that could be sampled.")
-    return model
-
-
-def sampling_options(
-    model: Generator, settings: Sampling | Sequence[str] | None, temperature: float | None = None
-) -> Sampling:
-    """The model's sampling options with ``name=value`` texts, and a temperature, applied.
-
-    Raises:
-        UsageError: it has no such option (near matches are listed), or the value is of another type.
-    """
-    if temperature is not None and not (math.isfinite(temperature) and temperature >= 0):
-        raise UsageError(f"The temperature must be a finite number from 0 up, not {temperature}.")
-    base = settings if isinstance(settings, Sampling) else model.SampleOptions()
-    texts = [] if settings is None or isinstance(settings, Sampling) else list(settings)
-    return override(
-        base, [*texts, *([] if temperature is None else [f"temperature={temperature}"])], "sampling options"
-    )
-
-
-def fitted_prior(run: Run, model: Model) -> LatentMixture:
-    """Fit a mixture to the latents of the run's training data.
-
-    Raises:
-        UsageError: the model has no latents.
-    """
-    from castalia.creative.priors import fit_mixture
-
-    if not isinstance(model, Inference):
-        raise UsageError(f"{run.recipe.model} does not encode examples, so no prior can be fitted to their latents.")
-    return fit_mixture(model, open_data(run.recipe.data.source, split="train", like=run))
-
-
-def at_once(model: Generator, options: Sampling) -> int:
-    """How many examples to draw at once."""
-    return max(1, min(SAMPLES_AT_ONCE, NUMBERS_AT_ONCE // max(1, model.cost(options))))
-
-
-@guest()
-def draw(
-    model: Generator,
-    n: int,
-    *,
-    seed: int = 0,
-    start: int = 0,
-    mixture: LatentMixture | None = None,
-    given: Mapping[str, Wish] | None = None,
-    options: Sampling | None = None,
-    precision: Precision = "float32",
-    watch: Watch | None = None,
-) -> Batch:
-    """:func:`sample` for a model, and a fitted prior, that are there already."""
-    if n < 1 or start < 0:
-        raise UsageError(f"The number of samples must be at least 1 and the first number at least 0, not {n}, {start}.")
-    options = sampling_options(model, options)
-    wanted = given_of(model, given or {}, n)
-    parts: list[Batch] = []
-    rows = at_once(model, options)
-    for first in range(0, n, rows):
-        look_again()
-        ids = range(start + first, start + min(first + rows, n))
-        rng = SampleRng(seed, ids, model.device)
-        mine: Given = {name: value[first : first + rows] for name, value in wanted.items()}
-        with torch.no_grad(), precision_context(precision, model.device):
-            if mixture is not None and isinstance(model, Latents):
-                z = mixture.sample(rng, options.temperature).to(model.device)
-                parts.append(model.decode(z, mine).cpu())
-            else:
-                parts.append(model.sample(len(ids), mine, rng=rng, options=options, watch=watch).cpu())
-    return join(parts, model.spec)
-
-
-def save(examples: Batch, spec: Run | Spec, folder: str | Path) -> list[Path]:
-    """Write examples as files of their medium and one overview, ``grid.png``, into a folder; return the paths.
-
-    Args:
-        examples: in natural units.
-        spec: their shape, or the run that made them.
-        folder: where to write; made when missing.
-    """
-    spec = spec.spec if isinstance(spec, Run) else spec
-    medium = medium_of(spec)
-    paths = medium.write(examples, spec, Path(folder))
-    medium.draw(examples, spec, Path(folder) / "grid.png")
-    return [*paths, Path(folder) / "grid.png"]
 
 
 @guest()

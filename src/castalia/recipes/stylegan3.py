@@ -69,7 +69,7 @@ def tiny() -> Recipe:
             lr=5e-3,
             critic_lr=5e-3,
         ),
-        training=replace(base.training, ema_half_life=100),
+        training=replace(base.training, ema_half_life=100, sample_every=100_000),
     )
 
 

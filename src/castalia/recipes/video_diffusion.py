@@ -50,7 +50,12 @@ def tiny() -> Recipe:
             given=2,
         ),
         training=replace(
-            base.training, lr=1e-2, optimizer=Optimizer(eps=1e-4), schedule=Schedule(warmup=0), ema_half_life=50
+            base.training,
+            lr=1e-2,
+            optimizer=Optimizer(eps=1e-4),
+            schedule=Schedule(warmup=0),
+            ema_half_life=50,
+            sample_every=100_000,  # a film takes longer than a dozen steps
         ),
     )
 

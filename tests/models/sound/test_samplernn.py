@@ -17,8 +17,8 @@ from castalia.core.rng import BatchRng, SampleRng
 from castalia.core.specs.audio import AudioSpec
 from castalia.media.audio.sets import vowels
 from castalia.models.sound.samplernn import SampleRNN, SampleRNNConfig
+from castalia.models.sound.streams import WaveNetSampling
 from castalia.models.sound.tiers import Network, Steps, parameters_of, whole
-from castalia.models.sound.wavenet import WaveNetSampling
 from castalia.nn import mulaw
 from castalia.recipes import samplernn as recipes
 

@@ -22,8 +22,9 @@ from castalia.media.audio.hearing import pitch
 from castalia.media.audio.sets import vowels
 from castalia.models.sound.queues import AHEAD, Queues
 from castalia.models.sound.stack import pack
+from castalia.models.sound.streams import WaveNetSampling
 from castalia.models.sound.voice import SPEAKER, Voice
-from castalia.models.sound.wavenet import NOTHING, PIECE, WaveNet, WaveNetConfig, WaveNetSampling, counted
+from castalia.models.sound.wavenet import NOTHING, PIECE, WaveNet, WaveNetConfig, counted
 from castalia.nn.samples import LEVELS, Logistics, MuLaw, sample_distribution
 from castalia.recipes import wavenet as recipes
 

@@ -27,14 +27,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from castalia.core.data import Batch, Dataset
-from castalia.core.errors import UsageError
 from castalia.core.model import Logs, Model, Objective, Progress, Stage
 from castalia.core.rng import Rng
 from castalia.core.specs.image import ImageSpec
@@ -43,6 +42,7 @@ from castalia.models.diffusion.drawing import Denoiser
 from castalia.models.diffusion.edm import EDM, EDMConfig, EDMOptions
 from castalia.models.diffusion.guidance import Guidance
 from castalia.models.diffusion.networks import PerceptronConfig, network_of
+from castalia.models.diffusion.parents import take_over
 from castalia.nn.unet import UNetConfig
 
 
@@ -143,20 +143,9 @@ class Autoguidance(EDM):
         super().initialise(data, rng, parents)
         if self.config.main == "train":
             return
-        parent = parents.get("main")
-        if type(parent) is not EDM:
-            raise UsageError(
-                "The denoiser is to be that of a finished run of `edm`: give --parent main=RUN, or train one "
-                "(config.main=train)."
-            )
-        for one in fields(EDMConfig):
-            ours, theirs = getattr(self.config, one.name), getattr(parent.config, one.name)
-            if ours != theirs:
-                raise UsageError(f"The parent `main` has {one.name}={theirs}, and this run {ours}: set it alike.")
-        if parent.spec.shape != self.spec.shape or (self.classes and parent.spec != self.spec):
-            raise UsageError("The parent `main` was trained on examples of another shape, or with other classes.")
-        for name in ("network", "units", "labels"):
-            getattr(self, name).load_state_dict(getattr(parent, name).state_dict())
+        take_over(self, parents, "main", EDM)
+        parent = parents["main"]
+        assert isinstance(parent, EDM)
         self.data_std.copy_(parent.data_std)
 
     # the objectives

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -49,6 +49,7 @@ from castalia.models.diffusion.ddpm import DDPM, DDPMConfig, DDPMOptions
 from castalia.models.diffusion.drawing import Job
 from castalia.models.diffusion.guidance import Guidance, led
 from castalia.models.diffusion.networks import Perceptron, PerceptronConfig
+from castalia.models.diffusion.parents import take_over
 from castalia.nn.half_unet import HalfUNet
 from castalia.nn.labels import Labels
 from castalia.nn.unet import UNetConfig, small_28
@@ -133,21 +134,7 @@ class ClassifierGuidance(DDPM):
         self.wanted.fit(data)
         if self.config.denoiser == "train":
             return
-        parent = parents.get("denoiser")
-        if type(parent) is not DDPM:
-            raise UsageError(
-                "The denoiser is to be that of a finished run of `ddpm`: give --parent denoiser=RUN, or train one "
-                "(config.denoiser=train)."
-            )
-        for one in fields(DDPMConfig):
-            ours, theirs = getattr(self.config, one.name), getattr(parent.config, one.name)
-            if ours != theirs:
-                raise UsageError(f"The parent `denoiser` has {one.name}={theirs}, and this run {ours}: set it alike.")
-        if parent.spec.shape != self.spec.shape or (self.classes and parent.spec != self.spec):
-            raise UsageError("The parent `denoiser` was trained on examples of another shape, or with other classes.")
-        self.network.load_state_dict(parent.network.state_dict())
-        self.units.load_state_dict(parent.units.state_dict())
-        self.labels.load_state_dict(parent.labels.state_dict())
+        take_over(self, parents, "denoiser", DDPM)
 
     # the objectives
 

@@ -41,8 +41,8 @@ from castalia.core.rng import Rng, SampleRng
 from castalia.core.sampling import Given, Preview, Sampling, Watch
 from castalia.core.spec import LabelSpec, Spec
 from castalia.core.specs.audio import AudioSpec
+from castalia.models.sound.streams import WaveNetSampling
 from castalia.models.sound.tiers import Network, State, Steps, whole
-from castalia.models.sound.wavenet import WaveNetSampling
 from castalia.nn import mulaw
 from castalia.nn.labels import Labels
 from castalia.nn.samples import MuLaw

@@ -47,6 +47,7 @@ from castalia.core.spec import LabelSpec, Spec
 from castalia.core.specs.audio import AudioSpec
 from castalia.models.sound.queues import Queues
 from castalia.models.sound.stack import Layer, Network, pack
+from castalia.models.sound.streams import Stream, WaveNetSampling, steps
 from castalia.models.sound.voice import SPEAKER, Voice
 from castalia.nn.labels import Labels
 from castalia.nn.mel import LogMel
@@ -112,54 +113,6 @@ class WaveNetConfig(Config):
     def field(self) -> int:
         """How many samples before it a sample depends on."""
         return 2 + (self.kernel - 1) * sum(self.dilations)
-
-
-@dataclass(frozen=True)
-class WaveNetSampling(Sampling):
-    """How to sample.
-
-    Attributes:
-        length: of the sound, or of what comes after a prompt: a whole number is samples, a number with a point is
-            seconds; None is the length of a training crop.
-    """
-
-    length: int | float | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.length is not None and (isinstance(self.length, bool) or not 0 < self.length < 1e9):
-            raise ValueError("length must be positive: samples, or seconds where it has a point (1.0)")
-
-    def samples(self, spec: AudioSpec) -> int:
-        """How many samples that is."""
-        if self.length is None:
-            return spec.length
-        return self.length if isinstance(self.length, int) else max(1, round(self.length * spec.rate))
-
-
-@dataclass
-class Stream:
-    """Where sampling stands. Going on uses up the state.
-
-    Attributes:
-        queues: what the steps need.
-        last: the newest value of each stream and the one before, (n,) each.
-        voice: what it is told.
-        options: how to sample.
-        rng: one stream per example.
-        done: samples that are made, a prompt included.
-        total: samples that shall be made, a prompt included.
-        first: the prompt, (n, 1, T), until it has been given out.
-    """
-
-    queues: Queues
-    last: tuple[np.ndarray, np.ndarray]
-    voice: Voice
-    options: WaveNetSampling
-    rng: SampleRng
-    done: int
-    total: int
-    first: Tensor | None
 
 
 class WaveNet(Generator[WaveNetConfig, AudioSpec], Density, Streaming, Exportable):
@@ -241,14 +194,14 @@ class WaveNet(Generator[WaveNetConfig, AudioSpec], Density, Streaming, Exportabl
         """Sound of the length asked for, by :meth:`start` and :meth:`advance`."""
         state = self.start(n, given, rng, options)
         total, pieces = state.total, []
-        steps = (state.first is not None) + -(-total // PIECE) - state.done // PIECE
+        count = (state.first is not None) + -(-total // PIECE) - state.done // PIECE
         while state.done < total or state.first is not None:
             piece, state = self.advance(state)
             pieces.append(piece)
             if watch is not None:
                 so_far = list(pieces)
                 label = state.voice.label
-                watch(Preview(len(pieces), steps, lambda p=so_far, label=label: Batch.of(torch.cat(p, 2), label)))
+                watch(Preview(len(pieces), count, lambda p=so_far, label=label: Batch.of(torch.cat(p, 2), label)))
         return Batch.of(torch.cat(pieces, dim=2), state.voice.label)
 
     def cost(self, options: WaveNetSampling) -> int:
@@ -289,44 +242,12 @@ class WaveNet(Generator[WaveNetConfig, AudioSpec], Density, Streaming, Exportabl
         if state.first is not None:
             piece, state.first = state.first, None
             return piece, state
-        steps = min(PIECE - state.done % PIECE, state.total - state.done)
+        count = min(PIECE - state.done % PIECE, state.total - state.done)
         first = state.done % PIECE
-        noise = self._noise(state.rng, state.done // PIECE)[first : first + steps]
-        made = (self._steps_of_one if state.queues.n == 1 else self._steps)(state, noise)
-        state.done += steps
+        noise = self._noise(state.rng, state.done // PIECE)[first : first + count]
+        made = steps(state, self.values, noise)
+        state.done += count
         return self.values.sound(torch.from_numpy(made)).to(self.device)[:, None], state
-
-    def _steps(self, state: Stream, noise: np.ndarray) -> np.ndarray:
-        """The next values (n, T), by noise (T, n, draws)."""
-        look, draw, codes = state.queues.look, self.values.draw, self.network.codes
-        newest, older = state.queues.packed.now, state.queues.packed.before
-        (now, before), temperature = state.last, state.options.temperature
-        made = np.empty((state.queues.n, len(noise)), now.dtype)
-        for i, uniform in enumerate(noise):
-            if codes:
-                outputs = look(newest[now], older[before])
-            else:
-                outputs = look(now[:, None] * newest, before[:, None] * older)
-            before, now = now, draw(outputs, uniform, temperature)
-            made[:, i] = now
-        state.last = now, before
-        return made
-
-    def _steps_of_one(self, state: Stream, noise: np.ndarray) -> np.ndarray:
-        """The same for a single stream, with plain numbers: up to twice as fast."""
-        look, draw, codes, made = state.queues.look, self.values.draw_one, self.network.codes, []
-        newest, older = state.queues.packed.now, state.queues.packed.before
-        (now, before), temperature = (v.item() for v in state.last), state.options.temperature
-        for uniform in noise[:, 0].tolist():
-            if codes:
-                outputs = look(newest[now : now + 1], older[before : before + 1])
-            else:
-                outputs = look(newest * now, older * before)
-            before, now = now, draw(outputs[0], uniform, temperature)
-            made.append(now)
-        kind = state.last[0].dtype
-        state.last = np.array([now], kind), np.array([before], kind)
-        return np.array([made], kind)
 
     @torch.no_grad()
     def naive(self, n: int, given: Given, rng: SampleRng, options: WaveNetSampling) -> Batch:
