@@ -118,6 +118,8 @@ class Personal(LatentDiffusion):
     def __init__(self, config: PersonalConfig, spec: ImageSpec) -> None:
         if not config.templates or config.base_share:
             captioned(spec)
+        if config.token in config.words.words:
+            raise UsageError(f"The run knows the word {config.token!r} already: choose another with config.token.")
         super().__init__(config, asked_in_words(spec))
         self.words = SubjectWords(config.words, config.token, self.standing())
 

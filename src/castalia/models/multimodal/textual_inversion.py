@@ -26,7 +26,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from castalia.core.captions import bytes_of
-from castalia.core.errors import UsageError
 from castalia.core.rng import Rng
 from castalia.core.specs.image import ImageSpec
 from castalia.models.multimodal.personal import Personal, PersonalConfig
@@ -89,8 +88,6 @@ class TextualInversion(Personal):
 
     def __init__(self, config: TextualInversionConfig, spec: ImageSpec) -> None:
         super().__init__(config, spec)
-        if config.token in config.words.words:
-            raise UsageError(f"The run knows the word {config.token!r} already: choose another with config.token.")
         self.placeholders = Placeholders(config.vectors, config.text.width)
         self.text.tokens = Extended(self.text.tokens, self.placeholders)
 
