@@ -50,6 +50,7 @@ WORDS = {
     "Inference": "finds the latents of an example",
     "Searchable": "lets them be searched for",
     "Refinement": "can redraw an example",
+    "Upscaling": "can enlarge a picture",
     "Styled": "makes a picture from styles, one for each layer",
     "Streaming": "makes an example piece by piece",
     "Perception": "has a network that looks at pictures",

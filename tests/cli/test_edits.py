@@ -136,6 +136,27 @@ def test_a_new_edit_needs_nothing_else(
 # what is written
 
 
+def test_upscaled_pictures(pictures: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = small_recipe("cascade", steps=4)
+    run = str(train(recipe, api.training_data(recipe), tmp_path / "run", quiet=True).path)
+    Image.fromarray(np.arange(15, dtype=np.uint8).reshape(3, 5) * 16).save(tmp_path / "small.png")
+    command = ["edit", "upscale", run, "--of", str(tmp_path / "small.png"), "--set", "upsample_steps=2"]
+    alone, three = tmp_path / "alone.png", tmp_path / "three"
+    assert main([*command, "--out", str(alone)]) == 0
+    assert pixels(alone).shape == (6, 10)
+    assert main([*command, "-n", "3", "--beside", "--out", str(three)]) == 0
+    names = sorted(three.glob("*.png"))
+    assert len(names) == 3, "what was given is not among what is made"
+    assert np.array_equal(pixels(names[0]), pixels(alone))
+    assert not np.array_equal(pixels(names[1]), pixels(alone))
+    product = editing.edit(run, "upscale", of=str(tmp_path / "small.png"), n=1, beside=True, settings=["level=0.05"])
+    assert isinstance(product, Grid)
+    assert product.examples.x.shape == (2, 1, 6, 10)
+    Image.fromarray(np.zeros((600, 500), np.uint8)).save(tmp_path / "large.png")
+    assert main(["edit", "upscale", run, "--of", str(tmp_path / "large.png"), "--out", str(alone)]) == 2
+    assert "1000x1200 pixels" in capsys.readouterr().err
+
+
 def test_a_single_redrawn_picture_is_written_alone(
     runs: dict[str, str], pictures: tuple[str, str], tmp_path: Path
 ) -> None:

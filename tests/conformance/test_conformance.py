@@ -30,6 +30,7 @@ from castalia.core.capabilities import (
     Searchable,
     Streaming,
     Styled,
+    Upscaling,
 )
 from castalia.core.config import from_json, to_json
 from castalia.core.data import Batch, Dataset
@@ -596,6 +597,25 @@ def test_refinement(name: str, data: dict[str, Dataset], trained: dict[str, runs
             refine(**wrong)
     alone = model.refine(Batch.of(x[2:]), mask=mask, rng=SampleRng(0, [2])).x
     assert (alone.double() - filled[2:].double()).abs().max() <= 1
+
+
+@pytest.mark.parametrize("name", having(Upscaling))
+def test_upscaling(name: str, data: dict[str, Dataset], trained: dict[str, runs.Run]) -> None:
+    model = trained[name].model()[0]
+    assert isinstance(model, Upscaling)
+    x = first(data[name], 3).x[:, :, :-1]  # of another size than that of the data
+    seen: list[Preview] = []
+    large = model.upscale(x, rng=SampleRng(0, range(3)), watch=seen.append)
+    assert large.shape == (*x.shape[:2], model.times * x.shape[2], model.times * x.shape[3])
+    assert large.dtype == torch.uint8
+    assert [preview.step for preview in seen] == list(range(1, seen[-1].steps + 1))
+    assert torch.equal(large, model.upscale(x, rng=SampleRng(0, range(3))))
+    assert not torch.equal(large, model.upscale(x, rng=SampleRng(1, range(3))))
+    alone = model.upscale(x[2:], rng=SampleRng(0, [2]))
+    assert (alone.double() - large[2:].double()).abs().max() <= 1
+    for wrong in (x.float(), x[0], x[:, :, :0], torch.cat([x, x, x, x, x], 1)):
+        with pytest.raises(UsageError, match="Upscaling takes"):
+            model.upscale(wrong, rng=SampleRng(0, range(3)))
 
 
 @pytest.mark.parametrize("name", having(Exportable))

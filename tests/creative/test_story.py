@@ -113,6 +113,21 @@ def test_what_makes_no_sense_is_refused_and_changes_nothing(run, tmp_path):
     assert not (tmp_path / "s.txt").exists()
 
 
+def test_a_story_is_opened_with_the_settings_it_was_written_with(run, tmp_path):
+    path = tmp_path / "story.txt"
+    first = book(run, path, "temperature=0.6")
+    first.do("")
+    first.do("say and then")
+    again = Notebook(run, path, (), "float32", io.StringIO())
+    assert again.settings == ("length=12", "temperature=0.6")
+    assert book(run, path, "temperature=0.9").settings == ("length=12", "temperature=0.9")
+    path.write_text(path.read_text().replace("temperature=0.6", "warmth=0.6"))
+    other = book(run, path)
+    assert other.settings == ("length=12",)
+    assert "left out" in other.out.getvalue()
+    assert "warmth" in other.out.getvalue()
+
+
 def test_the_editor_changes_a_passage(run, tmp_path, monkeypatch):
     monkeypatch.delenv("VISUAL", raising=False)
     monkeypatch.setenv("EDITOR", f"{sys.executable} -c \"import sys; open(sys.argv[1], 'a').write(' purred')\"")

@@ -19,6 +19,7 @@ from castalia import api, catalogue, checkpoints, runs, verbs
 from castalia.cli.main import main
 from castalia.configuration import Budget, Data, Recipe, spec_from_json, spec_to_json
 from castalia.core import assets
+from castalia.core.config import override
 from castalia.core.data import Batch, Dataset, join
 from castalia.core.errors import RunError, UsageError
 from castalia.core.model import Generator, Objective, Progress, Stage, build
@@ -327,7 +328,7 @@ def test_a_transform_leaves_batch_statistics(tmp_path: Path, monkeypatch: pytest
 def test_a_recipe_gives_stages_their_budgets(tmp_path: Path) -> None:
     catalogue.CATALOGUE.update(toys.entries())
     made = toys.recipe("toy-stages", log_every=1)
-    training = api.override(
+    training = override(
         made.training, ["stages.prior.steps=5", "stages.codes.batch_size=3", "stages.prior.lr=0.5"], "training"
     )
     run = train(replace(made, training=training), toys.table(), tmp_path / "run", quiet=True)

@@ -77,7 +77,7 @@ ENTRIES = (
         "diffusion.cascade:Cascade",
         media=("image",),
         paper="Ho et al. 2021 (arXiv:2106.15282); the denoisers: Karras et al. 2022 (arXiv:2206.00364)",
-        capabilities=("Generator", "Latents", "Refinement", "Exportable"),
+        capabilities=("Generator", "Latents", "Refinement", "Upscaling", "Exportable"),
         good="Larger pictures than one diffusion can learn in the time: a small one first, then enlarged by networks "
         "that learn detail; they enlarge pictures of one's own, too.",
     ),

@@ -50,7 +50,7 @@ class Notebook:
     Args:
         run: folder of the run.
         path: the file; it is made where there is none.
-        settings: sampling options, ``name=value`` each.
+        settings: sampling options, ``name=value`` each; others are those that the story was last written with.
         precision: of the networks.
         out: where texts are shown.
 
@@ -80,6 +80,10 @@ class Notebook:
             self.say("The weights are not those that wrote this story: its seeds will give other texts from now on.")
         self.story.run, self.story.weights = str(run), str(origin)
         self.settings: tuple[str, ...] = ()
+        try:
+            self.set(self.story.settings())
+        except UsageError as error:  # of another model
+            self.say(f"The settings of the story were left out. {error}")
         self.set(settings)
 
     def say(self, text: str) -> None:

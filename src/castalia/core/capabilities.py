@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from castalia.core.data import Batch
+from castalia.core.errors import UsageError
 from castalia.core.rng import SampleRng
 from castalia.core.sampling import Given, Sampling, Watch, check_given, check_redraw, sampling
 
@@ -258,6 +259,53 @@ class Refinement(ABC):
         """
 
 
+class Upscaling(ABC):
+    """A model of pictures that makes given ones larger, and draws the detail that they lack.
+
+    Attributes:
+        times: how many times larger each side becomes.
+    """
+
+    spec: Any
+    times: int
+
+    @final
+    @torch.no_grad()
+    def upscale(
+        self,
+        x: Tensor,
+        *,
+        given: Given | None = None,
+        rng: SampleRng,
+        options: Sampling | None = None,
+        watch: Watch | None = None,
+    ) -> Tensor:
+        """Larger pictures, ``uint8`` (B, C, times h, times w).
+
+        Args:
+            x: pictures ``uint8`` (B, C, h, w) with the channels of the data, of any sides.
+            given: as in :meth:`Generator.sample`.
+            rng: one stream per picture.
+            options: as in :meth:`Generator.sample`.
+            watch: as in :meth:`Generator.sample`.
+
+        Raises:
+            UsageError: pictures of other channels or of no area, or what :meth:`Generator.sample` refuses.
+        """
+        channels = self.spec.channels
+        if x.dtype != torch.uint8 or x.ndim != 4 or x.shape[1] != channels or not x.numel():
+            raise UsageError(
+                f"Upscaling takes pictures of {channels} channels, uint8 (B, {channels}, h, w), "
+                f"not {x.dtype} {tuple(x.shape)}."
+            )
+        checked, chosen = check_given(self, given, len(x)), sampling(self, options)
+        return self.enlarge(x, checked, rng, chosen, watch)
+
+    @abstractmethod
+    def enlarge(self, x: Tensor, given: Given, rng: SampleRng, options: Any, watch: Watch | None) -> Tensor:
+        """What :meth:`upscale` returns; everything has been checked."""
+
+
 class Streaming(ABC):
     """A model that makes its examples piece by piece: tokens, samples of sound, rows of a picture.
 
@@ -291,8 +339,8 @@ class PictureProgram:
     """A few lines of Python that make a picture of exported calls, with NumPy alone.
 
     Attributes:
-        lines: they call ``run(call, *inputs)``, which returns the first output, read ``numbers``, and leave in ``y`` a
-            picture (C, H, W) of 0 to 255.
+        lines: they call ``run(call, *inputs)``, which returns the first output, read ``numbers`` and, where there are
+            classes, the number ``label``, and leave in ``y`` a picture (C, H, W) of 0 to 255.
         numbers: what JSON can hold and the lines need.
     """
 

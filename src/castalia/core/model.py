@@ -4,8 +4,8 @@ A :class:`Model` is one system from one paper, written as single-device code. It
 (:class:`Stage`, :class:`Objective`, :class:`Update`); the training loop decides *how*: precision, sharding,
 averaging of weights, checkpoints, logging. What a model can do it declares by type (:class:`Generator`,
 :class:`Density`, :class:`Latents`, :class:`Inference`, :class:`Searchable`, :class:`Styled`, :class:`Refinement`,
-:class:`Streaming`, :class:`Meshing`, :class:`Perception`, :class:`Matching`, :class:`Exportable`), and one conformance
-suite holds it to its word. Whatever goes in or comes out is a :class:`Batch` in natural units.
+:class:`Upscaling`, :class:`Streaming`, :class:`Meshing`, :class:`Perception`, :class:`Matching`, :class:`Exportable`),
+and one conformance suite holds it to its word. Whatever goes in or comes out is a :class:`Batch` in natural units.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from castalia.core.capabilities import (
     Searchable,
     Streaming,
     Styled,
+    Upscaling,
 )
 from castalia.core.config import Config
 from castalia.core.data import Batch, Dataset
@@ -342,6 +343,7 @@ CAPABILITIES: tuple[type, ...] = (
     Styled,
     Meshing,
     Refinement,
+    Upscaling,
     Streaming,
     Perception,
     Matching,

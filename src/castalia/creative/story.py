@@ -80,6 +80,11 @@ class Story:
         """The story up to a passage; None: up to where it stands."""
         return "".join(self.passages[one].text for one in self.path(self.here if number is None else number))
 
+    def settings(self) -> tuple[str, ...]:
+        """Those that the last passage was written with, on the way to where the story stands."""
+        written = (one for one in reversed(self.path(self.here)) if self.passages[one].seed is not None)
+        return next((self.passages[one].settings for one in written), ())
+
     def branches(self, number: int | None) -> list[int]:
         """Numbers of the passages that go on from this one, or that begin."""
         return [one for one, passage in self.passages.items() if passage.before == number]

@@ -152,8 +152,8 @@ def export_onnx(run: Run, out: Path) -> list[Parity]:
 
 
 PICTURE = """\
-# Makes a picture of {model} with onnxruntime and NumPy: python picture.py
-import functools, json, struct, zlib
+# Makes a picture of {model} with onnxruntime and NumPy: python picture.py{asked}
+import functools, json, struct, sys, zlib
 import numpy as np, onnxruntime
 
 net = functools.cache(lambda call: onnxruntime.InferenceSession(call + ".onnx"))
@@ -169,10 +169,20 @@ open("picture.png", "wb").write(b"\\x89PNG\\r\\n\\x1a\\n" + png)
 """What is written beside ONNX graphs that together make whole pictures."""
 
 
+def _root(error: BaseException) -> str:
+    """What an exporter's error comes from: the first line of the innermost one, without colours."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().split("\n")[0][:300]
+
+
 def _picture(run: Run, program: PictureProgram) -> str:
     """The text of ``picture.py``."""
     read = "" if program.numbers is None else 'numbers = json.load(open("picture.json"))\n'
-    return PICTURE.format(model=run.recipe.model, lines=read + program.lines.strip("\n"))
+    asked = ""
+    if "[label]" in program.lines:
+        asked, read = " [CLASS NUMBER]", f"label = int(sys.argv[1]) if sys.argv[1:] else 0\n{read}"
+    return PICTURE.format(model=run.recipe.model, asked=asked, lines=read + program.lines.strip("\n"))
 
 
 def _export(run: Run, out: Path, form: str, write: Callable[[_Call, Path], tuple[Path, Runner]]) -> list[Parity]:
@@ -193,7 +203,7 @@ def _export(run: Run, out: Path, form: str, write: Callable[[_Call, Path], tuple
                     raise
                 # exporters raise whatever their insides raise; for the user it is one thing
                 except Exception as error:
-                    why = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().split("\n")[-1][:300]
+                    why = _root(error)
                     raise RunError(f"{form} cannot export the {name} of {run.recipe.model}: {why}") from error
                 absolute, relative = compare(call.module, call.inputs, runner)
             if not relative <= TOLERANCE:

@@ -151,7 +151,7 @@ class Contest(Generator[C, S], Latents, Exportable):
 
     def export_picture(self) -> PictureProgram:
         """Of standard normal latents, and the first class where there are classes."""
-        label = ", np.array([0])" if self.classes else ""
+        label = ", np.array([label])" if self.classes else ""
         z = f'np.random.randn(1, {self.latent_dims}).astype("f4")'
         return PictureProgram(f'y = (run("generator", {z}{label})[0] + 1) * 127.5')
 

@@ -67,7 +67,7 @@ class FourierInput(nn.Module):
         # in float32 whatever the precision: a phase has many periods
         with torch.autocast(style.device.type, enabled=False):
             cos, sin, right, down = self.affine(style.float()).unbind(1)
-            length = torch.hypot(cos, sin).clamp_min(1e-8)
+            length = (cos.square() + sin.square()).clamp_min(1e-16).sqrt()  # hypot is unknown to ONNX
             cos, sin = cos / length, sin / length
             turn = torch.stack([torch.stack([cos, sin], 1), torch.stack([-sin, cos], 1)], 1)
             shift = torch.stack([right / length, down / length], 1)

@@ -390,7 +390,7 @@ class VQVAE(Generator[VQVAEConfig, ImageSpec], Density, Refinement, Perception, 
 
     def export_picture(self) -> PictureProgram:
         """Codes drawn one after another, of the first class where there are classes."""
-        label, (h, w) = ", np.array([0])" if self.config.conditional else "", (self.rows, self.columns)
+        label, (h, w) = ", np.array([label])" if self.config.conditional else "", (self.rows, self.columns)
         return PictureProgram(PICTURE.format(cells=h * w, rows=h, columns=w, label=label))
 
 

@@ -177,7 +177,7 @@ class Diffusion(Generator[D, ImageSpec | PointsSpec], Latents, Refinement, Expor
         rng = SampleRng(0, range(1), self.device)
         job, denoiser = self.job(label, self.picture_options(), rng), self.plain_denoiser(label)
         steps = [(*denoiser.scalings(high), low / high) for high, low in pairwise(job.sigmas)]
-        first, shape = ", np.array([0])" if self.classes else "", tuple(self.spec.shape)
+        first, shape = ", np.array([label])" if self.classes else "", tuple(self.spec.shape)
         return PictureProgram(
             PICTURE.format(shape=shape, width=job.width, mean=denoiser.mean, label=first, channels=shape[0]), steps
         )

@@ -38,7 +38,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from castalia.core.capabilities import Exportable, Latents, Refinement
+from castalia.core.capabilities import Exportable, Latents, Refinement, Upscaling
 from castalia.core.config import Config
 from castalia.core.data import Batch, Dataset
 from castalia.core.errors import UsageError
@@ -153,7 +153,7 @@ class CascadeOptions(EDMOptions):
         return replace(self, steps=self.upsample_steps, guidance=self.upsample_guidance)
 
 
-class Cascade(Generator[CascadeConfig, ImageSpec], Latents, Refinement, Exportable):
+class Cascade(Generator[CascadeConfig, ImageSpec], Latents, Refinement, Upscaling, Exportable):
     """p(x) = p(z_0) p(z_1 | z_0) ... p(x | z_k).
 
     The latent vector is the noise that all stages start from, and, between them, that which is added to what is made.
@@ -322,43 +322,19 @@ class Cascade(Generator[CascadeConfig, ImageSpec], Latents, Refinement, Exportab
             x = job.redraw(self.small(whole, index).x, there[index], fresh=True, times=options.resample)
         return x
 
-    @torch.no_grad()
-    def upscale(
-        self,
-        x: Tensor,
-        *,
-        rng: SampleRng,
-        label: Tensor | None = None,
-        options: CascadeOptions | None = None,
-        watch: Watch | None = None,
-    ) -> Tensor:
-        """Given pictures, enlarged by the last upsampler.
+    @property
+    def times(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.config.factors[-1]
 
-        Args:
-            x: ``uint8`` (B, C, h, w) with the channels of the data and any sides: they count as those of the
-                resolution below the last one.
-            rng: one stream per picture.
-            label: ``int64`` (B,); None is the null class.
-            options: ``level``, ``upsample_steps`` and ``upsample_guidance`` matter, and those of the sampler.
-            watch: told of every step.
+    def enlarge(self, x: Tensor, given: Given, rng: SampleRng, options: CascadeOptions, watch: Watch | None) -> Tensor:
+        """By the last upsampler: pictures count as those of the resolution below the last one, whatever their sides.
 
-        Returns:
-            ``uint8`` (B, C, factor h, factor w).
-
-        Raises:
-            UsageError: pictures with other channels or of no area, or a level that was not trained for.
+        Of the options ``level``, ``upsample_steps`` and ``upsample_guidance`` matter, and those of the sampler.
         """
-        options = options or CascadeOptions()
         self.check(options)
-        if x.dtype != torch.uint8 or x.ndim != 4 or x.shape[1] != self.spec.channels or not x.numel():
-            raise UsageError(
-                f"Upscaling takes pictures of {self.spec.channels} channels, uint8 (B, {self.spec.channels}, h, w), "
-                f"not {x.dtype} {tuple(x.shape)}."
-            )
-        below, part, factor = self.parts[-2], self.upsamplers()[-1], self.config.factors[-1]
-        label = self.base.labels.null(len(x)) if label is None else label
+        below, part = self.parts[-2], self.upsamplers()[-1]
         low = below.units.inward(x.to(self.device)) + options.level * rng.normal("augment", *x.shape[1:])
-        size = (factor * x.shape[2], factor * x.shape[3])
+        size, label = (self.times * x.shape[2], self.times * x.shape[3]), self.base.asked(given, len(x))
         job = part.job_beside(low, options.level, label, options.upsampling(), rng, size=size, watch=watch)
         return job.start(rng.normal("latent", x.shape[1], *size))
 

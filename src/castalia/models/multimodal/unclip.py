@@ -36,7 +36,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from castalia.core.capabilities import Exportable, Latents, Matching, Refinement
+from castalia.core.capabilities import Exportable, Latents, Matching, Refinement, Upscaling
 from castalia.core.captions import CAPTION
 from castalia.core.config import Config
 from castalia.core.data import Batch, Dataset
@@ -125,7 +125,7 @@ class UnCLIPOptions(WordsDrawing):
             raise ValueError("prior_steps and upsample_steps are at least 1, prior_guidance not negative")
 
 
-class UnCLIP(Generator[UnCLIPConfig, ImageSpec], Latents, Refinement, Matching, Exportable):
+class UnCLIP(Generator[UnCLIPConfig, ImageSpec], Latents, Refinement, Upscaling, Matching, Exportable):
     """P(x | y) = P(x | z, y) P(z | y)."""
 
     Config = UnCLIPConfig
@@ -231,8 +231,8 @@ class UnCLIP(Generator[UnCLIPConfig, ImageSpec], Latents, Refinement, Matching, 
         return lambda x, t: self.decoder.look(x, t, context, z, seen)
 
     def enlarging(self, low: Tensor, z: Tensor) -> Call:
-        """The upsampler's prediction, given small pictures and embeddings."""
-        wide = F.interpolate(low, self.spec.shape[1:], mode="bilinear", align_corners=False)
+        """The upsampler's prediction, given small pictures (B, C, h, w) and embeddings (B, d)."""
+        wide = F.interpolate(low, self.larger(low), mode="bilinear", align_corners=False)
         nothing = self.encoded(self.words.nothing(1, z.device))[0].expand(len(z), -1, -1)
         return lambda x, t: self.upsampler.look(torch.cat([x, wide], 1), t, nothing, z)
 
@@ -274,7 +274,7 @@ class UnCLIP(Generator[UnCLIPConfig, ImageSpec], Latents, Refinement, Matching, 
         levels = self.process.levels(options)
         start = math.hypot(1, levels[0]) * options.temperature * rng.normal("latent", *self.small)
         low = self.small_picture(z, tokens, start, levels, rng, options, watch)
-        return outward(self.enlarged(low, z, rng, options, watch))
+        return outward(self.enlarged(low, z, rng, options, self.told(watch, options.steps, options)))
 
     def small_picture(
         self,
@@ -301,18 +301,21 @@ class UnCLIP(Generator[UnCLIPConfig, ImageSpec], Latents, Refinement, Matching, 
             told = self.told(watch, 0, options)
             return self.process.draw(denoise, start, levels, options, rng.at("decoder"), show=show, watch=told)
 
+    def larger(self, low: Tensor) -> tuple[int, int]:
+        """Height and width of the upsampler's pictures, given small ones."""
+        return self.times * low.shape[2], self.times * low.shape[3]
+
     @torch.no_grad()
     def enlarged(self, low: Tensor, z: Tensor, rng: SampleRng, options: UnCLIPOptions, watch: Watch | None) -> Tensor:
-        """Pictures in [-1, 1] at the size of the data."""
+        """Small pictures in [-1, 1], enlarged by the upsampler."""
         if self.config.upsample == 1:
             return low
         o = replace(options, steps=options.upsample_steps, sampler="dpm++2m", grid="logistic")
         levels, own = self.process.levels(o), rng.at("upsampler")
-        start = math.hypot(1, levels[0]) * o.temperature * own.normal("latent", *self.spec.shape)
+        start = math.hypot(1, levels[0]) * o.temperature * own.normal("latent", low.shape[1], *self.larger(low))
         denoise = self.process.denoise(self.enlarging(low, z), lambda x: x.clamp(-1, 1))
         show = lambda x: Batch.of(outward(x))  # noqa: E731
-        told = self.told(watch, options.steps, options)
-        return self.process.draw(denoise, start, levels, o, own, show=show, watch=told)
+        return self.process.draw(denoise, start, levels, o, own, show=show, watch=watch)
 
     def told(self, watch: Watch | None, before: int, options: UnCLIPOptions) -> Watch | None:
         """A watch that counts the steps of decoder and upsampler together."""
@@ -361,7 +364,26 @@ class UnCLIP(Generator[UnCLIPConfig, ImageSpec], Latents, Refinement, Matching, 
             free = F.max_pool2d(there, self.config.upsample) > 0
             hold = lambda x: torch.where(free, x, low)  # noqa: E731
         small = self.small_picture(z, tokens, start, levels, rng, options, watch, hold)
-        return outward(self.enlarged(small, z, rng, options, watch))
+        return outward(self.enlarged(small, z, rng, options, self.told(watch, options.steps, options)))
+
+    @property
+    def times(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.config.upsample
+
+    def enlarge(self, x: Tensor, given: Given, rng: SampleRng, options: UnCLIPOptions, watch: Watch | None) -> Tensor:
+        """By the upsampler, which is told the pictures' own embeddings where none are given; words it does not see.
+
+        Raises:
+            UsageError: the run has no upsampler.
+        """
+        if self.times == 1:
+            raise UsageError("This run has no upsampler (config.upsample=1), so it enlarges nothing.")
+        x = x.to(self.device)
+        if EMBEDDING in given:
+            z = scaled(given[EMBEDDING])
+        else:
+            z = self.seen(F.interpolate(x.float(), self.spec.shape[1:], mode="bilinear", align_corners=False))
+        return outward(self.enlarged(inward(x), z, rng, options, watch))
 
     def of_pictures(self, x: Tensor) -> Tensor:
         return self.clip.of_pictures(x)

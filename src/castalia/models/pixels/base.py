@@ -319,7 +319,7 @@ class PixelModel(Generator[P, ImageSpec], Density, Streaming, Exportable):
         each = self.values.levels if isinstance(self.values, Softmax) else 1
         codes = torch.arange(max(each, 2), device=self.device)
         table = [self.values.features(codes).tolist(), self.values.pixels(codes).tolist()]
-        label, (c, h, w) = ", np.array([0])" if self.classes else "", self.spec.shape
+        label, (c, h, w) = ", np.array([label])" if self.classes else "", self.spec.shape
         return PictureProgram(PICTURE.format(shape=(c, h, w), pixels=h * w, width=w, channels=c, label=label), table)
 
     # inside
