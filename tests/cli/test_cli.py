@@ -281,7 +281,7 @@ def test_kill_at_random_moments(name: str, tmp_path: Path) -> None:
         "--seed",
         "3",
         "--steps",
-        "240",
+        "170",
     ]
     arguments += ["--set", "training.batch_size=32", "--set", "training.checkpoint_every=17"]
     arguments += ["--set", "training.log_every=11", "--set", "training.threads=1"]

@@ -96,6 +96,9 @@ def test_a_completion_is_what_the_engine_says(talk: tuple[Editor, LanguageServer
     able = editor.hear()["result"]["capabilities"]
     assert able["inlineCompletionProvider"]
     assert able["positionEncoding"] == "utf-16"
+    assert "completionProvider" in able
+    editor.ask("initialize", capabilities={"textDocument": {"inlineCompletion": {}}})
+    assert "completionProvider" not in editor.hear()["result"]["capabilities"], "a client of both would ask twice"
     editor.send(method="initialized", params={})
     editor.open(DOCUMENT)
     before, behind = at(DOCUMENT, 4, 7)
@@ -104,6 +107,12 @@ def test_a_completion_is_what_the_engine_says(talk: tuple[Editor, LanguageServer
     answer = editor.hear()
     assert answer["id"] == number
     assert answer["result"]["items"] == ([{"insertText": text.text}] if text.text.strip() else [])
+    place = {"line": 4, "character": 7}
+    editor.ask("textDocument/completion", textDocument={"uri": "file:///a.py"}, position=place)
+    listed = editor.hear()["result"]
+    assert listed["isIncomplete"]
+    edits = [{"range": {"start": place, "end": place}, "newText": text.text}] if text.text.strip() else []
+    assert [item["textEdit"] for item in listed["items"]] == edits
     changed = DOCUMENT.replace("two", "three")
     document = {"uri": "file:///a.py", "version": 2}
     editor.send(

@@ -515,6 +515,7 @@ def test_no_file_hides_behind_words(opened):
         ("dream", {"network": "/etc/passwd"}),
         ("dissect", {"segmenter": "/etc/passwd"}),
         ("answer", {"of": "/etc/passwd"}),
+        ("solve", {"run_code": True}),
         ("redraw", {"of": "x", "given": ["a=@/etc/passwd"]}),
     ):
         with pytest.raises(UsageError):

@@ -30,6 +30,7 @@ EDITS: tuple[str, ...] = (
     "find",
     "answer",
     "infill",
+    "solve",
     "poem",
     "recall",
 )

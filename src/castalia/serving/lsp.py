@@ -1,7 +1,8 @@
 """A language server: an editor tells it what stands in its files, and is told what may come at the cursor.
 
 The protocol is the Language Server Protocol 3.18 over standard input and output, of which it speaks documents (sent
-whole) and ``textDocument/inlineCompletion``. An editor asks at every keystroke: an answer waits a moment, and is not
+whole) and ``textDocument/inlineCompletion``; to editors that do not know that, ``textDocument/completion``, with a list
+of one thing to insert. An editor asks at every keystroke: an answer waits a moment, and is not
 computed any more when the editor takes the question back, or asks another one about the same document.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -35,6 +37,8 @@ class _Question:
     Attributes:
         number: the editor's name for it.
         document: what it is about.
+        place: of the cursor, as the editor told it.
+        listed: whether a list was asked for, and not text at the cursor.
         timer: waits before it is put.
         asked: of the engine, once it is put.
         pieces: what has come.
@@ -42,6 +46,8 @@ class _Question:
 
     number: Any
     document: str
+    place: Mapping[str, Any]
+    listed: bool
     timer: threading.Timer | None = None
     asked: Asked | None = None
     pieces: list[Piece] = field(default_factory=list)
@@ -93,6 +99,9 @@ class LanguageServer:
         given = message.get("params") or {}
         if method == "initialize":
             able = {"positionEncoding": "utf-16", "textDocumentSync": 1, "inlineCompletionProvider": True}
+            theirs = (given.get("capabilities") or {}).get("textDocument") or {}
+            if "inlineCompletion" not in theirs:  # who knows both would ask both, and take the first back each time
+                able["completionProvider"] = {}
             self._answer(number, {"capabilities": able, "serverInfo": {"name": "castalia", "version": __version__}})
         elif method == "shutdown":
             self._ending = True
@@ -103,8 +112,8 @@ class LanguageServer:
             self._texts[given["textDocument"]["uri"]] = given["contentChanges"][-1]["text"]
         elif method == "textDocument/didClose":
             self._texts.pop(given["textDocument"]["uri"], None)
-        elif method == "textDocument/inlineCompletion":
-            self._ask(number, given)
+        elif method in ("textDocument/inlineCompletion", "textDocument/completion"):
+            self._ask(number, given, method == "textDocument/completion")
         elif method == "$/cancelRequest":
             with self._lock:
                 if question := self._open.get(given["id"]):
@@ -112,10 +121,10 @@ class LanguageServer:
         elif number is not None and method is not None:
             self._fail(number, UNKNOWN, f"There is no {str(method)[:80]} here.")
 
-    def _ask(self, number: Any, given: dict[str, Any]) -> None:
+    def _ask(self, number: Any, given: dict[str, Any], listed: bool) -> None:
         document, place = given["textDocument"]["uri"], given["position"]
         before, behind = at(self._texts[document], int(place["line"]), int(place["character"]))
-        question = _Question(number, document)
+        question = _Question(number, document, place, listed)
         question.timer = threading.Timer(self.wait, self._put, (question, before, behind))
         question.timer.daemon = True
         with self._lock:
@@ -171,7 +180,10 @@ class LanguageServer:
             if piece.reason is not None:
                 text = joined(question.pieces).text
                 del self._open[question.number]
-                self._answer(question.number, {"items": [{"insertText": text}] if text.strip() else []})
+                item = in_a_list(text, question.place) if question.listed else {"insertText": text}
+                # a list is asked for again at the next keystroke, not filtered
+                more = {"isIncomplete": True} if question.listed else {}
+                self._answer(question.number, {"items": [item] if text.strip() else [], **more})
 
     def _end(self, question: _Question, code: int, words: str) -> None:
         self._drop(question)
@@ -224,6 +236,14 @@ class LanguageServer:
                 self._write.flush()
             except (OSError, ValueError):  # nobody listens any more; the end of what is read will say so
                 pass
+
+
+def in_a_list(text: str, place: Mapping[str, Any]) -> dict[str, Any]:
+    """A thing in an editor's list: inserted at the cursor, in place of nothing."""
+    here = {"line": place["line"], "character": place["character"]}
+    label = " ".join(text.split())
+    edit = {"range": {"start": here, "end": here}, "newText": text}
+    return {"label": label[:60], "kind": 1, "detail": "castalia", "documentation": text, "textEdit": edit}
 
 
 def at(text: str, line: int, character: int) -> tuple[str, str]:

@@ -119,6 +119,10 @@ def sampling(kind: type[Any]) -> list[dict[str, Any]]:
     return found
 
 
+AT_HOME = ("answer", "solve")
+"""Edits that are for the command line only: one reads files by their paths, one runs what a model writes."""
+
+
 def of_edit(edit: Edit) -> dict[str, Any]:
     """An edit with its controls."""
     return {"name": edit.name, "help": edit.help, "controls": [_of_option(o) for o in options_of(edit) if _taken(o)]}
@@ -126,7 +130,7 @@ def of_edit(edit: Edit) -> dict[str, Any]:
 
 def offered(edit: Edit) -> bool:
     """Whether an edit can be asked for without naming files."""
-    return all(_taken(option) or not option.required for option in options_of(edit)) and edit.name != "answer"
+    return all(_taken(option) or not option.required for option in options_of(edit)) and edit.name not in AT_HOME
 
 
 def checked(name: str, options: Mapping[str, Any], path: Callable[[str], str]) -> dict[str, Any]:

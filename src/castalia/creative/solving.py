@@ -1,0 +1,115 @@
+"""Programs that a language model writes, judged by running tests.
+
+Papers
+    Chen et al. 2021, "Evaluating Large Language Models Trained on Code" (arXiv:2107.03374): functions from their
+    headers, the stops of answers, and pass@k without bias (section 2.1, equation 1). Bavarian et al. 2022
+    (arXiv:2207.14255): the same with something behind the gap (``suffix``).
+
+Problems are JSON lines as those of HumanEval: ``prompt``, ``test`` (defines ``check(candidate)``), ``entry_point``;
+``task_id``, ``canonical_solution`` and ``suffix`` may be there.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from castalia.core.errors import DataError
+from castalia.core.files import read_bounded
+
+OWN = Path(__file__).with_name("problems.jsonl")
+"""Small problems that come with the package."""
+
+LARGEST = 64 << 20
+"""Bytes of a file of problems."""
+
+STOPS = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint(", "\n@", "\nassert ", "\n```")
+"""An answer ends where the program would go on behind the function."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A program with a gap, and how it is told whether it does what it should.
+
+    Attributes:
+        name: what it is called.
+        prompt: what stands before the gap.
+        suffix: what stands behind it; empty: nothing.
+        test: defines ``check(candidate)``.
+        entry: name of what is checked.
+        solution: what could stand in the gap; empty where nobody says so.
+    """
+
+    name: str
+    prompt: str
+    suffix: str
+    test: str
+    entry: str
+    solution: str
+
+    def program(self, answer: str) -> str:
+        """The whole program, whose last line checks it."""
+        return f"{self.prompt}{answer}{self.suffix}\n\n{self.test}\n\ncheck({self.entry})\n"
+
+    def cut(self, answer: str) -> str:
+        """The answer up to where something else would begin; with something behind the gap it ends by itself."""
+        if self.suffix:
+            return answer
+        ends = (answer.find(stop) for stop in STOPS)
+        return answer[: min((end for end in ends if end >= 0), default=len(answer))]
+
+
+def read_problems(path: Path) -> list[Problem]:
+    """Problems from JSON lines.
+
+    Raises:
+        DataError: a line is none; the text names file and line.
+    """
+    try:
+        text = read_bounded(path, LARGEST).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: byte {error.start:,} is not UTF-8.") from error
+    found = [_problem(line, f"{path}, line {i}") for i, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if not found:
+        raise DataError(f"{path} has no problems.")
+    return found
+
+
+def _problem(line: str, where: str) -> Problem:
+    try:
+        data = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where} is not JSON ({str(error)[:100]}).") from error
+    if not isinstance(data, dict):
+        raise DataError(f"{where}: expected an object with prompt, test and entry_point.")
+    names = ("prompt", "test", "entry_point")
+    for name in (*names, "suffix", "canonical_solution", "task_id"):
+        if not isinstance(data.get(name, None if name in names else ""), str):
+            raise DataError(f"{where}: expected a text {name!r}.")
+    if not data["entry_point"].isidentifier():
+        raise DataError(f"{where}: entry_point is the name of a function, not {data['entry_point'][:40]!r}.")
+    return Problem(
+        data.get("task_id", where),
+        data["prompt"],
+        data.get("suffix", ""),
+        data["test"],
+        data["entry_point"],
+        data.get("canonical_solution", ""),
+    )
+
+
+def pass_at(k: int, passed: Sequence[int], n: int) -> tuple[float, float]:
+    """The chance that one of ``k`` answers is right, from ``n`` answers to each problem, and its standard error.
+
+    Args:
+        k: at most ``n``.
+        passed: how many of the answers to each problem were right.
+        n: answers to each.
+    """
+    shares = [1 - math.comb(n - c, k) / math.comb(n, k) for c in passed]
+    mean = sum(shares) / len(shares)
+    spread = sum((share - mean) ** 2 for share in shares) / max(len(shares) - 1, 1)
+    return mean, math.sqrt(spread / len(shares))
