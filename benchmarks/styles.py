@@ -207,7 +207,7 @@ def rows(options: Options) -> Iterator[Row]:
     work = "step of BigGAN, 32x32, batch 16, float32"
     if options.wants(work):
         base = recipes.recipe("biggan-emoji")
-        config = replace(base.config, augment=())
+        config = replace(base.config, augment=(), orthogonal=0.0)
         recipe = quiet(replace(base, config=config), options.threads, batch_size=BATCH)
         sizes = (config.channels, config.widths, config.latent_dims)
         with (
@@ -218,7 +218,7 @@ def rows(options: Options) -> Iterator[Row]:
     work, package = "step of StyleGAN2, 32x32, batch 16, float32", _package()
     if options.wants(work) and package is not None:
         base = recipes.recipe("stylegan2-emoji-32")
-        config = replace(base.config, channels=4096, most=128, ada=(), r1=0.0)
+        config = replace(base.config, channels=4096, most=128, ada=(), r1=0.0, path=0.0)
         model = build(entry("stylegan2").load(), config, ImageSpec(3, SIDE, SIDE), seed=0)
         z, x = torch.randn(1, model.latent_dims), torch.randn(1, 3, SIDE, SIDE)
         own = operations(lambda: model.generator(z, None), lambda: model.critic(torch.cat([x] * 4), None))

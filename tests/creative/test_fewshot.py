@@ -49,11 +49,13 @@ def test_questions_are_read(tmp_path: Path) -> None:
 def test_bad_questions_are_named(wrong: Any, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"q\.jsonl, line 2"):
         read_questions(lines(tmp_path / "q.jsonl", {"context": "a", "target": "b"}, wrong))
+    (tmp_path / "odd.jsonl").write_text('{"context": "a\u2028b", "target": "c"}', encoding="utf-8")
+    assert read_questions(tmp_path / "odd.jsonl")[0].context == "a\u2028b", "a line ends where JSON lines end"
     (tmp_path / "broken.jsonl").write_text("{")
     with pytest.raises(DataError, match="line 1 is not JSON"):
         read_questions(tmp_path / "broken.jsonl")
     (tmp_path / "empty.jsonl").write_text("\n")
-    with pytest.raises(DataError, match="no questions"):
+    with pytest.raises(DataError, match="no lines"):
         read_questions(tmp_path / "empty.jsonl")
     (tmp_path / "bytes.jsonl").write_bytes(b"\xff")
     with pytest.raises(DataError, match="byte 0"):

@@ -107,7 +107,7 @@ def test_pass_at_k_is_the_share_of_all_choices_of_k_answers() -> None:
     ("line", "said"),
     [
         ("{", "line 2 is not JSON"),
-        ("[]", "expected an object"),
+        ("[]", "expected a JSON object"),
         ('{"prompt": "a", "test": "b"}', "'entry_point'"),
         ('{"prompt": "a", "test": 3, "entry_point": "f"}', "'test'"),
         ('{"prompt": "a", "test": "b", "entry_point": "f(); import os"}', "name of a function"),

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from castalia.core.errors import CastaliaError, RunError
+from castalia.core.errors import CastaliaError, DataError, RunError
 
 SEAL = "sha256"
 """The field of a sealed JSON file that holds the SHA-256 of all others."""
@@ -152,6 +152,34 @@ def read_bounded(path: Path, limit: int) -> bytes:
         return data
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def json_lines(path: Path, limit: int) -> list[tuple[str, dict[str, Any]]]:
+    """The objects in a file of JSON lines of at most ``limit`` bytes, each with its file and line in words.
+
+    Raises:
+        RunError: it cannot be read, or is larger.
+        DataError: a line is no JSON object, or there is none; the text names file and line.
+    """
+    try:
+        lines = read_bounded(path, limit).decode("utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: byte {error.start:,} is not UTF-8.") from error
+    found: list[tuple[str, dict[str, Any]]] = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            data = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{where} is not JSON ({str(error)[:100]}).") from error
+        if not isinstance(data, dict):
+            raise DataError(f"{where}: expected a JSON object.")
+        found.append((where, data))
+    if not found:
+        raise DataError(f"{path} has no lines.")
+    return found
 
 
 def read_json(path: Path, limit: int = 16 << 20, *, finite: bool = False) -> Any:

@@ -13,12 +13,11 @@ What differs, and why
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -27,7 +26,7 @@ from torch import Tensor
 from castalia.core.capabilities import Density
 from castalia.core.data import Batch, pad
 from castalia.core.errors import DataError
-from castalia.core.files import read_bounded
+from castalia.core.files import json_lines
 from castalia.core.rng import SampleRng, derive
 from castalia.core.specs.text import TextSpec
 from castalia.media.text.tokens import tokens_of
@@ -61,22 +60,11 @@ def read_questions(path: Path) -> list[Question]:
     Raises:
         DataError: a line is none; the text names file and line.
     """
-    try:
-        text = read_bounded(path, LARGEST).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: byte {error.start:,} is not UTF-8.") from error
-    found = [_question(line, f"{path}, line {i}") for i, line in enumerate(text.splitlines(), 1) if line.strip()]
-    if not found:
-        raise DataError(f"{path} has no questions.")
-    return found
+    return [_question(data, where) for where, data in json_lines(path, LARGEST)]
 
 
-def _question(line: str, where: str) -> Question:
-    try:
-        data = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where} is not JSON ({str(error)[:100]}).") from error
-    if not isinstance(data, dict) or not isinstance(data.get("context"), str):
+def _question(data: dict[str, Any], where: str) -> Question:
+    if not isinstance(data.get("context"), str):
         raise DataError(f"{where}: expected an object with a text 'context'.")
     context: str = data["context"]
     choices, answer, target = (data.get(name) for name in ("choices", "answer", "target"))

@@ -11,14 +11,14 @@ Problems are JSON lines as those of HumanEval: ``prompt``, ``test`` (defines ``c
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from castalia.core.errors import DataError
-from castalia.core.files import read_bounded
+from castalia.core.files import json_lines
 
 OWN = Path(__file__).with_name("problems.jsonl")
 """Small problems that come with the package."""
@@ -68,23 +68,10 @@ def read_problems(path: Path) -> list[Problem]:
     Raises:
         DataError: a line is none; the text names file and line.
     """
-    try:
-        text = read_bounded(path, LARGEST).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: byte {error.start:,} is not UTF-8.") from error
-    found = [_problem(line, f"{path}, line {i}") for i, line in enumerate(text.split("\n"), 1) if line.strip()]
-    if not found:
-        raise DataError(f"{path} has no problems.")
-    return found
+    return [_problem(data, where) for where, data in json_lines(path, LARGEST)]
 
 
-def _problem(line: str, where: str) -> Problem:
-    try:
-        data = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where} is not JSON ({str(error)[:100]}).") from error
-    if not isinstance(data, dict):
-        raise DataError(f"{where}: expected an object with prompt, test and entry_point.")
+def _problem(data: dict[str, Any], where: str) -> Problem:
     names = ("prompt", "test", "entry_point")
     for name in (*names, "suffix", "canonical_solution", "task_id"):
         if not isinstance(data.get(name, None if name in names else ""), str):
