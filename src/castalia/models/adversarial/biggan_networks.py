@@ -314,9 +314,8 @@ def orthogonal_penalty(network: nn.Module, but: nn.Module | None = None) -> Tens
     total = matrices[0].new_zeros(())
     with torch.autocast(total.device.type, enabled=False):  # in bfloat16 orthogonal rows would have products of 0.01
         for w in matrices:
-            if (
-                len(w) > w.shape[1]
-            ):  # W W^T has the norm of W^T W, which is smaller; that many rows cannot be orthogonal
+            # W W^T has the norm of W^T W, which is smaller; so many rows cannot be orthogonal
+            if len(w) > w.shape[1]:
                 total = total + (w.T @ w).square().sum() - w.square().sum(1).square().sum()
                 continue
             products = w @ w.T
