@@ -16,16 +16,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 
 from castalia.core.errors import UsageError
 from castalia.models.sequence.slots import Continuing
 from castalia.serving.choosing import decide
-
-if TYPE_CHECKING:
-    from castalia.serving.engine import Row
+from castalia.serving.row import Row
 
 AT_ONCE = 16
 """A draft model reads more unread tokens than these row by row: a long prompt is not padding for the others."""

@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -32,6 +31,7 @@ from castalia.serving.drafts import Draft
 from castalia.serving.grammars import Grammars
 from castalia.serving.patterns import Pattern
 from castalia.serving.request import Piece, Reason, Request, Score, Written
+from castalia.serving.row import Row
 from castalia.serving.words import Words
 
 CHUNK = 256
@@ -40,31 +40,6 @@ CHUNK = 256
 
 class Full(CastaliaError):
     """There are as many texts waiting as may wait."""
-
-
-@dataclass
-class Row:
-    """A text that is being written.
-
-    Attributes:
-        ticket: its number.
-        request: what is wanted.
-        tokens: prompt and what was written.
-        choosing: what decides over the next token.
-        words: its text so far.
-        forgotten: tokens that are not looked at any more.
-        read: tokens that have been read, the forgotten ones among them.
-        end: length of ``tokens`` at which it ends.
-    """
-
-    ticket: int
-    request: Request
-    tokens: list[int]
-    choosing: Choosing
-    words: Words
-    end: int
-    forgotten: int = 0
-    read: int = 0
 
 
 class Engine:
