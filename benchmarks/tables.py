@@ -21,7 +21,22 @@ from castalia import api, runs
 from castalia.core.specs.table import TableSpec
 from castalia.media.named import open_data
 from castalia.media.table.kinds import settled
-from castalia.media.table.measures import NEAREST_OF, Rows, all_rows, closest, f1_scores, quality, rows_of, spread_out
+from castalia.media.table.measures import NEAREST_OF, Rows, all_rows, closest, f1_scores, quality, rows_of
+
+
+def spread_out(rows: Rows, train: Rows, spec: TableSpec) -> np.ndarray:
+    """Rows as numbers whose sums of differences are the distances of ``closest``."""
+    columns = []
+    for j, part in enumerate(spec.parts):
+        x, gone = rows[0][:, j], rows[1][:, j] == 1
+        if part.listed:
+            columns.append(0.5 * np.eye(len(part.values))[x.astype(int)] * ~gone[:, None])
+        else:
+            known = train[0][train[1][:, j] == 0, j]
+            scale, middle = (float(known.std()), float(known.mean())) if len(known) else (0.0, 0.0)
+            columns.append(np.where(gone, 0, (x - middle) / (scale or 1.0))[:, None])
+        columns.append(0.5 * gone[:, None].astype(float))
+    return np.concatenate(columns, 1) / len(spec.parts)
 
 
 def smote(real: Rows, spec: TableSpec, n: int, seed: int) -> Rows:

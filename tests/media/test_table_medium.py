@@ -263,6 +263,26 @@ def test_copies_and_closest_rows() -> None:
     assert closest(asked, known, two)[0] == pytest.approx((1 / 1 + 1) / 2)  # one deviation, another category
 
 
+def test_closest_rows_are_those_of_rows_spread_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what is missing on either side, and cut into pieces: as sums of differences of one number for each value."""
+    from benchmarks.tables import spread_out
+
+    random, parts = np.random.default_rng(0), []
+    for j in range(4):
+        listed = {"values": ("a", "b", "c")} if j % 2 else {"low": 0.0, "high": 9.0}
+        parts.append(Part(f"p{j}", "category" if j % 2 else "number", missing=True, **listed))
+    spec = TableSpec(tuple(parts))
+
+    def some(n: int) -> tuple[np.ndarray, np.ndarray]:
+        x = np.where(np.arange(4) % 2, random.integers(0, 3, (n, 4)), 9 * random.random((n, 4)))
+        return x, (random.random((n, 4)) < 0.3).astype(np.uint8)
+
+    made, train = some(50), some(70)
+    monkeypatch.setattr("castalia.media.table.measures.DISTANCES", 500)
+    apart = np.abs(spread_out(made, train, spec)[:, None] - spread_out(train, train, spec)).sum(2)
+    np.testing.assert_allclose(closest(made, train, spec), apart.min(1), rtol=0, atol=1e-12)
+
+
 def test_use_falls_where_the_target_is_shuffled() -> None:
     train, test = people("train"), people("test")
     real, held = rows_of(train.batch(np.arange(1500))), rows_of(test.batch(np.arange(400)))

@@ -29,6 +29,8 @@ MOST = 20_000
 """Training rows that samples are compared with, at most."""
 NEAREST_OF = 2_000
 """Samples whose closest training rows are looked for, at most."""
+DISTANCES = 1 << 21
+"""That are held at once."""
 BINS = 10
 
 Rows = tuple[np.ndarray, np.ndarray]
@@ -142,28 +144,31 @@ def _real(work: Work) -> Rows:
 
 
 def closest(made: Rows, train: Rows, spec: TableSpec) -> np.ndarray:
-    """Distance of each row to the closest training row (N,)."""
-    from sklearn.neighbors import NearestNeighbors
+    """Distance of each row to the closest training row (N,): the mean over columns.
 
-    (a, b) = (spread_out(rows, train, spec) for rows in (made, train))
-    return NearestNeighbors(n_neighbors=1, metric="manhattan").fit(b).kneighbors(a)[0][:, 0]
+    A listed value differs from another by 1; numbers by deviations. What is missing stands at the mean, half a
+    deviation away from what is there.
+    """
+    found, at_once = [], max(1, DISTANCES // max(len(train[0]), 1))
+    for start in range(0, len(made[0]), at_once):
+        some = (made[0][start : start + at_once], made[1][start : start + at_once])
+        total = sum(_apart(some, train, spec, j) for j in range(len(spec.parts)))
+        found.append(np.asarray(total).min(1) / len(spec.parts))
+    return np.concatenate(found)
 
 
-def spread_out(rows: Rows, train: Rows, spec: TableSpec) -> np.ndarray:
-    """Rows as numbers whose sums of differences are distances: the mean over columns."""
-    columns = []
-    for j, part in enumerate(spec.parts):
-        x, gone = rows[0][:, j], rows[1][:, j] == 1
-        if part.listed:
-            columns.append(0.5 * np.eye(len(part.values))[x.astype(int)] * ~gone[:, None])
-        else:
-            known = _there(train, j)
-            scale = float(known.std()) if len(known) else 0.0
-            middle = float(known.mean()) if len(known) else 0.0
-            columns.append(np.where(gone, 0, (x - middle) / (scale or 1.0))[:, None])
-        if part.missing:
-            columns.append(0.5 * gone[:, None].astype(float))
-    return np.concatenate(columns, 1) / len(spec.parts)
+def _apart(made: Rows, train: Rows, spec: TableSpec, j: int) -> np.ndarray:
+    """Differences in a column, (n, N)."""
+    gone, lacks = made[1][:, j] == 1, train[1][:, j] == 1
+    missing = gone[:, None] != lacks
+    if spec.parts[j].listed:
+        return np.where(gone[:, None] | lacks, missing, made[0][:, j, None] != train[0][:, j]).astype(float)
+    known = _there(train, j)
+    scale, middle = (float(known.std()), float(known.mean())) if len(known) else (0.0, 0.0)
+    x, y = (
+        (np.where(no, middle, rows[0][:, j]) - middle) / (scale or 1.0) for rows, no in ((made, gone), (train, lacks))
+    )
+    return np.abs(x[:, None] - y) + 0.5 * missing
 
 
 def copies(made: Rows, train: Rows) -> np.ndarray:
