@@ -92,7 +92,7 @@ def make_recipe(
     ):
         if value is not None:
             if name.startswith("data.options.") and not hasattr(made.data.options, name[13:]):
-                raise UsageError(f"{option} is for other media; {made.data.source} holds {made.data.medium}.")
+                raise not_for(option, made.data.source, made.data.medium, made.data.options, "data.options.")
             changes.append(f"{name}={value}")
     config = override(made.config, [s[7:] for s in settings if s.startswith("config.")], "config")
     rest = replace(made, config=config)
@@ -147,3 +147,18 @@ def as_settings(model: str | None, recipe: str | None, changes: Mapping[str, Any
             raise UsageError(f"There is no setting {name!r}. {hint}")
         texts.append(f"{section}.{name}={json.dumps(value) if not isinstance(value, str) else value}")
     return {**found, "settings": [*found.get("settings", ()), *texts]}
+
+
+def not_for(flag: str, source: str, medium: str, options: Any, before: str = "") -> UsageError:
+    """What is said of a flag that a medium does not have, and of those it has.
+
+    Args:
+        flag: as it was typed.
+        source: of the data.
+        medium: its name.
+        options: of the medium, a dataclass or its class.
+        before: what stands before their names behind ``--set``.
+    """
+    names = [f.name for f in fields(options)]
+    own = f" {near(flag.strip('-').replace('-', '_'), names)} As --set {before}NAME=VALUE." if names else ""
+    return UsageError(f"{flag} is for other media; {source} holds {medium}.{own}")

@@ -38,6 +38,7 @@ def models(options: Namespace) -> int:
 def data(options: Namespace) -> int:
     """List the named sets, or describe one source."""
     from castalia.core.config import override
+    from castalia.making import not_for
     from castalia.media.named import describe, list_data, medium_for, open_data
     from castalia.media.rooms import rooms
 
@@ -59,7 +60,7 @@ def data(options: Namespace) -> int:
     for name in wishes:
         if wishes[name] is not None and not hasattr(medium.options(), name):
             flag = "--" + name.replace("_", "-")
-            raise UsageError(f"{flag} is for other media; {options.source} holds {medium.name}.")
+            raise not_for(flag, options.source, medium.name, medium.options)
     reading = override(medium.options(), [*settings, *options.settings], "data options")
     found = open_data(options.source, reading, None if options.split == "all" else options.split, medium=medium)
     report = describe(found)
