@@ -3,7 +3,7 @@
 The same prompts and the same number of tokens, the likeliest token each time, with caches, on one thread. Rounds go
 through all settings one after the other; a line has the median of tokens per second of processor time, and of the ratio
 to transformers in the same round. What a round takes on the clock depends on what else the machine does; this hardly
-does.
+does. Beside it stands what the weights, read once for a token of every text, are of the memory's speed.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from castalia.models.sequence.writing import WritingOptions
 from castalia.serving.engine import Engine
 from castalia.serving.int8 import to_int8
 from castalia.serving.request import Request
+
+WEIGHTS, BYTES = 124_439_808, {"float32": 4, "bfloat16": 2, "int8": 1}
+"""Of the network, and of one of them."""
 
 
 def engine(int8: bool, precision: Any, rows: int) -> Engine:
@@ -46,6 +49,16 @@ def theirs(model: Any, prompts: list[list[int]], length: int) -> Callable[[], ob
     return lambda: model.generate(
         x, attention_mask=torch.ones_like(x), do_sample=False, max_new_tokens=length, eos_token_id=None, pad_token_id=0
     )
+
+
+def reading() -> float:
+    """Bytes that one thread reads a second of processor time: what weights that are read once a token allow."""
+    x, times = torch.ones(128 << 20), []
+    for _ in range(5):
+        started = time.process_time()
+        x.sum()
+        times.append(time.process_time() - started)
+    return 4 * x.numel() / min(times)
 
 
 def main() -> None:
@@ -78,10 +91,15 @@ def main() -> None:
                     started = time.process_time()
                     write()
                     speeds[name].append(batch * options.length / (time.process_time() - started))
+            memory = reading()
             for name, found in speeds.items():
                 ratio = statistics.median(a / b for a, b in zip(found, speeds["transformers float32"], strict=True))
+                speed = statistics.median(found)
+                share = WEIGHTS * BYTES[name.split()[1]] * speed / batch / memory
                 print(
-                    f"{batch} texts  {name:22} {statistics.median(found):7.1f} tokens/s  {ratio:5.2f} times", flush=True
+                    f"{batch} texts  {name:22} {speed:7.1f} tokens/s  {ratio:5.2f} times  {share:4.0%} of reading "
+                    f"at {memory / 1e9:.1f} GB/s",
+                    flush=True,
                 )
 
 
