@@ -22,6 +22,7 @@ from castalia.core.errors import UsageError
 from castalia.creative import table
 from castalia.creative.edit import Edit, Film, Grid, One, Page, Work, option, options_of
 from castalia.creative.edits import redraw, walk
+from castalia.creative.edits.outpaint import windows
 from castalia.media.image.write import read_recipe
 from castalia.segmenters import segmenter_of
 from castalia.training.loop import train
@@ -155,6 +156,36 @@ def test_upscaled_pictures(pictures: tuple[str, str], tmp_path: Path, capsys: py
     Image.fromarray(np.zeros((600, 500), np.uint8)).save(tmp_path / "large.png")
     assert main(["edit", "upscale", run, "--of", str(tmp_path / "large.png"), "--out", str(alone)]) == 2
     assert "1000x1200 pixels" in capsys.readouterr().err
+
+
+def test_continued_pictures(runs: dict[str, str], pictures: tuple[str, str], tmp_path: Path) -> None:
+    """What was given stands where it should; versions do not depend on how many there are."""
+    command = ["edit", "outpaint", runs["ddpm"], "--of", pictures[0], "--set", "steps=2", "--seed", "4"]
+    around = ["--left", "3", "--right", "9", "--down", "1"]
+    assert main([*command, *around, "--out", str(tmp_path / "one.png")]) == 0
+    assert main([*command, *around, "-n", "2", "--out", str(tmp_path / "two")]) == 0
+    one, given = pixels(tmp_path / "one.png"), pixels(Path(pictures[0]))
+    assert one.shape == (9, 20)
+    assert np.array_equal(one[:8, 3:11], given)
+    assert (one[:, 11:].astype(int) != 0).any()
+    first, second = (pixels(tmp_path / "two" / f"000{i}.png") for i in range(2))
+    assert np.array_equal(first, one)
+    assert not np.array_equal(second, one)
+    assert main([*command, "--out", str(tmp_path / "none.png")]) == 2
+
+
+@pytest.mark.parametrize(
+    ("canvas", "start"), [((8, 8), (0, 0)), ((9, 20), (0, 3)), ((30, 8), (22, 0)), ((31, 33), (7, 5))]
+)
+def test_windows_cover_a_canvas_and_see_what_is_there(canvas: tuple[int, int], start: tuple[int, int]) -> None:
+    known, found = np.zeros(canvas, bool), windows(canvas, (8, 8), start)
+    assert found[0] == start
+    for number, (y, x) in enumerate(found):
+        part = known[y : y + 8, x : x + 8]
+        assert part.shape == (8, 8)
+        assert part.mean() >= 0.25 or not number, "a corner sees a quarter, an edge a half"
+        part[:] = True
+    assert known.all()
 
 
 def test_a_single_redrawn_picture_is_written_alone(

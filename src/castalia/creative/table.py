@@ -18,6 +18,7 @@ EDITS: tuple[str, ...] = (
     "attribute",
     "map",
     "redraw",
+    "outpaint",
     "upscale",
     "complete",
     "mix",

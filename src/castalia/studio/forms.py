@@ -73,6 +73,10 @@ LARGEST = {
     "shown": 200,
     "count": 32,
     "points": 64,
+    "left": 512,
+    "right": 512,
+    "up": 512,
+    "down": 512,
 }
 """The most that whole numbers of edits may be here: what one request may cost."""
 
