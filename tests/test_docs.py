@@ -239,7 +239,7 @@ def test_jobs_are_done_by_following_them(tmp_path: Path, monkeypatch: pytest.Mon
     own_data(tmp_path)
     monkeypatch.chdir(tmp_path)
     found = commands(JOBS)
-    assert len(re.findall(r"^## ", JOBS.read_text(encoding="utf-8"), re.MULTILINE)) == 24
+    assert len(re.findall(r"^## ", JOBS.read_text(encoding="utf-8"), re.MULTILINE)) == 25
     assert len(found) >= 25
     for line, text in found:
         if text.startswith("castalia demo"):

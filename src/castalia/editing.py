@@ -50,6 +50,7 @@ WORDS = {
     "Inference": "finds the latents of an example",
     "Searchable": "lets them be searched for",
     "Refinement": "can redraw an example",
+    "Reversible": "can take an example back to its noise",
     "Upscaling": "can enlarge a picture",
     "Styled": "makes a picture from styles, one for each layer",
     "Streaming": "makes an example piece by piece",

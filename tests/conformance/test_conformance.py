@@ -27,6 +27,7 @@ from castalia.core.capabilities import (
     Meshing,
     Perception,
     Refinement,
+    Reversible,
     Searchable,
     Streaming,
     Styled,
@@ -597,6 +598,22 @@ def test_refinement(name: str, data: dict[str, Dataset], trained: dict[str, runs
             refine(**wrong)
     alone = model.refine(Batch.of(x[2:]), mask=mask, rng=SampleRng(0, [2])).x
     assert (alone.double() - filled[2:].double()).abs().max() <= 1
+
+
+@pytest.mark.parametrize("name", having(Reversible))
+def test_sampling_backwards(name: str, data: dict[str, Dataset], trained: dict[str, runs.Run]) -> None:
+    model = trained[name].model()[0]
+    assert isinstance(model, Reversible)
+    x, rng, few = first(data[name], 3).x, SampleRng(0, range(3)), model.SampleOptions(steps=12)  # type: ignore[attr-defined]
+    before = model.recast(Batch.of(x), rng=rng, options=few).x
+    assert before.shape == x.shape
+    assert before.dtype == x.dtype
+    assert (before.double() - x.double()).abs().mean() < 12, "what is drawn as what it was comes back"
+    alone = model.recast(Batch.of(x[2:]), rng=SampleRng(0, [2]), options=few).x
+    assert (alone.double() - before[2:].double()).abs().max() <= 1
+    for wrong in (0.0, -1.0, 1.5, float("nan")):
+        with pytest.raises(UsageError, match="strength"):
+            model.recast(Batch.of(x), rng=rng, strength=wrong)
 
 
 @pytest.mark.parametrize("name", having(Upscaling))

@@ -306,6 +306,59 @@ class Upscaling(ABC):
         """What :meth:`upscale` returns; everything has been checked."""
 
 
+class Reversible(ABC):
+    """A model whose sampling can be run backwards, so that an example comes back, or comes back as something else."""
+
+    spec: Any
+
+    @final
+    @torch.no_grad()
+    def recast(
+        self,
+        batch: Batch,
+        *,
+        was: Given | None = None,
+        given: Given | None = None,
+        strength: float = 1.0,
+        rng: SampleRng,
+        options: Sampling | None = None,
+        watch: Watch | None = None,
+    ) -> Batch:
+        """Examples drawn from the noise that those of ``batch`` come from.
+
+        Args:
+            batch: examples (B, ...) in natural units.
+            was: what they are taken for on the way back to noise; as in :meth:`Generator.sample`, but without guidance.
+            given: what they are drawn as; with what they were, they come back, but for the errors of the solver.
+            strength: how far back, above 0; 1 is to the noise that sampling starts with.
+            rng: one stream per example, for what has to be drawn all the same.
+            options: as in :meth:`Generator.sample`; the sampler is Euler's.
+            watch: told of every step forwards.
+
+        Raises:
+            UsageError: examples of another shape, a strength that is none, or what :meth:`Generator.sample` refuses.
+        """
+        check_redraw(batch.x, strength, None, self.spec.fields()["x"].shape)
+        if strength <= 0:
+            raise UsageError("strength says how far back to go, above 0 and up to 1.")
+        before, after = check_given(self, was, len(batch)), check_given(self, given, len(batch))
+        x = self.draw_again(batch, before, after, strength, rng, sampling(self, options), watch)
+        return replace(batch, x=x)
+
+    @abstractmethod
+    def draw_again(
+        self,
+        batch: Batch,
+        was: Given,
+        given: Given,
+        strength: float,
+        rng: SampleRng,
+        options: Any,
+        watch: Watch | None,
+    ) -> Tensor:
+        """The ``x`` of what :meth:`recast` returns; everything has been checked."""
+
+
 class Streaming(ABC):
     """A model that makes its examples piece by piece: tokens, samples of sound, rows of a picture.
 

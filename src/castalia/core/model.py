@@ -4,8 +4,9 @@ A :class:`Model` is one system from one paper, written as single-device code. It
 (:class:`Stage`, :class:`Objective`, :class:`Update`); the training loop decides *how*: precision, sharding,
 averaging of weights, checkpoints, logging. What a model can do it declares by type (:class:`Generator`,
 :class:`Density`, :class:`Latents`, :class:`Inference`, :class:`Searchable`, :class:`Styled`, :class:`Refinement`,
-:class:`Upscaling`, :class:`Streaming`, :class:`Meshing`, :class:`Perception`, :class:`Matching`, :class:`Exportable`),
-and one conformance suite holds it to its word. Whatever goes in or comes out is a :class:`Batch` in natural units.
+:class:`Reversible`, :class:`Upscaling`, :class:`Streaming`, :class:`Meshing`, :class:`Perception`, :class:`Matching`,
+:class:`Exportable`), and one conformance suite holds it to its word. Whatever goes in or comes out is a
+:class:`Batch` in natural units.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from castalia.core.capabilities import (
     Meshing,
     Perception,
     Refinement,
+    Reversible,
     Searchable,
     Streaming,
     Styled,
@@ -343,6 +345,7 @@ CAPABILITIES: tuple[type, ...] = (
     Styled,
     Meshing,
     Refinement,
+    Reversible,
     Upscaling,
     Streaming,
     Perception,

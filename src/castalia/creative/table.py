@@ -18,6 +18,7 @@ EDITS: tuple[str, ...] = (
     "attribute",
     "map",
     "redraw",
+    "invert",
     "outpaint",
     "upscale",
     "complete",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -26,6 +26,7 @@ from castalia.core.spec import LabelSpec, Spec
 from castalia.core.specs.image import ImageSpec
 from castalia.core.specs.points import PointsSpec
 from castalia.models.diffusion.drawing import Denoiser, Job
+from castalia.models.diffusion.inversion import inverted
 from castalia.models.diffusion.networks import Network, PerceptronConfig, network_of
 from castalia.nn.labels import Labels, classes_of
 from castalia.nn.unet import ResidualBlock, UNetConfig, small_28
@@ -158,6 +159,23 @@ class Diffusion(Generator[D, ImageSpec | PointsSpec], Latents, Refinement, Expor
         """``strength`` is how far up the noise levels of the system noise is added and removed."""
         job = self.job(self.asked(given, len(batch)), options, rng, strength=strength, watch=watch)
         return job.redraw(batch.x, mask, fresh=strength == 1, times=options.resample)
+
+    def draw_again(
+        self,
+        batch: Batch,
+        was: Given,
+        given: Given,
+        strength: float,
+        rng: SampleRng,
+        options: Any,
+        watch: Watch | None,
+    ) -> Tensor:
+        """By Euler's steps, undone exactly; see inversion.py. Systems whose steps these are declare ``Reversible``."""
+        n = len(batch)
+        options = replace(options, sampler="euler", temperature=1.0)
+        plain = self.job(self.asked(was, n), replace(options, guidance=1.0), rng, strength=strength)
+        job = self.job(self.asked(given, n), options, rng, strength=strength, watch=watch)
+        return job.run(inverted(plain, self.units.inward(batch.x)))
 
     def export_calls(self) -> Mapping[str, tuple[nn.Module, tuple[Tensor, ...]]]:
         """The network: scaled noisy examples, times and labels to its output; scalings are in the system's file."""

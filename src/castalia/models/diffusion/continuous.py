@@ -30,7 +30,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor
 
-from castalia.core.capabilities import Density, Likelihood
+from castalia.core.capabilities import Density, Likelihood, Reversible
 from castalia.core.data import Batch
 from castalia.core.rng import SampleRng
 from castalia.core.sampling import Watch
@@ -76,7 +76,7 @@ class ContinuousConfig(DiffusionConfig):
 N = TypeVar("N", bound=ContinuousConfig)
 
 
-class Continuous(Diffusion[N], Density):
+class Continuous(Diffusion[N], Density, Reversible):
     """A network that can be asked at every noise level, and so defines a flow between noise and examples."""
 
     @property

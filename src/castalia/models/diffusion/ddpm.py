@@ -35,7 +35,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from castalia.core.capabilities import Density, Likelihood
+from castalia.core.capabilities import Density, Likelihood, Reversible
 from castalia.core.data import Batch
 from castalia.core.model import Logs, Objective, Progress, Stage
 from castalia.core.rng import Rng, SampleRng
@@ -113,7 +113,7 @@ class DDPMOptions(DrawingOptions):
     clip: bool = True
 
 
-class DDPM(Diffusion[DDPMConfig], Density):
+class DDPM(Diffusion[DDPMConfig], Density, Reversible):
     """p(x_{0:T}): a chain that removes the noise that q(x_t | x_{t-1}) = N(sqrt(1 - beta_t) x_{t-1}, beta_t) added."""
 
     Config = DDPMConfig
