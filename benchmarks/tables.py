@@ -33,7 +33,9 @@ def spread_out(rows: Rows, train: Rows, spec: TableSpec) -> np.ndarray:
             columns.append(0.5 * np.eye(len(part.values))[x.astype(int)] * ~gone[:, None])
         else:
             known = train[0][train[1][:, j] == 0, j]
-            scale, middle = (float(known.std()), float(known.mean())) if len(known) else (0.0, 0.0)
+            scale, middle = (
+                (float(known.std()) * (np.ptp(known) > 0), float(known.mean())) if len(known) else (0.0, 0.0)
+            )
             columns.append(np.where(gone, 0, (x - middle) / (scale or 1.0))[:, None])
         columns.append(0.5 * gone[:, None].astype(float))
     return np.concatenate(columns, 1) / len(spec.parts)

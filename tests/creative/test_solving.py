@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from castalia import api, editing
+from castalia.cli.main import main
 from castalia.core.errors import DataError, UsageError
 from castalia.core.rng import SampleRng
 from castalia.creative.edit import Page
@@ -36,6 +37,19 @@ ENDS = [
     ("import castalia", False, "ModuleNotFoundError"),
     ("x = bytearray(1 << 32)", False, "MemoryError"),
     ("open('own', 'wb').write(bytes(1 << 24))", False, ""),
+    ("import json\n\njson.loads('{')", False, "in line 3"),
+    ("def f(x: Nothing): return x", False, "NameError"),
+    ("from dataclasses import dataclass\n@dataclass\nclass P:\n    x: int\nassert P(1).x == 1", True, ""),
+    ("import pickle\nclass A: pass\npickle.dumps(A())", True, ""),
+    ("open('/dev/null', 'w').write('a')", True, ""),
+    ("import os\nos.kill(os.getpid(), 9)", False, "ended the process"),
+    ("import signal, time\nsignal.alarm(1)\ntime.sleep(4)", False, "ended the process"),
+    (
+        'import os\nfor d in range(3, 9):\n    try: os.write(d, b\'{}\\n{"secret": "\\xc3\\xa9"}\\n\')\n    except OSError: 0',
+        False,
+        "",
+    ),
+    ("import os\nfor i in range(2000):\n    os.mkdir('a')\n    os.chdir('a')", True, ""),
 ]
 
 
@@ -47,7 +61,10 @@ def test_ends_of_programs(program: str, passed: bool, why: str) -> None:
     assert "limits" in outcome.walls
 
 
-@pytest.mark.parametrize("program", ["while True: pass", "import time; time.sleep(60)"])
+LEAVES = "import os, time\ntry: os.setsid()\nexcept OSError: pass\ntime.sleep(60)"
+
+
+@pytest.mark.parametrize("program", ["while True: pass", "import time; time.sleep(60)", LEAVES])
 def test_what_does_not_end_is_ended(program: str) -> None:
     began = time.monotonic()
     assert not tried(program, 1).passed
@@ -56,26 +73,39 @@ def test_what_does_not_end_is_ended(program: str) -> None:
 
 def test_walls(tmp_path: Path) -> None:
     """No file outside, no network, no other process, and no further ones; where the system has such walls."""
+    there = tmp_path / "there"
+    there.write_text("kept")
     walls = tried("").walls
     if "shut" in walls:
         for program in (f"open({str(tmp_path / 'a')!r}, 'w')", f"import os; os.mkdir({str(tmp_path / 'b')!r})"):
             assert "PermissionError" in tried(program).why
-        assert not list(tmp_path.iterdir())
+        assert [path.name for path in tmp_path.iterdir()] == ["there"]
     if "alone" in walls:
         with socket.create_server(("127.0.0.1", 0)) as server:
-            there = f"import socket; socket.create_connection(('127.0.0.1', {server.getsockname()[1]}), 1)"
-            assert not tried(there).passed
-        assert tried("import os; assert os.getppid() == 0 and os.getpid() == 1").passed
+            call = f"import socket; socket.create_connection(('127.0.0.1', {server.getsockname()[1]}), 1)"
+            assert not tried(call).passed
+        assert tried("import os; assert os.getppid() == 1 and os.getpid() == 2 and not os.listdir('/proc')").passed
+        fill = "n = 0\nwhile True:\n    open(str(n), 'wb').write(bytes(1 << 20))\n    n += 1"
+        assert "No space left" in tried(fill).why
     if "single" in walls:
         assert "PermissionError" in tried("import os\nwhile True: os.fork()").why
         assert "PermissionError" in tried("import subprocess\nsubprocess.run(['true'])").why
+        for change in (
+            f"truncate({str(there)!r}, 0)",
+            f"chmod({str(there)!r}, 0o777)",
+            f"utime({str(there)!r}, (0, 0))",
+        ):
+            assert "PermissionError" in tried(f"import os; os.{change}").why
+        assert there.read_text() == "kept"
+        assert "PermissionError" in tried("import socket; socket.socket(socket.AF_UNIX)").why
         assert "RuntimeError" in tried("import threading\nthreading.Thread(target=print).start()").why
     if not {"alone", "shut", "single"} <= set(walls):
         pytest.skip(f"this system has only {walls}")
 
 
 def test_a_program_is_given_no_secret_and_nothing_to_read() -> None:
-    looks = "import os, sys\nassert set(os.environ) <= {'PATH', 'HOME', 'TMPDIR', 'LC_CTYPE'}\nassert sys.stdin.read() == ''"
+    names = {"PATH", "HOME", "TMPDIR", "LC_CTYPE", "PYTHONHASHSEED"}
+    looks = f"import os, sys\nassert set(os.environ) <= {names}\nassert sys.stdin.read() == ''"
     assert tried(looks).passed
 
 
@@ -90,6 +120,9 @@ def test_an_answer_ends_where_something_else_begins() -> None:
     problem = Problem("a", "def f(x):\n", "", "", "f", "")
     assert problem.cut("    return x\n\ndef g():\n    pass") == "    return x\n"
     assert problem.cut("    if x:\n        return 1\n") == "    if x:\n        return 1\n"
+    assert problem.cut("    return [\n        x\n]\nThe end.") == "    return [\n        x\n]"
+    assert problem.cut(" return x\nimport os\n") == " return x"
+    assert problem.cut("def g(): pass") == "def g(): pass", "the first line may go on with what stands before it"
     gap = Problem("a", "def f(x):\n", "\n    return y", "", "f", "")
     assert gap.cut("    y = 1\n\ndef g()") == "    y = 1\n\ndef g()"
 
@@ -99,6 +132,7 @@ def test_pass_at_k_is_the_share_of_all_choices_of_k_answers() -> None:
         answers = [True] * c + [False] * (n - c)
         choices = list(itertools.combinations(answers, k))
         assert pass_at(k, [c], n)[0] == pytest.approx(sum(map(any, choices)) / len(choices), abs=1e-12)
+    assert pass_at(1, [3], 5) == (pytest.approx(0.6), None)
     share, error = pass_at(1, [0, 2, 2, 0], 2)
     assert (share, error) == (0.5, pytest.approx(math.sqrt(1 / 3 / 4)))
 
@@ -112,6 +146,7 @@ def test_pass_at_k_is_the_share_of_all_choices_of_k_answers() -> None:
         ('{"prompt": "a", "test": 3, "entry_point": "f"}', "'test'"),
         ('{"prompt": "a", "test": "b", "entry_point": "f(); import os"}', "name of a function"),
         ('{"prompt": "a", "test": "b", "entry_point": "f", "suffix": null}', "'suffix'"),
+        ('{"prompt": "a", "test": "b", "entry_point": "None"}', "name of a function"),
     ],
 )
 def test_files_of_problems_that_are_none(line: str, said: str, tmp_path: Path) -> None:
@@ -160,6 +195,15 @@ def test_solving(run: Path, tmp_path: Path) -> None:
     write(tmp_path / "problems.jsonl", canonical_solution="    return 3\n")
     with pytest.raises(DataError, match="its own solution fails"):
         editing.edit(run, "solve", run_code=True, **how)
+
+
+def test_the_command_line_has_the_options_own_settings(run: Path, tmp_path: Path) -> None:
+    of, out = write(tmp_path / "problems.jsonl"), tmp_path / "solved.html"
+    assert main(["edit", "solve", str(run), "--of", of, "--length", "20", "--run-code", "--out", str(out)]) == 0
+    told = json.loads(out.with_suffix(".json").read_text())
+    assert told["recipe"]["edit"]["settings"] == ["temperature=0.2", "top_p=0.95"]
+    assert told["recipe"]["edit"]["at"] == [1]
+    assert told["pass@1"]["share"] in (0, 0.5, 1)
 
 
 def test_a_gap_in_the_middle_is_asked_for_in_the_models_form(run: Path, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def book(run, path, *settings):
 
 
 def test_a_story_comes_back_from_its_file_to_the_letter(tmp_path):
-    story = Story("runs/a", "abc")
+    story = Story("runs/a", "abc", ("temperature=0.8",))
     first = story.add(Passage(None, "\\ a [start]\n[1] no header\n\n\\"))
     story.add(Passage(first, "", 0, ("temperature=0.8", "length=3")))
     story.add(Passage(first, "ends with a line\n", 1))
@@ -46,10 +46,10 @@ def test_a_story_comes_back_from_its_file_to_the_letter(tmp_path):
     "text",
     [
         "nothing",
-        "castalia story 1\nrun: a\nweights: b\nhere: 7\n\n[1] typed\nx\n",
-        "castalia story 1\nrun: a\nweights: b\nhere: 1\n\n[1] from 2; typed\nx\n",
-        "castalia story 1\nrun: a\nweights: b\nhere: 1\n\n[1] typed\nx\n[1] typed\ny\n",
-        "castalia story 1\nrun: a\nweights: b\nhere: 1\n\n[1] sung\nx\n",
+        "castalia story 1\nrun: a\nweights: b\nsettings: []\nhere: 7\n\n[1] typed\nx\n",
+        "castalia story 1\nrun: a\nweights: b\nsettings: []\nhere: 1\n\n[1] from 2; typed\nx\n",
+        "castalia story 1\nrun: a\nweights: b\nsettings: []\nhere: 1\n\n[1] typed\nx\n[1] typed\ny\n",
+        "castalia story 1\nrun: a\nweights: b\nsettings: []\nhere: 1\n\n[1] sung\nx\n",
     ],
 )
 def test_files_that_are_no_story_are_refused(tmp_path, text):
@@ -113,19 +113,22 @@ def test_what_makes_no_sense_is_refused_and_changes_nothing(run, tmp_path):
     assert not (tmp_path / "s.txt").exists()
 
 
-def test_a_story_is_opened_with_the_settings_it_was_written_with(run, tmp_path):
+def test_a_story_is_opened_with_the_settings_it_was_last_told(run, tmp_path):
     path = tmp_path / "story.txt"
     first = book(run, path, "temperature=0.6")
     first.do("")
-    first.do("say and then")
+    first.do("cut 2")
+    first.do("set temperature=0.7")
     again = Notebook(run, path, (), "float32", io.StringIO())
-    assert again.settings == ("length=12", "temperature=0.6")
+    assert again.settings == ("length=12", "temperature=0.7")
+    again.do("to 0")
     assert book(run, path, "temperature=0.9").settings == ("length=12", "temperature=0.9")
-    path.write_text(path.read_text().replace("temperature=0.6", "warmth=0.6"))
-    other = book(run, path)
-    assert other.settings == ("length=12",)
-    assert "left out" in other.out.getvalue()
-    assert "warmth" in other.out.getvalue()
+    assert Notebook(run, path, (), "float32", io.StringIO()).settings == ("length=12", "temperature=0.7")
+    path.write_text(path.read_text().replace("temperature=0.7", "warmth=0.7"))
+    out = io.StringIO()
+    assert Notebook(run, path, ("length =9",), "float32", out).settings == ("length =9",)
+    assert "left out" in out.getvalue()
+    assert "warmth" in out.getvalue()
 
 
 def test_the_editor_changes_a_passage(run, tmp_path, monkeypatch):

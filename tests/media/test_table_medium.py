@@ -261,6 +261,8 @@ def test_copies_and_closest_rows() -> None:
     known = (np.array([[0.0, 0], [2.0, 0]]), np.zeros((2, 2), np.uint8))
     asked = (np.array([[3.0, 1]]), np.zeros((1, 2), np.uint8))
     assert closest(asked, known, two)[0] == pytest.approx((1 / 1 + 1) / 2)  # one deviation, another category
+    equal = (np.full((3, 2), 0.1) * [1, 0], np.zeros((3, 2), np.uint8))  # whose deviation is not 0 by rounding
+    assert closest(asked, equal, two)[0] < 10
 
 
 def test_closest_rows_are_those_of_rows_spread_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -193,6 +193,12 @@ def test_nonsense(talk: tuple[Editor, LanguageServer]) -> None:
     assert "result" in editor.hear()
 
 
+def test_lines_end_where_the_protocol_says() -> None:
+    for odd in ("\x0c", "\u2028", "\x85", "\x1c"):
+        assert at(f"a{odd}b\ncd\n", 1, 1) == (f"a{odd}b\nc", "d\n")
+    assert at("a\r\nb\rc", 2, 0) == ("a\r\nb\r", "c")
+
+
 def test_places_are_told_in_units_of_utf_16() -> None:
     text = "a\U0001f600b\r\nsecond\n"
     assert at(text, 0, 3) == ("a\U0001f600", "b\r\nsecond\n")

@@ -36,7 +36,7 @@ def _add(form: argparse.ArgumentParser, option: Option) -> None:
     if not option.flag:
         form.add_argument(option.name, nargs="+" if option.several else None, **words)
     elif option.several:
-        form.add_argument(option.flag, dest=option.name, action="append", default=[], **words)
+        form.add_argument(option.flag, dest=option.name, action="append", **words)
     else:
         needed = {"required": True} if option.required else {"default": option.default}
         form.add_argument(option.flag, dest=option.name, **needed, **words)
@@ -47,6 +47,9 @@ def run(options: Namespace) -> int:
     from castalia import api, editing
 
     opened, out = api.load(options.run), Path(options.out)
+    for option in options_of(edit_of(options.edit)):
+        if getattr(options, option.name) is None and option.several:  # argparse would add to a default, not replace it
+            setattr(options, option.name, list(option.default))
     chosen = {option.name: getattr(options, option.name) for option in options_of(edit_of(options.edit))}
     if not out.parent.is_dir():
         raise UsageError(f"The folder {out.parent} of --out does not exist.")

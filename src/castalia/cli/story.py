@@ -81,7 +81,7 @@ class Notebook:
         self.story.run, self.story.weights = str(run), str(origin)
         self.settings: tuple[str, ...] = ()
         try:
-            self.set(self.story.settings())
+            self.set(self.story.settings)
         except UsageError as error:  # of another model
             self.say(f"The settings of the story were left out. {error}")
         self.set(settings)
@@ -95,10 +95,10 @@ class Notebook:
         """Take settings over, each in place of an earlier one of its name."""
         kept = {one.partition("=")[0].strip(): one for one in (*self.settings, *settings)}
         self._options(tuple(kept.values()))
-        self.settings = tuple(kept.values())
+        self.settings = self.story.settings = tuple(kept.values())
 
     def _options(self, settings: tuple[str, ...]) -> Sampling:
-        named = any(one.startswith("length=") for one in settings)
+        named = any(one.partition("=")[0].strip() == "length" for one in settings)
         return api.sampling_options(self.model, settings if named else (*settings, f"length={LENGTH}"))
 
     # what can be done

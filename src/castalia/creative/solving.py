@@ -2,7 +2,7 @@
 
 Papers
     Chen et al. 2021, "Evaluating Large Language Models Trained on Code" (arXiv:2107.03374): functions from their
-    headers, the stops of answers, and pass@k without bias (section 2.1, equation 1). Bavarian et al. 2022
+    headers, and pass@k without bias (section 2.1, equation 1). Bavarian et al. 2022
     (arXiv:2207.14255): the same with something behind the gap (``suffix``).
 
 Problems are JSON lines as those of HumanEval: ``prompt``, ``test`` (defines ``check(candidate)``), ``entry_point``;
@@ -11,6 +11,8 @@ Problems are JSON lines as those of HumanEval: ``prompt``, ``test`` (defines ``c
 
 from __future__ import annotations
 
+import itertools
+import keyword
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,9 +27,6 @@ OWN = Path(__file__).with_name("problems.jsonl")
 
 LARGEST = 64 << 20
 """Bytes of a file of problems."""
-
-STOPS = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint(", "\n@", "\nassert ", "\n```")
-"""An answer ends where the program would go on behind the function."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +54,12 @@ class Problem:
         return f"{self.prompt}{answer}{self.suffix}\n\n{self.test}\n\ncheck({self.entry})\n"
 
     def cut(self, answer: str) -> str:
-        """The answer up to where something else would begin; with something behind the gap it ends by itself."""
+        """The answer up to the next line that is not indented; with something behind the gap it ends by itself."""
         if self.suffix:
             return answer
-        ends = (answer.find(stop) for stop in STOPS)
-        return answer[: min((end for end in ends if end >= 0), default=len(answer))]
+        first, *rest = answer.split("\n")
+        kept = itertools.takewhile(lambda line: not line.strip() or line[0] in " \t)]}", rest)
+        return "\n".join([first, *kept])
 
 
 def read_problems(path: Path) -> list[Problem]:
@@ -76,7 +76,7 @@ def _problem(data: dict[str, Any], where: str) -> Problem:
     for name in (*names, "suffix", "canonical_solution", "task_id"):
         if not isinstance(data.get(name, None if name in names else ""), str):
             raise DataError(f"{where}: expected a text {name!r}.")
-    if not data["entry_point"].isidentifier():
+    if not data["entry_point"].isidentifier() or keyword.iskeyword(data["entry_point"]):
         raise DataError(f"{where}: entry_point is the name of a function, not {data['entry_point'][:40]!r}.")
     return Problem(
         data.get("task_id", where),
@@ -88,8 +88,10 @@ def _problem(data: dict[str, Any], where: str) -> Problem:
     )
 
 
-def pass_at(k: int, passed: Sequence[int], n: int) -> tuple[float, float]:
+def pass_at(k: int, passed: Sequence[int], n: int) -> tuple[float, float | None]:
     """The chance that one of ``k`` answers is right, from ``n`` answers to each problem, and its standard error.
+
+    Of a single problem nobody knows the error: None.
 
     Args:
         k: at most ``n``.
@@ -98,5 +100,7 @@ def pass_at(k: int, passed: Sequence[int], n: int) -> tuple[float, float]:
     """
     shares = [1 - math.comb(n - c, k) / math.comb(n, k) for c in passed]
     mean = sum(shares) / len(shares)
-    spread = sum((share - mean) ** 2 for share in shares) / max(len(shares) - 1, 1)
+    if len(shares) == 1:
+        return mean, None
+    spread = sum((share - mean) ** 2 for share in shares) / (len(shares) - 1)
     return mean, math.sqrt(spread / len(shares))

@@ -3,6 +3,7 @@
     castalia story 1
     run: runs/plays
     weights: 0f3c...
+    settings: ["temperature=0.8", "length=100"]
     here: 3
 
     [1] typed
@@ -59,12 +60,14 @@ class Story:
     Attributes:
         run: the run that writes, as it was named.
         weights: digest of its weights.
+        settings: sampling options that passages are written with, ``name=value`` each.
         passages: by their numbers, from 1.
         here: number of the passage at which the story stands; None: before any.
     """
 
     run: str = ""
     weights: str = ""
+    settings: tuple[str, ...] = ()
     passages: dict[int, Passage] = field(default_factory=dict)
     here: int | None = None
 
@@ -79,11 +82,6 @@ class Story:
     def text(self, number: int | None = None) -> str:
         """The story up to a passage; None: up to where it stands."""
         return "".join(self.passages[one].text for one in self.path(self.here if number is None else number))
-
-    def settings(self) -> tuple[str, ...]:
-        """Those that the last passage was written with, on the way to where the story stands."""
-        written = (one for one in reversed(self.path(self.here)) if self.passages[one].seed is not None)
-        return next((self.passages[one].settings for one in written), ())
 
     def branches(self, number: int | None) -> list[int]:
         """Numbers of the passages that go on from this one, or that begin."""
@@ -133,7 +131,8 @@ class Story:
 
     def written(self) -> str:
         """The file's text."""
-        lines = [FIRST, f"run: {self.run}", f"weights: {self.weights}", f"here: {self.here or 0}", ""]
+        chosen = f"settings: {json.dumps(list(self.settings), ensure_ascii=False)}"
+        lines = [FIRST, f"run: {self.run}", f"weights: {self.weights}", chosen, f"here: {self.here or 0}", ""]
         for number, passage in self.passages.items():
             how = "cut" if passage.cut else "typed" if passage.seed is None else f"seed {passage.seed}"
             start = "" if passage.before is None else f"from {passage.before}; "
@@ -158,11 +157,12 @@ def read(path: Path) -> Story:
     except UnicodeDecodeError as error:
         raise RunError(f"{path} is no story: byte {error.start:,} is no text.") from error
     lines = text.removesuffix("\n").split("\n")
-    heads: dict[str, str] = {name: value for name, _, value in (line.partition(": ") for line in lines[1:4])}
-    if lines[0] != FIRST or set(heads) != {"run", "weights", "here"}:
-        raise RunError(f"{path} is no story: it should begin with {FIRST!r}, the run, its weights, and where one is.")
-    story, texts, header = Story(heads["run"], heads["weights"]), list[str](), None
-    for number, line in enumerate([*lines[5:], "[0] typed"], 6):
+    heads: dict[str, str] = {name: value for name, _, value in (line.partition(": ") for line in lines[1:5])}
+    if lines[0] != FIRST or set(heads) != {"run", "weights", "settings", "here"}:
+        raise RunError(f"{path} is no story: it should begin with {FIRST!r}, run, weights, settings, and where one is.")
+    chosen = _settings(heads["settings"], path)
+    story, texts, header = Story(heads["run"], heads["weights"], chosen), list[str](), None
+    for number, line in enumerate([*lines[6:], "[0] typed"], 7):
         if not line.startswith("["):
             texts.append(line[1:] if line.startswith("\\") else line)
             continue
@@ -174,7 +174,7 @@ def read(path: Path) -> Story:
     try:
         story.go(int(heads["here"]) or None)
     except (ValueError, UsageError) as error:
-        raise RunError(f"{path}, line 4: there is no passage {heads['here'][:20]!r}.") from error
+        raise RunError(f"{path}, line 5: there is no passage {heads['here'][:20]!r}.") from error
     return story
 
 

@@ -181,7 +181,11 @@ def _picture(run: Run, program: PictureProgram) -> str:
     read = "" if program.numbers is None else 'numbers = json.load(open("picture.json"))\n'
     asked = ""
     if "[label]" in program.lines:
-        asked, read = " [CLASS NUMBER]", f"label = int(sys.argv[1]) if sys.argv[1:] else 0\n{read}"
+        last = len(run.spec.classes) - 1  # type: ignore[attr-defined]
+        asked = f" [CLASS NUMBER, 0 to {last}]"
+        read = (
+            f'label = int((sys.argv + ["0"])[1]); 0 <= label <= {last} or sys.exit("classes are 0 to {last}")\n{read}'
+        )
     return PICTURE.format(model=run.recipe.model, asked=asked, lines=read + program.lines.strip("\n"))
 
 

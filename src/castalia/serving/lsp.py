@@ -9,6 +9,7 @@ computed any more when the editor takes the question back, or asks another one a
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -84,7 +85,7 @@ class LanguageServer:
                 break
             try:
                 self._take(message)
-            except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+            except (KeyError, TypeError, AttributeError, ValueError, IndexError, OverflowError) as error:
                 if "id" in message:
                     self._fail(message["id"], INVALID, f"{message.get('method')}: {type(error).__name__}: {error}")
         with self._lock:
@@ -139,9 +140,9 @@ class LanguageServer:
         """Ask the engine, when the editor has been quiet for a moment."""
         try:
             request = self.request(before, behind)
-        except CastaliaError as error:  # a character that the vocabulary does not have
+        except Exception as error:  # a character that the vocabulary does not have; an editor waits for every answer
             with self._lock:
-                self._end(question, FAILED, str(error))
+                self._end(question, FAILED, f"{error}")
             return
         with self._lock:
             if question.number not in self._open:
@@ -248,7 +249,7 @@ def in_a_list(text: str, place: Mapping[str, Any]) -> dict[str, Any]:
 
 def at(text: str, line: int, character: int) -> tuple[str, str]:
     """What stands before and behind a place, told in lines and units of UTF-16 from 0; beyond a line is its end."""
-    lines = text.splitlines(keepends=True)
+    lines = re.findall(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+", text)  # and at nothing else, as the protocol has it
     if not 0 <= line <= len(lines) or character < 0:
         raise ValueError(f"there is no line {line}")
     here = lines[line] if line < len(lines) else ""

@@ -92,7 +92,12 @@ def run(work: Work, options: Options) -> Page:
         f"Right is what passes the tests of its problem within {options.seconds} seconds. Walls around the programs: "
         f"{', '.join(walls) or 'none'}."
     )
-    html.table(["k", "pass@k", "standard error"], [[f"{k}", share, error] for k, (share, error) in found.items()])
+    if cut := sum(_tokens(work, problem) > work.spec.length - length for problem in problems):
+        html.text(f"Of {cut} problems the model saw the end only: they do not fit beside an answer of {length} tokens.")
+    html.table(
+        ["k", "pass@k", "standard error"],
+        [[f"{k}", share, "unknown" if error is None else error] for k, (share, error) in found.items()],
+    )
     some = [
         (p, a, o) for p, row, ends in zip(problems, answers, rows, strict=True) for a, o in zip(row, ends, strict=True)
     ]
@@ -106,7 +111,9 @@ def run(work: Work, options: Options) -> Page:
         for problem, answer, end in some
     ]
     numbers = {f"pass@{k}": {"share": share, "error": error} for k, (share, error) in found.items()}
-    return Page(html, {**numbers, "problems": len(problems), "n": options.n, "walls": walls, "answers": told})
+    return Page(
+        html, {**numbers, "problems": len(problems), "cut": cut, "n": options.n, "walls": walls, "answers": told}
+    )
 
 
 def _written(work: Work, problems: list[Problem], length: int, options: Options) -> list[list[str]]:
@@ -125,6 +132,13 @@ def _written(work: Work, problems: list[Problem], length: int, options: Options)
         for prompt, row in zip(prompts, whole.cpu().numpy(), strict=True):
             found.append(tokens.decode(row[len(prompt) :]))
     return [found[i : i + n] for i in range(0, len(found), n)]
+
+
+def _tokens(work: Work, problem: Problem) -> int:
+    """Of what stands around a gap."""
+    from castalia.media.text.tokens import tokens_of
+
+    return len(tokens_of(work.spec).encode(problem.prompt + problem.suffix))
 
 
 def _prompt(work: Work, problem: Problem, length: int) -> Tensor:

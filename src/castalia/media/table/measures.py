@@ -164,7 +164,8 @@ def _apart(made: Rows, train: Rows, spec: TableSpec, j: int) -> np.ndarray:
     if spec.parts[j].listed:
         return np.where(gone[:, None] | lacks, missing, made[0][:, j, None] != train[0][:, j]).astype(float)
     known = _there(train, j)
-    scale, middle = (float(known.std()), float(known.mean())) if len(known) else (0.0, 0.0)
+    # the deviation of equal numbers is not always 0
+    scale, middle = (float(known.std()) * (np.ptp(known) > 0), float(known.mean())) if len(known) else (0.0, 0.0)
     x, y = (
         (np.where(no, middle, rows[0][:, j]) - middle) / (scale or 1.0) for rows, no in ((made, gone), (train, lacks))
     )

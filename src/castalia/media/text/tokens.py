@@ -9,6 +9,7 @@ order of the merges. Vocabularies are trained and applied by Hugging Face's ``to
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from abc import ABC, abstractmethod
@@ -108,7 +109,7 @@ class Characters(Tokens):
     def encode(self, text: str) -> np.ndarray:
         ids, known = self.look_up(text)
         if not known.all():
-            raise UsageError(f"The vocabulary has no {name_characters(np.array(list(text))[~known])}.")
+            raise UsageError(f"The vocabulary has no {name_characters(itertools.compress(text, ~known))}.")
         return ids
 
     def look_up(self, text: str) -> tuple[np.ndarray, np.ndarray]:
