@@ -202,6 +202,17 @@ def test_pages_do_not_hold_open_placeholders() -> None:
     assert not marks, "still to be measured: " + ", ".join(marks)
 
 
+def test_the_floors_are_those_that_are_held() -> None:
+    """What the page draws is what ``lint-imports`` is told."""
+    import tomllib
+
+    held = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"][0]
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").split("## The floors")[1].split("```")[1]
+    drawn = [re.match(r"\s*(\S+(?:\s*\|\s*\w+)*)", line) for line in page.splitlines()[1:]]
+    names = [sorted(re.findall(r"\w+", found[1].replace("castalia.", ""))) for found in drawn if found]
+    assert names == [sorted(re.findall(r"\w+", floor.replace("castalia.", ""))) for floor in held["layers"]]
+
+
 JOBS = ROOT / "docs" / "jobs.md"
 NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
 
