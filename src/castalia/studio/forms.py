@@ -53,6 +53,7 @@ WORDS = (
     "rhymes",
     "metre",
     "opening",
+    "was",
 )
 """Options of edits that are words, and never a file."""
 
