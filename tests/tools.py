@@ -77,6 +77,7 @@ def small_recipe(model: str, **training: object) -> Recipe:
         "steps": 12,
         "batch_size": 8,
         "samples": 4,
+        "sample_every": 1_000 if "steps" in training else 6,  # at the end; of a dozen steps once on the way as well
         "log_every": 5,
         **training,
     }

@@ -37,7 +37,7 @@ def tiny() -> Recipe:
         flow_steps=8,
         guide_share=0.5,
     )
-    return replace(base, config=small, training=replace(ddpm.tiny().training, sample_every=100_000))
+    return replace(base, config=small, training=ddpm.tiny_unseen())
 
 
 def mnist() -> Recipe:

@@ -33,7 +33,7 @@ def tiny() -> Recipe:
     base = digits()
     trunk = replace(ddpm.TINY_UNET, attention=())  # its pool attends
     small = replace(base.config, unet=trunk, classifier=replace(trunk, channels=(8,)))  # type: ignore[call-arg]
-    return replace(base, config=small, training=replace(ddpm.tiny().training, sample_every=100_000))
+    return replace(base, config=small, training=ddpm.tiny_unseen())
 
 
 def mnist() -> Recipe:

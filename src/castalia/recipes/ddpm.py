@@ -43,6 +43,11 @@ def tiny() -> Recipe:
     )
 
 
+def tiny_unseen() -> Training:
+    """The training of ``ddpm-tiny`` without pictures of samples, which take longer than its steps."""
+    return replace(tiny().training, sample_every=100_000)
+
+
 def digits_likelihood() -> Recipe:
     """The same on the variational bound, with learned variance."""
     base = digits()

@@ -26,7 +26,7 @@ def digits() -> Recipe:
 def tiny() -> Recipe:
     """The demo with a small network: for tests."""
     base = digits()
-    return replace(base, config=replace(base.config, unet=ddpm.TINY_UNET, flow_steps=12), training=ddpm.tiny().training)
+    return replace(base, config=replace(base.config, unet=ddpm.TINY_UNET, flow_steps=12), training=ddpm.tiny_unseen())
 
 
 def mnist() -> Recipe:
