@@ -44,7 +44,7 @@ def tiny() -> Recipe:
         training=replace(
             base.training,
             batch_size=16,
-            lr=2e-3,
+            lr=4e-3,
             optimizer=Optimizer("adam", betas=(0.5, 0.9), eps=1e-5),
             ema_half_life=100,
         ),
