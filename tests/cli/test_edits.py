@@ -158,6 +158,26 @@ def test_upscaled_pictures(pictures: tuple[str, str], tmp_path: Path, capsys: py
     assert "1000x1200 pixels" in capsys.readouterr().err
 
 
+def test_examples_taken_back_to_their_noise(runs: dict[str, str], pictures: tuple[str, str]) -> None:
+    """As what it was an example comes back, as another class it does not; guidance acts on what is asked for only."""
+    asked = {"of": (pictures[0],), "was": "0", "settings": ["steps=12"]}
+    kept = editing.edit(runs["ddpm"], "invert", **asked)
+    other = editing.edit(runs["ddpm"], "invert", label="7", **asked)
+    led = editing.edit(runs["ddpm"], "invert", label="7", **{**asked, "settings": ["steps=12", "guidance=4"]})
+    assert isinstance(kept, Grid)
+    assert isinstance(other, Grid)
+    assert isinstance(led, Grid)
+    given, back, made = kept.examples.x
+    assert (back.double() - given.double()).abs().mean() < 12
+    assert torch.equal(back, made)
+    assert torch.equal(other.examples.x[1], back)
+    assert torch.equal(led.examples.x[1], back)
+    assert not torch.equal(other.examples.x[2], back)
+    assert not torch.equal(led.examples.x[2], other.examples.x[2])
+    with pytest.raises(UsageError, match="strength"):
+        editing.edit(runs["ddpm"], "invert", strength=0.0, **asked)
+
+
 def test_continued_pictures(runs: dict[str, str], pictures: tuple[str, str], tmp_path: Path) -> None:
     """What was given stands where it should; versions do not depend on how many there are."""
     command = ["edit", "outpaint", runs["ddpm"], "--of", pictures[0], "--set", "steps=2", "--seed", "4"]

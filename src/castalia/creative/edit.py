@@ -101,6 +101,10 @@ class Page:
 Product = Film | Grid | One | Page
 
 
+MOST_PIXELS = 1 << 20
+"""Of a picture that an edit makes: networks that look at all of it at once need hundreds of bytes for each."""
+
+
 # what goes in
 
 

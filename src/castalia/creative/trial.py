@@ -171,7 +171,8 @@ def main() -> None:
     tell(walls=walls_of(told))
     module = sys.modules["program"] = types.ModuleType("program")
     try:
-        exec(compile(program, "program", "exec", dont_inherit=True), module.__dict__)
+        code = compile(program, "program", "exec", dont_inherit=True)
+        exec(code, module.__dict__)  # safe: what this process is for, behind its walls, where a person says --run-code
     except BaseException as error:  # whatever a program raises, leaving included, it has not come to its end
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "program"]
         tell(wrong=f"{type(error).__name__}: {error}"[:300], line=frames[-1].lineno if frames else None)

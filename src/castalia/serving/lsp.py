@@ -2,8 +2,8 @@
 
 The protocol is the Language Server Protocol 3.18 over standard input and output, of which it speaks documents (sent
 whole) and ``textDocument/inlineCompletion``; to editors that do not know that, ``textDocument/completion``, with a list
-of one thing to insert. An editor asks at every keystroke: an answer waits a moment, and is not
-computed any more when the editor takes the question back, or asks another one about the same document.
+of one thing to insert. An editor asks at every keystroke: an answer waits a moment, and is not computed any more when
+the editor takes the question back, or asks another one about the same document.
 """
 
 from __future__ import annotations

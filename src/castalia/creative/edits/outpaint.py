@@ -6,13 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from castalia.core.errors import UsageError
-from castalia.creative.edit import Asking, Edit, Grid, One, Work, option
+from castalia.creative.edit import MOST_PIXELS, Asking, Edit, Grid, One, Work, option
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-MOST = 1 << 20
-"""Pixels of what is made."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +29,7 @@ def run(work: Work, options: Options) -> Grid | One:
     """Fill a larger canvas around the picture, which itself comes back bit for bit.
 
     Raises:
-        UsageError: nothing is added, or what is made would have more than ``MOST`` pixels.
+        UsageError: nothing is added, or what is made would have more than ``MOST_PIXELS`` pixels.
     """
     import torch
 
@@ -43,8 +40,8 @@ def run(work: Work, options: Options) -> Grid | One:
     height, width = spec.height + o.up + o.down, spec.width + o.left + o.right
     if (height, width) == (spec.height, spec.width):
         raise UsageError("Nothing is added: say how many pixels, with --left, --right, --up or --down.")
-    if height * width > MOST:
-        raise UsageError(f"What is made would have {width}x{height} pixels; {MOST:,} are the most.")
+    if height * width > MOST_PIXELS:
+        raise UsageError(f"What is made would have {width}x{height} pixels; {MOST_PIXELS:,} are the most.")
     picture = work.examples([o.of]).x
     precision, sampling = work.precision(o.precision), work.sampling(o.settings)
     drawn: list[Tensor] = []

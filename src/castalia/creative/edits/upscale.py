@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from castalia.core.errors import UsageError
-from castalia.creative.edit import Asking, Edit, Grid, One, Work, option
-
-MOST = 1 << 20
-"""Pixels of what is made: networks that look at all of it at once need hundreds of bytes for each."""
+from castalia.creative.edit import MOST_PIXELS, Asking, Edit, Grid, One, Work, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +22,7 @@ def run(work: Work, options: Options) -> Grid | One:
     """Enlarge the picture ``n`` times, version i from the stream (seed, i).
 
     Raises:
-        UsageError: what is made would have more than ``MOST`` pixels.
+        UsageError: what is made would have more than ``MOST_PIXELS`` pixels.
     """
     import torch
     import torch.nn.functional as F
@@ -36,10 +33,10 @@ def run(work: Work, options: Options) -> Grid | One:
     model = work.model
     small = work.picture(options.of, work.spec.channels).to(model.device)
     height, width = (model.times * side for side in small.shape[2:])
-    if height * width > MOST:
+    if height * width > MOST_PIXELS:
         raise UsageError(
             f"{options.of}: {model.times} times larger it would have {width}x{height} pixels; "
-            f"{MOST:,} are the most. Cut it into parts, or make it smaller first."
+            f"{MOST_PIXELS:,} are the most. Cut it into parts, or make it smaller first."
         )
     precision, sampling = work.precision(options.precision), work.sampling(options.settings)
     at_once = max(1, work.at_once * work.spec.dims // (work.spec.channels * height * width))
