@@ -7,6 +7,7 @@ Papers
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,7 +18,9 @@ from torch import Tensor
 from castalia.core.data import pad
 from castalia.core.errors import UsageError
 from castalia.core.rng import derive
+from castalia.core.sampling import Sampling
 from castalia.core.specs.text import TextSpec
+from castalia.creative.edit import Work
 from castalia.media.text.middle import asked
 from castalia.media.text.packed import PackedText
 from castalia.media.text.tokens import tokens_of
@@ -92,3 +95,15 @@ def prompt_of(spec: TextSpec, gap: Gap, form: Form, length: int) -> Tensor:
 def together(prompts: list[Tensor]) -> Tensor:
     """Prompts of different lengths as one tensor (n, t), padded with -1."""
     return pad([prompt[None] for prompt in prompts], -1)
+
+
+@torch.no_grad()
+def written(work: Work, prompts: Sequence[Tensor], sampling: Sampling, seed: int) -> list[str]:
+    """What a model writes behind prompts ``int64`` (t,), answer i from the stream (seed, i)."""
+    tokens, found = tokens_of(work.spec), list[str]()
+    for start in range(0, len(prompts), work.at_once):
+        some = prompts[start : start + work.at_once]
+        rng = work.rng(seed, range(start, start + len(some)))
+        whole = work.model.sample(len(some), {"prompt": together(list(some))}, rng=rng, options=sampling).x
+        found += [tokens.decode(row[len(p) :]) for p, row in zip(some, whole.cpu().numpy(), strict=True)]
+    return found

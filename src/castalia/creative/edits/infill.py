@@ -104,19 +104,11 @@ def _bits(work: Work, gaps: list[Gap], form: Form, length: int) -> float:
 
 def _written(work: Work, gaps: list[Gap], form: Form, length: int, seed: int) -> list[str]:
     """The line that the model writes for each gap."""
-    from castalia.creative.infilling import prompt_of, together
-    from castalia.media.text.tokens import tokens_of
+    from castalia.creative.infilling import prompt_of, written
 
-    tokens = tokens_of(work.spec)
     sampling = work.sampling(("temperature=0", f"length={length}", "stop=\n"))
-    found: list[str] = []
-    for start in range(0, len(gaps), work.at_once):
-        prompts = [prompt_of(work.spec, gap, form, length) for gap in gaps[start : start + work.at_once]]
-        rng = work.rng(seed, range(start, start + len(prompts)))
-        whole = work.model.sample(len(prompts), {"prompt": together(prompts)}, rng=rng, options=sampling).x
-        for prompt, row in zip(prompts, whole.cpu().numpy(), strict=True):
-            found.append(tokens.decode(row[len(prompt) :]).split("\n")[0])
-    return found
+    prompts = [prompt_of(work.spec, gap, form, length) for gap in gaps]
+    return [text.split("\n")[0] for text in written(work, prompts, sampling, seed)]
 
 
 EDIT = Edit(

@@ -9,8 +9,6 @@ from castalia.core.errors import UsageError
 from castalia.creative.edit import Edit, Page, Work, option
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from castalia.creative.solving import Problem
 
 SHOWN = 40
@@ -118,19 +116,13 @@ def run(work: Work, options: Options) -> Page:
 
 def _written(work: Work, problems: list[Problem], length: int, options: Options) -> list[list[str]]:
     """What the model puts into each gap, ``n`` times; a gap that ends with the text is gone on with."""
-    from castalia.creative.infilling import together
-    from castalia.media.text.tokens import tokens_of
+    from castalia.creative.infilling import Gap, prompt_of, written
 
-    tokens, n = tokens_of(work.spec), options.n
-    sampling = work.sampling((*options.settings, f"length={length}"))
-    asked = [prompt for problem in problems for prompt in [_prompt(work, problem, length)] * n]
-    found: list[str] = []
-    for start in range(0, len(asked), work.at_once):
-        prompts = asked[start : start + work.at_once]
-        rng = work.rng(options.seed, range(start, start + len(prompts)))
-        whole = work.model.sample(len(prompts), {"prompt": together(prompts)}, rng=rng, options=sampling).x
-        for prompt, row in zip(prompts, whole.cpu().numpy(), strict=True):
-            found.append(tokens.decode(row[len(prompt) :]))
+    n, sampling, prompts = options.n, work.sampling((*options.settings, f"length={length}")), []
+    for problem in problems:
+        gap = Gap(problem.prompt, "", problem.suffix)
+        prompts += [prompt_of(work.spec, gap, "suffix first" if problem.suffix else "left to right", length)] * n
+    found = written(work, prompts, sampling, options.seed)
     return [found[i : i + n] for i in range(0, len(found), n)]
 
 
@@ -139,19 +131,6 @@ def _tokens(work: Work, problem: Problem) -> int:
     from castalia.media.text.tokens import tokens_of
 
     return len(tokens_of(work.spec).encode(problem.prompt + problem.suffix))
-
-
-def _prompt(work: Work, problem: Problem, length: int) -> Tensor:
-    """What the model is given, ``int64`` (t,)."""
-    import torch
-
-    from castalia.media.text.middle import asked
-    from castalia.media.text.tokens import tokens_of
-
-    room = work.spec.length - length
-    if problem.suffix:
-        return torch.tensor(asked(work.spec, problem.prompt, problem.suffix, room, suffix_first=True))
-    return torch.from_numpy(tokens_of(work.spec).encode(problem.prompt))[-room:]
 
 
 EDIT = Edit(
