@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,7 +7,8 @@ import torch
 
 from castalia.core.capabilities import Density, Likelihood
 from castalia.core.errors import NonFiniteError, UsageError
-from castalia.evaluation.likelihood import batch_rows, latent_use, log_likelihoods, measure, two_phase
+from castalia.evaluation.likelihood import batch_rows, label_gain, latent_use, log_likelihoods, measure, two_phase
+from tests.tools import Table
 
 from .toys import LinearGaussian, all_ids, random_pictures
 
@@ -51,6 +53,25 @@ def test_memory_is_bounded():
     assert batch_rows(ImageSpec(3, 4096, 4096), 1) == 1
     assert batch_rows(ImageSpec(1, 28, 28), 5000) * 5000 <= 1 << 17
     assert batch_rows(ImageSpec(1, 28, 28), 1) == 256
+
+
+def test_what_a_label_is_worth():
+    """A model to which the label says half of a nat for each of four values; and one that must be told it."""
+
+    class Told(LinearGaussian):
+        label_optional = True
+
+        def log_likelihood(self, batch, *, rng, samples=1):
+            found = super().log_likelihood(batch, rng=rng, samples=samples)
+            return replace(found, nats=found.nats + (2.0 if batch.label is not None else 0.0))
+
+    data = random_pictures(30)
+    assert label_gain(Told(kind="exact"), data, all_ids(data)) == {}, "no labels"
+    labelled = Table(data.x, data.spec, torch.zeros(30, dtype=torch.int64))
+    found = label_gain(Told(kind="exact"), labelled, all_ids(data))["label_gain"]
+    assert found.value == pytest.approx(2 / (4 * math.log(2)))
+    assert (found.unit, found.n) == ("bits/dim", 30)
+    assert label_gain(LinearGaussian(kind="exact"), labelled, all_ids(data)) == {}, "it must be told"
 
 
 def test_exact_models_are_asked_once_and_have_no_elbo():

@@ -16,8 +16,10 @@ from castalia.core.data import Batch
 from castalia.core.errors import DataError, UsageError
 from castalia.core.rng import BatchRng
 from castalia.core.specs.music import DRUMS, FIRST, NOTHING, OFF, MusicSpec
+from castalia.media.base import Work
 from castalia.media.music import grid, measures
 from castalia.media.music.encodings import encoding_of, size_for
+from castalia.media.music.likeness import class_recognised
 from castalia.media.music.medium import MusicMedium
 from castalia.media.music.midi import midi_bytes, read_midi
 from castalia.media.music.pieces import Events, Grids, Rolls
@@ -27,6 +29,7 @@ from castalia.media.music.score import Score
 from castalia.media.music.scores import scores_of
 from castalia.media.music.sets import SETS, tune, tunes
 from castalia.media.named import open_data
+from tests.tools import Table
 
 VOICE = MusicSpec("voices", 16, 4, 16, ("melody",), (0,), 48, 84)
 
@@ -323,6 +326,39 @@ def test_what_is_counted() -> None:
     # C and F# lie opposite in fifths and thirds, and together in major thirds
     far = Score.of([(0, 8, 60, 90, 0, 0, 0), (0, 8, 66, 90, 0, 0, 1)], 4)
     assert measures.tonal_distance(far, 16) == pytest.approx(np.sqrt(8), abs=1e-9)
+
+
+def test_composers_are_recognised_by_their_notes() -> None:
+    """One writes slow scales, another quick leaps; whoever is asked for the one and writes the other is found out."""
+    spec = MusicSpec("voices", 16, 4, 16, ("melody",), (0,), 48, 84, classes=("slow", "quick"))
+    random = np.random.default_rng(0)
+
+    def write(quick: bool) -> np.ndarray:
+        notes = (0, 2, 4, 5, 7, 9, 11, 12)
+        steps = range(0, 16, 1 if quick else 4)
+        first = random.integers(0, 8)
+        pitches = [48 + notes[random.integers(8)] + 12 * random.integers(3) for _ in steps]
+        if not quick:
+            pitches = [60 + notes[(first + i) % 8] for i in range(len(steps))]
+        rows = [(at, steps.step, p, 90, 0, 0, 0) for at, p in zip(steps, pitches, strict=True)]
+        return grid.voice_of(Score.of(rows, 4), spec, 16)[:, None]
+
+    def table(n: int) -> Table:
+        labels = torch.arange(n) % 2
+        return Table(torch.from_numpy(np.stack([write(bool(c)) for c in labels])), spec, labels)
+
+    train, held_out = table(60), table(20)
+    right = held_out.batch(np.arange(20))
+    found = class_recognised(Work(spec, right, train, held_out))
+    assert found["class_recognised"].value == found["class_recognised_floor"].value == 1
+    assert "0.500 by the commonest" in found["class_recognised"].detail
+    swapped = Batch.of(right.x, 1 - right.label)
+    assert class_recognised(Work(spec, swapped, train, held_out))["class_recognised"].value == 0
+    silent = Batch.of(torch.full_like(right.x, NOTHING), right.label)
+    assert class_recognised(Work(spec, silent, train, held_out))["class_recognised"].value == 0.5
+    # a listener that cannot tell real music apart says nothing of samples
+    mixed = Table(train.x, spec, torch.from_numpy(random.permutation(train.labels.numpy())))
+    assert class_recognised(Work(spec, right, mixed, held_out)) == {}
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,16 @@ ENTRIES = (
         "that a picture or a map of depths shows.",
     ),
     Entry(
+        "voxel-vae",
+        "Voxel VAE",
+        "shapes.voxel_vae:VoxelVAE",
+        media=("shape",),
+        paper="Brock, Lim, Ritchie & Weston 2016 (arXiv:1608.04236); Kingma & Welling 2014 (arXiv:1312.6114)",
+        capabilities=("Generator", "Density", "Latents", "Inference", "Exportable"),
+        good="Things as voxels from a model that is trained fast and steadily, tells how likely a shape is, and finds "
+        "the latents of yours at once: blends, walks. Thin parts come out soft.",
+    ),
+    Entry(
         "ganverse3d",
         "GANverse3D",
         "shapes.ganverse3d:GANverse3D",

@@ -42,7 +42,14 @@ class Likelihood:
 
 
 class Density(ABC):
-    """A model that can say how likely an example is."""
+    """A model that can say how likely an example is.
+
+    Attributes:
+        label_optional: whether it also says so of examples whose label is left out, as of anybody's: it was taught to,
+            by leaving labels out. What the label is worth can then be measured.
+    """
+
+    label_optional: ClassVar[bool] = False
 
     @abstractmethod
     def log_likelihood(self, batch: Batch, *, rng: SampleRng, samples: int = 1) -> Likelihood:

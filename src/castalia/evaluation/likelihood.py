@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from castalia.core.capabilities import Density, Inference, Likelihood
-from castalia.core.data import Dataset
+from castalia.core.data import Batch, Dataset
 from castalia.core.errors import NonFiniteError, UsageError
-from castalia.core.rng import SampleRng
+from castalia.core.rng import Rng, SampleRng
 from castalia.core.spec import Spec
 from castalia.estimators.metric import Interval, Metric, generator, mean_metric, subset
 from castalia.estimators.progress import Show, Ticker
@@ -206,6 +206,39 @@ def two_phase(first: np.ndarray, chosen: np.ndarray, fine: np.ndarray) -> tuple[
     value = float(first.mean() + difference.mean())
     half = 1.96 * math.sqrt(expensive / total + spread * (1 / n - 1 / total))
     return value, (value - half, value + half)
+
+
+def label_gain(
+    model: Density, data: Dataset, ids: np.ndarray, *, seed: int = 0, show: Show | None = None
+) -> dict[str, Metric]:
+    """What it is worth to know the label: ``label_gain``, nats that examples cost more when it is left out.
+
+    Per token, second and so on, where the medium counts them. Nothing for models that must be told the label, nor
+    for examples without one.
+    """
+    if not model.label_optional or data.batch(ids[:1]).label is None:
+        return {}
+    told, untold = (
+        log_likelihoods(model, d, ids, seed=seed, show=show).nats.numpy() for d in (data, _Unlabelled(data))
+    )
+    kind, detail = "paired difference; interval: bootstrap", "how much more an example costs without its label"
+    whole = mean_metric(told - untold, "nats", kind, seed, detail)
+    rates = per_unit(whole, told - untold, data, ids)
+    return {"label_gain": next(iter(rates.values()), whole)}
+
+
+class _Unlabelled(Dataset):
+    """The same examples, without labels."""
+
+    def __init__(self, data: Dataset) -> None:
+        self.data = data
+        self.spec, self.name = data.spec, data.name
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def batch(self, ids: np.ndarray, rng: Rng | None = None) -> Batch:
+        return replace(self.data.batch(ids, rng), label=None)
 
 
 def latent_use(

@@ -47,7 +47,9 @@ def digits() -> Recipe:
     """Spoken digits by word, 8 kHz: twenty minutes of two cores."""
     return Recipe(
         model="diffwave",
-        config=DiffWaveConfig(layers=20, cycle=10, channels=32, steps=50, last_beta=0.05),
+        config=DiffWaveConfig(
+            layers=14, cycle=7, channels=96, step_width=256, fold=8, level=0.25, steps=50, last_beta=0.05
+        ),
         data=Data("free-spoken-digits", medium="audio", options=AudioOptions(channels=1, length=4096)),
         training=Training(
             minutes=20,
@@ -75,7 +77,9 @@ def audio() -> Recipe:
     base = digits()
     return replace(
         base,
-        config=DiffWaveConfig(layers=30, cycle=10, channels=48, steps=50, last_beta=0.05),
+        config=DiffWaveConfig(
+            layers=21, cycle=7, channels=128, step_width=256, fold=8, level=0.25, steps=50, last_beta=0.05
+        ),
         data=Data("recordings", medium="audio", options=AudioOptions(rate=16_000, channels=1, length=16_000)),
         training=replace(base.training, minutes=0.0, steps=100_000, lr=5e-4),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from castalia.core.data import Batch
@@ -148,6 +149,35 @@ def test_rewards_are_those_of_chemistry() -> None:
     broken[0] = 3 * (1 - torch.eye(len(broken[0]), dtype=torch.int64))  # far too many bonds
     broken[1] = 0  # in pieces
     assert model.score(batch.x, broken)[:2].tolist() == [0.0, 0.0]
+
+
+def test_the_penalty_sees_groups_on_their_way() -> None:
+    """A critic that is told of its group is bound between groups of real and of fake rows, not between rows alone."""
+    data = small("test")
+    batch = data.batch(np.arange(12))
+    for features, kinds in ((4, 3), (0, 12)):
+        model = build(MolGAN, MolGANConfig(batch_features=features, group=4), data.spec, 0)
+        seen: list[Tensor] = []
+        model.penalty = lambda real, fake, share, seen=seen: (seen.append(share), torch.zeros(()))[1]
+        model.critic_loss(batch, BatchRng(0, total=12), Progress(0, 10))
+        assert len(seen[0].unique()) == kinds
+        if features:
+            assert all(len(part.unique()) == 1 for part in seen[0].split(4))
+
+
+def test_a_molecule_is_paid_for_once() -> None:
+    """Two of three rows are the same molecule in another order; the last is in pieces."""
+    data = small("test")
+    batch = data.batch(np.array([0, 1]))
+    order = torch.arange(batch.x.shape[1]).flip(0)
+    x = torch.stack([batch.x[0], batch.x[0][order], batch.x[1], batch.x[1]])
+    bonds = batch.extra["bonds"]
+    bonds = torch.stack([bonds[0], bonds[0][order][:, order], bonds[1], torch.zeros_like(bonds[1])])
+    model = build(MolGAN, MolGANConfig(reward="valid", distinct=True, group=4), data.spec, 0)
+    assert model.score.times(x, bonds).tolist() == [2, 2, 1, 1]
+    model.make = lambda rng: tuple(F.one_hot(part, n).float() for part, n in ((x, data.spec.size), (bonds, 4)))
+    _, logs = model.reward_loss(data.batch(np.arange(4)), BatchRng(0, total=4), Progress(0, 10))
+    assert float(logs["fake"]) == pytest.approx((0.5 + 0.5 + 1 + 0) / 4)
 
 
 def test_the_reward_counts_from_its_time_on() -> None:

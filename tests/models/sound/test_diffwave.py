@@ -18,6 +18,7 @@ from castalia.core.specs.audio import AudioSpec
 from castalia.models.sound.denoiser import Denoiser, Upsampler, step_features
 from castalia.models.sound.diffwave import FAST, DiffWave, DiffWaveConfig, DiffWaveSampling
 from castalia.recipes import diffwave as recipes
+from tests.tools import Table
 
 SPEC = AudioSpec(8000, 1, 96, ("a", "i", "u"))
 SMALL = DiffWaveConfig(layers=4, cycle=2, channels=8, steps=20, last_beta=0.2)
@@ -278,3 +279,70 @@ def test_wrong_settings_are_refused():
     for settings in ({"length": 0}, {"betas": (0.2, 0.1)}, {"betas": (0.0, 0.1)}, {"guidance": -1.0}):
         with pytest.raises(ValueError, match=next(iter(settings))):
             DiffWaveSampling(**settings)
+
+
+def test_folded_samples_go_in_and_out_as_they_were():
+    """Whatever the length, a place's outputs are those of its own samples: an identity stays one."""
+    for channels, length, fold in ((1, 37, 8), (2, 16, 4), (2, 5, 1)):
+        network = Denoiser(channels, channels * fold, (1,), 3, 0, 0, (), 16, fold)
+        x = torch.rand(3, channels, length)  # positive, so that the rectifiers let it through
+        with torch.no_grad():
+            for layer in (network.into, network.out):
+                layer.weight.copy_(torch.eye(channels * fold)[..., None])
+                layer.bias.zero_()
+        through = network.out(network.into(_folded(x, fold)))
+        network.skip = nn.Identity()
+        network.blocks = nn.ModuleList([_Straight()])
+        assert torch.equal(network(x, torch.ones(3)), x)
+        assert through.shape == (3, channels * fold, -(-length // fold))
+
+
+def _folded(x, fold):
+    n, channels, length = x.shape
+    padded = torch.cat([x, torch.zeros(n, channels, -length % fold)], 2)
+    return torch.stack([padded[:, c, k::fold] for c in range(channels) for k in range(fold)], 1)
+
+
+class _Straight(nn.Module):
+    """A block that hands on what it was given."""
+
+    def forward(self, x, step, label, mel):
+        return x, x
+
+
+def test_a_folded_network_sees_a_sound_far_away():
+    """With 8 samples a place a layer of three taps sees 24 samples, and a vocoder hears its frames in their place."""
+    model = made(replace(VOCODER, layers=1, cycle=1, fold=8))
+    x, frames = torch.randn(1, 1, 96), torch.zeros(1, 12, 6)
+    t, base = torch.ones(1), None
+    base = model.network(x, t, None, frames)
+    louder = x.clone()
+    louder[..., 40] += 1
+    moved = (model.network(louder, t, None, frames) - base).abs()[0, 0] > 0
+    assert moved.nonzero().min() >= 32
+    assert moved.nonzero().max() < 56
+    other = frames.clone()
+    other[..., 3] = 1  # samples 48 to 64, and what upsampling smears
+    moved = (model.network(x, t, None, other) - base).abs()[0, 0] > 0
+    assert moved[48:64].all()
+    assert not moved[:24].any()
+
+
+def test_sound_is_brought_to_a_level_and_back():
+    """Quiet sound is as loud as asked for where the network sees it, and as quiet as it was when it comes out."""
+    quiet = 0.03 * torch.randn(40, 1, 96, generator=torch.Generator().manual_seed(0))
+    data = Table(quiet, SPEC, torch.zeros(40, dtype=torch.int64))
+    model = made(replace(SMALL, level=0.25))
+    model.initialise(data, BatchRng(0, total=1), {})
+    assert float(model.gain) == pytest.approx(0.25 / float(quiet.square().mean().sqrt()), rel=1e-5)
+    heard = Heard()
+    model.network = heard
+    model.loss(data.batch(np.arange(40)), BatchRng(0, total=40), Progress(0, 1))
+    noisy, t, _, _ = heard.calls[0]
+    abar = torch.from_numpy(np.cumprod(1 - np.linspace(1e-4, 0.2, 20)))[t - 1]
+    assert float((noisy.var((1, 2)) - (1 - abar)).mean()) == pytest.approx(float(abar.mean()) / 16, abs=0.02)
+    options = DiffWaveSampling(length=64, temperature=0.02)
+    as_heard = model.sample(2, rng=SampleRng(0, range(2)), options=options).x * model.gain
+    model.gain.fill_(1.0)
+    torch.testing.assert_close(as_heard, model.sample(2, rng=SampleRng(0, range(2)), options=options).x)
+    assert float(as_heard.abs().max()) < 1, "nothing was cut"

@@ -20,7 +20,10 @@ What differs, and why
     The norm of the critic's slope is that of the whole graph, atoms and bonds together; theirs, of each last axis by
     itself, is ``penalty_norm = "axis"``.
     The authors' code tells the critic of the whole batch by a mean; here of ``group`` rows at a time, so that what is
-    learned does not depend on the number of processes.
+    learned does not depend on the number of processes. The penalty then mixes all rows of a group by one share: with a
+    share for each, every group would be half real, and a critic of whole groups would have no bound.
+    A reward for whole molecules is had most easily by making one of them for ever, and one in ten of the paper's is
+    unlike the others. ``distinct`` pays for a molecule once; the authors' code has such a score among its many.
     No atom is bound to itself: the diagonal is none.
 
 Expected: see ``recipes/molgan.py`` and the system's page.
@@ -28,7 +31,8 @@ Expected: see ``recipes/molgan.py`` and the system's page.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -37,6 +41,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from castalia.chemistry.molecules import chem, graph_molecule
 from castalia.core.capabilities import Exportable, Latents
 from castalia.core.config import Config
 from castalia.core.data import Batch
@@ -76,6 +81,7 @@ class MolGANConfig(Config):
         penalty_norm: ``graph`` or ``axis`` (see the module).
         reward: what is rewarded: ``none``; ``valid``; or a score of
             :func:`castalia.chemistry.properties.score_of` (``qed``, ``solubility*ease``), where invalid ones get 0.
+        distinct: whether a molecule that was made k times among ``group`` rows gets a k-th of its score only.
         balance: lambda from ``reward_from`` on: 1 is the critic alone, 0 the reward alone.
         reward_from: share of the training after which the reward counts.
     """
@@ -96,6 +102,7 @@ class MolGANConfig(Config):
     penalty: float = 10.0
     penalty_norm: Literal["graph", "axis"] = "graph"
     reward: str = "none"
+    distinct: bool = False
     balance: float = 0.0
     reward_from: float = 0.5
 
@@ -184,7 +191,12 @@ class MolGAN(Generator[MolGANConfig, MoleculeSpec], Latents, Exportable):
         with torch.no_grad(), still(self.generator):
             fake = self.make(rng)
         distance = wasserstein(self.critic(*real), self.critic(*fake))
-        penalty = self.penalty(real, fake, rng.uniform("mix"))
+        share = rng.uniform("mix")
+        if (
+            self.config.batch_features
+        ):  # on the way from a group of real ones to a group of fake ones: all of a group alike
+            share = torch.cat([part[:1].expand_as(part) for part in share.split(self.config.group)])
+        penalty = self.penalty(real, fake, share)
         logs = {"wasserstein": distance.detach(), "penalty": penalty.detach()}
         return self.config.penalty * penalty - distance, logs
 
@@ -222,7 +234,10 @@ class MolGAN(Generator[MolGANConfig, MoleculeSpec], Latents, Exportable):
         with torch.no_grad(), still(self.generator):
             fake = self.make(rng)
         on_real = self.score(batch.x, batch.extra["bonds"])
-        on_fake = self.score(fake[0].argmax(-1), fake[1].argmax(-1))
+        made = fake[0].argmax(-1), fake[1].argmax(-1)
+        on_fake = self.score(*made)
+        if self.config.distinct:
+            on_fake = on_fake / torch.cat([self.score.times(*part) for part in _groups(made, self.config.group)])
         errors = [
             (torch.sigmoid(self.reward(*shares).float()) - truth).square().mean()
             for shares, truth in ((real, on_real), (fake, on_fake))
@@ -276,7 +291,7 @@ class _Scores:
 
     def __init__(self, name: str, spec: MoleculeSpec) -> None:
         self.name, self.spec = name, spec
-        self.known: dict[bytes, float] = {}
+        self.known: dict[bytes, tuple[float, str]] = {}
         self.run: Callable[[object], float] | None = None
         if name not in ("none", "valid"):
             from castalia.chemistry.properties import score_of
@@ -285,18 +300,32 @@ class _Scores:
 
     def __call__(self, x: Tensor, bonds: Tensor) -> Tensor:
         """Scores ``float32`` (n,): 0 where chemistry allows none, or it is in pieces."""
-        from castalia.chemistry.molecules import chem, graph_molecule
+        found = [self._of(atoms, table)[0] for atoms, table in _rows(x, bonds)]
+        return torch.tensor(found, dtype=torch.float32, device=x.device)
 
-        out = np.zeros(len(x), np.float32)
-        for i, (atoms, table) in enumerate(zip(x.cpu().numpy(), bonds.cpu().numpy(), strict=True)):
-            key = atoms.astype(np.uint8).tobytes() + table.astype(np.uint8).tobytes()
-            if key not in self.known:
-                mol = graph_molecule(atoms, table, self.spec.atoms)
-                value = 0.0
-                if mol is not None and len(chem().GetMolFrags(mol)) == 1:
-                    value = 1.0 if self.run is None else self.run(mol)
-                if len(self.known) >= REMEMBERED:
-                    self.known.clear()
-                self.known[key] = value
-            out[i] = self.known[key]
-        return torch.from_numpy(out).to(x.device)
+    def times(self, x: Tensor, bonds: Tensor) -> Tensor:
+        """How often each molecule is among these, in any order of atoms, ``float32`` (n,); 1 where it is none."""
+        names = [self._of(atoms, table)[1] for atoms, table in _rows(x, bonds)]
+        often = Counter(names)
+        return torch.tensor([often[name] if name else 1 for name in names], dtype=torch.float32, device=x.device)
+
+    def _of(self, atoms: np.ndarray, table: np.ndarray) -> tuple[float, str]:
+        """Score and canonical SMILES; 0 and nothing of what chemistry does not allow, or is in pieces."""
+        key = atoms.astype(np.uint8).tobytes() + table.astype(np.uint8).tobytes()
+        if key not in self.known:
+            mol = graph_molecule(atoms, table, self.spec.atoms)
+            value, name = 0.0, ""
+            if mol is not None and len(chem().GetMolFrags(mol)) == 1:
+                value, name = 1.0 if self.run is None else self.run(mol), chem().MolToSmiles(mol)
+            if len(self.known) >= REMEMBERED:
+                self.known.clear()
+            self.known[key] = value, name
+        return self.known[key]
+
+
+def _groups(made: tuple[Tensor, Tensor], size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    return zip(*(part.split(size) for part in made), strict=True)
+
+
+def _rows(x: Tensor, bonds: Tensor) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    return zip(x.cpu().numpy(), bonds.cpu().numpy(), strict=True)

@@ -110,6 +110,7 @@ class MuseNet(Generator[MuseNetConfig, MusicSpec], Density, Streaming):
     """p(x_t | head, composer, x_1 ... x_{t-1}) by a transformer that looks back."""
 
     Config = MuseNetConfig
+    label_optional: ClassVar[bool] = True
     SampleOptions: ClassVar[type[Sampling]] = MuseNetSampling
     shard_units = (CausalBlock,)
 

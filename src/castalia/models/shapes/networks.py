@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from castalia.core.errors import UsageError
 from castalia.core.specs.image import ImageSpec
 from castalia.models.adversarial.layers import LabelBeside, Projection
+from castalia.nn.conv3d import Conv3d, ConvTranspose3d
 
 SLOPE = 0.2
 """Of the leaky rectifiers."""
@@ -54,12 +55,12 @@ class VoxelGenerator(nn.Module):
         if width >> (times - 1) < 1:
             raise UsageError(f"{width} channels cannot halve {times - 1} times; make config.width larger.")
         self.beside = LabelBeside(classes, 0) if classes else None
-        self.dense = nn.ConvTranspose3d(latent_dims + classes, width, first)
+        self.dense = ConvTranspose3d(latent_dims + classes, width, first)
         layers: list[nn.Module] = [nn.BatchNorm3d(width), nn.ReLU()]
         for i in range(times):
             now, after = width >> i, width >> (i + 1)
             last = i == times - 1
-            layers.append(nn.ConvTranspose3d(now, 1 if last else after, 4, 2, 1))
+            layers.append(ConvTranspose3d(now, 1 if last else after, 4, 2, 1))
             if not last:
                 layers += [nn.BatchNorm3d(after), nn.ReLU()]
         self.body = nn.Sequential(*layers, end)
@@ -101,7 +102,7 @@ class VoxelCritic(nn.Module):
         super().__init__()
         times = doublings(size, last)
         channels = [1, *(width << i for i in range(times))]
-        self.layers = nn.ModuleList(nn.Conv3d(now, after, 4, 2, 1) for now, after in pairwise(channels))
+        self.layers = nn.ModuleList(Conv3d(now, after, 4, 2, 1) for now, after in pairwise(channels))
         self.norms = nn.ModuleList(nn.BatchNorm3d(after) if norm else nn.Identity() for after in channels[1:])
         flat = channels[-1] * last**3
         self.out = Projection(flat, classes) if classes else nn.Linear(flat, 1)

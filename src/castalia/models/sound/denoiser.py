@@ -80,6 +80,7 @@ class Denoiser(nn.Module):
         bands: of the mel spectrogram; 0 for none.
         factors: whose product is the hop of the mel frames.
         width: of what is told of the step.
+        fold: samples that stand side by side as channels of one place.
     """
 
     def __init__(
@@ -92,14 +93,16 @@ class Denoiser(nn.Module):
         bands: int,
         factors: Sequence[int],
         width: int = 512,
+        fold: int = 1,
     ) -> None:
         super().__init__()
+        self.fold = fold
         self.step1, self.step2 = nn.Linear(STEP_DIMS, width), nn.Linear(width, width)
-        self.into = nn.Conv1d(sounds, channels, 1)
+        self.into = nn.Conv1d(sounds * fold, channels, 1)
         self.upsample = Upsampler(factors) if bands else None
         self.blocks = nn.ModuleList(Block(channels, kernel, d, classes, bands, width) for d in dilations)
         self.skip = nn.Conv1d(channels, channels, 1)
-        self.out = nn.Conv1d(channels, sounds, 1)
+        self.out = nn.Conv1d(channels, sounds * fold, 1)
         for module in self.modules():
             if isinstance(module, nn.Conv1d):
                 nn.init.kaiming_normal_(module.weight)
@@ -113,10 +116,14 @@ class Denoiser(nn.Module):
         step = F.silu(self.step2(F.silu(self.step1(step_features(t)))))
         if self.upsample is not None and mel is not None:
             mel = self.upsample(mel)[..., : x.shape[-1]]
+        length, channels = x.shape[-1], x.shape[1]
+        x = F.pad(x, (0, -length % self.fold)).unflatten(-1, (-1, self.fold)).transpose(2, 3).flatten(1, 2)
+        if mel is not None and self.fold > 1:
+            mel = F.avg_pool1d(F.pad(mel, (0, -length % self.fold)), self.fold)
         h = F.relu(self.into(x))
         total = torch.zeros_like(h)
         for block in self.blocks:
             h, skip = block(h, step, label, mel)
             total = total + skip
         h = F.relu(self.skip(total / math.sqrt(len(self.blocks))))
-        return self.out(h)
+        return self.out(h).unflatten(1, (channels, self.fold)).transpose(2, 3).flatten(2)[..., :length]

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from castalia.nn.conv3d import Conv3d, ConvTranspose3d
 from castalia.nn.groupnorm import GroupNorm
 
 
@@ -40,8 +41,8 @@ class Residual(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.norm1, self.norm2, self.norm3 = Norm(width), Norm(width // 2), Norm(width)
-        self.conv = nn.Conv3d(width, width // 2, 3, padding=1, bias=False)
-        self.back = nn.Conv3d(width // 2, width, 1, bias=False)
+        self.conv = Conv3d(width, width // 2, 3, padding=1, bias=False)
+        self.back = Conv3d(width // 2, width, 1, bias=False)
         self.attention = AxialAttention(width, heads)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -81,11 +82,11 @@ class Encoder(nn.Module):
         layers: list[nn.Module] = []
         for stride in steps(halve_time, halve_space):
             kernel = cast("tuple[int, int, int]", tuple(4 if s == 2 else 3 for s in stride))
-            layers += [nn.Conv3d(channels, width, kernel, stride=stride, padding=1), nn.ReLU()]
+            layers += [Conv3d(channels, width, kernel, stride=stride, padding=1), nn.ReLU()]
             channels = width
-        self.down = nn.Sequential(*layers, nn.Conv3d(width, width, 3, padding=1))
+        self.down = nn.Sequential(*layers, Conv3d(width, width, 3, padding=1))
         self.blocks = nn.Sequential(*(Residual(width, heads) for _ in range(blocks)))
-        self.norm, self.last = Norm(width), nn.Conv3d(width, dims, 1)
+        self.norm, self.last = Norm(width), Conv3d(width, dims, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.last(F.relu(self.norm(self.blocks(self.down(x.transpose(1, 2))))))
@@ -99,7 +100,7 @@ class Decoder(nn.Module):
         self, channels: int, width: int, dims: int, blocks: int, heads: int, halve_time: int, halve_space: int
     ) -> None:
         super().__init__()
-        self.first = nn.Conv3d(dims, width, 1)
+        self.first = Conv3d(dims, width, 1)
         self.blocks = nn.Sequential(*(Residual(width, heads) for _ in range(blocks)))
         self.norm = Norm(width)
         layers: list[nn.Module] = []
@@ -107,7 +108,7 @@ class Decoder(nn.Module):
         for i, stride in enumerate(ways):
             last = i == len(ways) - 1
             kernel = cast("tuple[int, int, int]", tuple(4 if s == 2 else 3 for s in stride))
-            layers.append(nn.ConvTranspose3d(width, channels if last else width, kernel, stride=stride, padding=1))
+            layers.append(ConvTranspose3d(width, channels if last else width, kernel, stride=stride, padding=1))
             if not last:
                 layers.append(nn.ReLU())
         self.up = nn.Sequential(*layers)

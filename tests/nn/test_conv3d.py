@@ -1,0 +1,46 @@
+"""Convolutions in three dimensions: PyTorch's own, and right in bfloat16 where the kernel is larger than its input."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from castalia.nn.conv3d import Conv3d, ConvTranspose3d
+
+LAYERS = [
+    (Conv3d(16, 16, 3, 2, 1), 1),
+    (Conv3d(16, 16, 3, 1, 1), 2),
+    (Conv3d(16, 16, 5, 1, 2), 4),
+    (ConvTranspose3d(16, 16, 3, 2, 1), 1),
+    (ConvTranspose3d(16, 16, 3, 1, 1), 2),
+    (Conv3d(16, 16, 3, 1, 1), 4),
+    (ConvTranspose3d(16, 16, 4, 2, 1), 5),
+]
+
+
+def gradients(layer: nn.Module, x: Tensor, half: bool) -> list[Tensor]:
+    x = x.clone().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        y = layer(x)
+    return [y.detach().float(), *torch.autograd.grad(y.float().square().sum(), [x, *layer.parameters()])]
+
+
+@pytest.mark.parametrize(("layer", "size"), LAYERS)
+def test_gradients_in_half_precision_are_those_of_the_whole(layer: nn.Module, size: int) -> None:
+    for seed in range(4):
+        x = torch.randn(8, 16, size, size, size, generator=torch.Generator().manual_seed(seed))
+        for half, whole in zip(gradients(layer, x, True), gradients(layer, x, False), strict=True):
+            assert float((half.float() - whole).norm() / whole.norm()) < 0.02
+        del half, whole  # what the next round finds in memory
+        _ = [torch.full((16 * 16 * 125,), float("nan")) for _ in range(20)]
+
+
+def test_without_autocast_they_are_pytorchs() -> None:
+    mine, theirs = Conv3d(3, 4, 3, padding=1), nn.Conv3d(3, 4, 3, padding=1)
+    theirs.load_state_dict(mine.state_dict())
+    x = torch.randn(2, 3, 2, 5, 5)
+    assert torch.equal(mine(x), theirs(x))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert mine(x).dtype == torch.float32, "two places under three taps"
+        assert mine(torch.randn(2, 3, 3, 5, 5)).dtype == torch.bfloat16
