@@ -9,7 +9,11 @@ import pytest
 import torch
 
 from castalia.core.data import Batch
+from castalia.core.rng import Rng
+from castalia.core.spec import LabelSpec
 from castalia.core.specs.audio import AudioSpec
+from castalia.core.specs.text import TextSpec
+from castalia.media.audio.likeness import columns_heard
 from castalia.media.audio.measures import MEASURES, loudness, mono, pitch, silence
 from castalia.media.base import Work
 from castalia.media.rooms import room
@@ -68,3 +72,41 @@ def test_padding_is_not_heard_and_channels_are_mixed() -> None:
 
 def test_the_medium_brings_them() -> None:
     assert room("audio").measures == MEASURES
+
+
+def test_what_samples_were_given_is_heard_in_them() -> None:
+    """Who speaks is heard by the spectrum, what is said by its course: rising or falling, low or high."""
+    random = np.random.default_rng(0)
+    columns = (("speaker", LabelSpec(("low", "high"))), ("caption", TextSpec("bytes", 4, 256)))
+    spec = AudioSpec(RATE, 1, RATE // 2, columns=columns)
+
+    def sung(high: bool, up: bool) -> torch.Tensor:
+        course = np.linspace(1, 1.5, RATE // 2) if up else np.linspace(1.5, 1, RATE // 2)
+        pitch = (900 if high else 300) * course * random.uniform(0.95, 1.05)
+        clip = 0.4 * np.sin(2 * np.pi * np.cumsum(pitch) / RATE) + 0.01 * random.normal(size=len(pitch))
+        return torch.from_numpy(clip).float()[None]
+
+    class Said(Table):
+        def __init__(self, n: int) -> None:
+            self.high, self.up = torch.arange(n) % 2, torch.arange(n) // 2 % 2
+            super().__init__(
+                torch.stack([sung(bool(h), bool(u)) for h, u in zip(self.high, self.up, strict=True)]), spec
+            )
+
+        def batch(self, ids: np.ndarray, rng: Rng | None = None) -> Batch:
+            said = torch.zeros(len(ids), 4, dtype=torch.int64)
+            said[:, 0] = self.up[torch.from_numpy(ids)] + 97
+            extra = {"speaker": self.high[torch.from_numpy(ids)], "caption": said}
+            return Batch.of(self.x[torch.from_numpy(ids)], None, extra)
+
+    train, held_out = Said(48), Said(16)
+    asked = np.arange(16)
+    right = columns_heard(Work(spec, held_out.batch(asked), train, held_out, asked))
+    assert {name: m.value for name, m in right.items()} == dict.fromkeys(
+        ("heard_speaker", "heard_speaker_floor", "heard_caption", "heard_caption_floor"), 1.0
+    )
+    other = columns_heard(
+        Work(spec, held_out.batch(asked ^ 1), train, held_out, asked)
+    )  # the other voice says the same
+    assert (other["heard_speaker"].value, other["heard_caption"].value) == (0.0, 1.0)
+    assert columns_heard(Work(spec, held_out.batch(asked), train, held_out)) == {}, "nothing was asked for"

@@ -30,4 +30,14 @@ ENTRIES = (
         capabilities=("Generator", "Density", "Latents", "Inference"),
         good="Short melodies, drum patterns and trios with a space to walk in: morph one tune into another.",
     ),
+    Entry(
+        "note-transformer",
+        "Note and duration transformer",
+        "music.note_transformer:NoteTransformer",
+        media=("music",),
+        paper="Foster 2023, Generative Deep Learning (2nd edition), chapter 11; Vaswani et al. 2017 (arXiv:1706.03762)",
+        capabilities=("Generator", "Density"),
+        good="Melodies note by note, each with how long it lasts: exact likelihoods, and yours continued. One voice "
+        "only.",
+    ),
 )

@@ -119,7 +119,8 @@ def _read(hint: Any, value: Any, where: str) -> Any:
 def override(config: T, assignments: Sequence[str], where: str = "config") -> T:
     """Return ``config`` with ``path.to.field=value`` texts applied, types checked.
 
-    Values are read as JSON where they are JSON (``0.1``, ``true``, ``[32, 64]``, ``null``), else as plain text.
+    Values are read as JSON where they are JSON (``0.1``, ``true``, ``[32, 64]``, ``null``), else as plain text. A list
+    may be written without brackets (``32,64``).
 
     Raises:
         UsageError: no such field (near matches are listed) or a value of another type.
@@ -152,10 +153,24 @@ def override(config: T, assignments: Sequence[str], where: str = "config") -> T:
                 full = [".".join([*parents[:i], k]) for k in known]
                 raise UsageError(f"{where}: there is no field {path!r}. {near(path, full)}")
             if i == len(parents):
-                node[part] = value
+                node[part] = _listed(raw) if get_origin(hint) is tuple and not isinstance(value, list) else value
             else:
                 node = node[part]
     return from_json(type(config), data, where)
+
+
+def _listed(raw: str) -> list[Any]:
+    """What people write for a list: ``1,2,3``, ``(1, 2)``, ``a, b``, one value alone."""
+    import json
+
+    parts = [part.strip() for part in raw.strip().removeprefix("(").removesuffix(")").split(",")]
+    found = []
+    for part in parts if parts[-1] else parts[:-1]:
+        try:
+            found.append(json.loads(part))
+        except json.JSONDecodeError:
+            found.append(part)
+    return found
 
 
 def _blank(hint: Any) -> Any:

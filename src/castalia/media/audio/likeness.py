@@ -15,6 +15,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from castalia.core.data import Batch, Dataset, labels_of, some_of
+from castalia.core.spec import LabelSpec
+from castalia.core.specs.text import TextSpec
 from castalia.estimators.distances import frechet
 from castalia.estimators.metric import Metric, mean_metric, subset
 from castalia.media.audio.clips import lengths_of
@@ -25,6 +27,8 @@ BANDS, COLUMNS = 32, 16
 SILENT = 40.0
 """Decibels below a clip's loudest column, from where on its ends are left out before it is stretched."""
 FEWEST_OF_CLASS = 5
+MOST_KINDS = 60
+"""Captions of more kinds than these are no classes."""
 MOST = 4_000
 """Training clips that the listener learns from."""
 LEAST_FLOOR = 0.5
@@ -122,11 +126,57 @@ def _listener(train: Dataset, rate: int):  # noqa: ANN202 (scikit-learn's pipeli
     labels = labels_of(train, ids)
     if labels is None or len(labels.unique()) < 2 or int(labels.bincount().max()) < FEWEST_OF_CLASS:
         return None
-    seen = [
-        contour(clip, rate)
-        for part in np.array_split(ids, max(1, len(ids) // 200))
-        for clip in clips_of(train.batch(part))
-    ]
+    seen = [contour(clip, rate) for part in _parts(ids) for clip in clips_of(train.batch(part))]
+    return _taught(seen, labels.numpy())
+
+
+def _parts(ids: np.ndarray) -> list[np.ndarray]:
+    return np.array_split(ids, max(1, len(ids) // 200))
+
+
+def _taught(seen: list[np.ndarray], answers: np.ndarray):  # noqa: ANN202 (as above)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return make_pipeline(StandardScaler(), SVC(C=10.0)).fit(np.stack(seen), labels.numpy())
+        return make_pipeline(StandardScaler(), SVC(C=10.0)).fit(np.stack(seen), answers)
+
+
+def columns_heard(work: Work) -> dict[str, Metric]:
+    """``heard_speaker``, ``heard_caption``: share of samples in which is heard what they were given of held-out clips.
+
+    For each column of names, and for captions where there are few different ones: a listener learns from training clips
+    (voices from their spectra, words from their contours). As in :func:`class_heard`, one that hardly knows real clips
+    says nothing.
+    """
+    assert work.samples is not None
+    assert work.held_out is not None
+    assert work.train is not None
+    if work.asked is None:
+        return {}
+    ids = some_of(work.train, MOST)
+    batches = [work.train.batch(part) for part in _parts(ids)]
+    rate, out = work.spec.rate, {}
+    for name, column in work.spec.columns:
+        look = contour if isinstance(column, TextSpec) else spectrum
+        if not isinstance(column, TextSpec | LabelSpec):
+            continue
+        answers = np.concatenate([_said(batch, name) for batch in batches])
+        kinds, counts = np.unique(answers, return_counts=True)
+        if not 2 <= len(kinds) <= MOST_KINDS or counts.max() < FEWEST_OF_CLASS:
+            continue
+        listener = _taught([look(clip, rate) for batch in batches for clip in clips_of(batch)], answers)
+        real = work.held_out.batch(work.asked)
+        truth, found = _said(real, name), {}
+        for suffix, batch, words in (("_floor", real, "held-out clips"), ("", work.samples, "samples")):
+            right = listener.predict(np.stack([look(clip, rate) for clip in clips_of(batch)])) == truth[: len(batch)]
+            detail = f"by a support vector machine on log-mel spectra of training clips; {len(right)} {words}"
+            kind = "measured; interval: bootstrap"
+            found[f"heard_{name}{suffix}"] = mean_metric(right.astype(np.float64), "share", kind, work.seed, detail)
+        if found[f"heard_{name}_floor"].value >= LEAST_FLOOR:
+            out |= found
+    return out
+
+
+def _said(batch: Batch, name: str) -> np.ndarray:
+    """What a column says of each example, as one string each."""
+    rows = batch.extra[name].cpu().numpy()
+    return np.array([row.tobytes().hex() for row in rows.reshape(len(rows), -1)])

@@ -11,7 +11,7 @@ from castalia.core.data import Batch
 from castalia.estimators.metric import Metric
 from castalia.media.audio import hearing
 from castalia.media.audio.clips import lengths_of
-from castalia.media.audio.likeness import class_heard, logmel_frechet
+from castalia.media.audio.likeness import class_heard, columns_heard, logmel_frechet
 from castalia.media.base import Measure, Work
 from castalia.media.measures import beside
 
@@ -54,4 +54,5 @@ MEASURES = (
     Measure("pitch", ("samples", "held-out"), pitch),
     Measure("logmel_frechet", ("samples", "train", "held-out"), logmel_frechet),
     Measure("class_heard", ("samples", "train", "held-out"), class_heard),
+    Measure("heard", ("samples", "train", "held-out"), columns_heard),
 )
