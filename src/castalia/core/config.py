@@ -120,7 +120,7 @@ def override(config: T, assignments: Sequence[str], where: str = "config") -> T:
     """Return ``config`` with ``path.to.field=value`` texts applied, types checked.
 
     Values are read as JSON where they are JSON (``0.1``, ``true``, ``[32, 64]``, ``null``), else as plain text. A list
-    may be written without brackets (``32,64``).
+    of numbers may be written without brackets (``32,64``).
 
     Raises:
         UsageError: no such field (near matches are listed) or a value of another type.
@@ -153,24 +153,29 @@ def override(config: T, assignments: Sequence[str], where: str = "config") -> T:
                 full = [".".join([*parents[:i], k]) for k in known]
                 raise UsageError(f"{where}: there is no field {path!r}. {near(path, full)}")
             if i == len(parents):
-                node[part] = _listed(raw) if get_origin(hint) is tuple and not isinstance(value, list) else value
+                node[part] = _numbers(raw) if isinstance(value, str) and _counts(hint) else value
             else:
                 node = node[part]
     return from_json(type(config), data, where)
 
 
-def _listed(raw: str) -> list[Any]:
-    """What people write for a list: ``1,2,3``, ``(1, 2)``, ``a, b``, one value alone."""
-    import json
+def _counts(hint: Any) -> bool:
+    """Whether a field holds a list of numbers, or may."""
+    args = get_args(hint)
+    if get_origin(hint) is tuple:
+        return all(arg in (int, float, Ellipsis) for arg in args)
+    return get_origin(hint) in (Union, types.UnionType) and any(_counts(arg) for arg in args)
 
-    parts = [part.strip() for part in raw.strip().removeprefix("(").removesuffix(")").split(",")]
-    found = []
-    for part in parts if parts[-1] else parts[:-1]:
-        try:
-            found.append(json.loads(part))
-        except json.JSONDecodeError:
-            found.append(part)
-    return found
+
+def _numbers(raw: str) -> list[float] | str:
+    """``1,2.5`` and ``(1, 2.5)`` as numbers; anything else stays as it was written, and is refused by its name."""
+    bare = raw.strip()
+    if bare.startswith("(") and bare.endswith(")"):
+        bare = bare[1:-1]
+    try:
+        return [float(part) if set(part) & set(".eE") else int(part) for part in bare.split(",")]
+    except ValueError:
+        return raw
 
 
 def _blank(hint: Any) -> Any:

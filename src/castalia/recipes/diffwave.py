@@ -78,10 +78,10 @@ def audio() -> Recipe:
     return replace(
         base,
         config=DiffWaveConfig(
-            layers=21, cycle=7, channels=128, step_width=256, fold=8, level=0.25, steps=50, last_beta=0.05
+            layers=14, cycle=7, channels=96, step_width=256, fold=8, level=0.25, steps=50, last_beta=0.05
         ),
         data=Data("recordings", medium="audio", options=AudioOptions(rate=16_000, channels=1, length=16_000)),
-        training=replace(base.training, minutes=0.0, steps=100_000, lr=5e-4),
+        training=replace(base.training, minutes=0.0, steps=100_000, lr=5e-4, samples=4),
     )
 
 

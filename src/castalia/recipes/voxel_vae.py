@@ -18,7 +18,7 @@ def solids_8() -> Recipe:
     """Chairs, tables, lamps and cars of 8 voxels a side: the demo."""
     return Recipe(
         model="voxel-vae",
-        config=VoxelVAEConfig(latent_dims=16, widths=(16, 32, 64, 64), start=64, conditional=True),
+        config=VoxelVAEConfig(latent_dims=16, widths=(16, 32, 64, 64), hidden=64, start=64, warmup=0.1),
         data=Data("solids", medium="shape", options=ShapeOptions(size=8)),
         training=Training(
             steps=1_500,
@@ -36,7 +36,7 @@ def tiny() -> Recipe:
     base = solids_8()
     return replace(
         base,
-        config=VoxelVAEConfig(latent_dims=4, widths=(4, 8, 16, 16), start=16, conditional=True),
+        config=VoxelVAEConfig(latent_dims=4, widths=(4, 8, 16, 16), hidden=16, start=16),
         data=Data("few-solids", medium="shape", options=ShapeOptions(size=8)),
         training=replace(base.training, batch_size=16, lr=1e-2, ema_half_life=100),
     )
@@ -47,7 +47,7 @@ def solids() -> Recipe:
     base = solids_8()
     return replace(
         base,
-        config=VoxelVAEConfig(latent_dims=32, widths=(16, 32, 64, 64), start=16, conditional=True),
+        config=VoxelVAEConfig(latent_dims=32, widths=(16, 32, 64, 64), hidden=128, start=16, warmup=0.1),
         data=Data("solids", medium="shape", options=ShapeOptions(size=16)),
         training=replace(base.training, steps=2_500, batch_size=32, lr=1e-3),
     )
@@ -58,9 +58,9 @@ def solids_32() -> Recipe:
     base = solids()
     return replace(
         base,
-        config=VoxelVAEConfig(latent_dims=64, widths=(8, 16, 32, 64), start=4, conditional=True),
+        config=VoxelVAEConfig(latent_dims=64, widths=(8, 16, 32, 64), hidden=64, start=4, warmup=0.1),
         data=Data("solids", medium="shape", options=ShapeOptions(size=32)),
-        training=replace(base.training, minutes=10),
+        training=replace(base.training, minutes=10, batch_size=16),
     )
 
 
@@ -69,7 +69,7 @@ def meshes() -> Recipe:
     base = solids_32()
     return replace(
         base,
-        config=replace(base.config, latent_dims=100, widths=(16, 32, 64, 128), conditional=False),
+        config=replace(base.config, latent_dims=100, hidden=128),
         data=Data("shapes", medium="shape", options=ShapeOptions(size=32, on_bad_file="skip")),
         training=replace(base.training, minutes=0.0, steps=20_000),
     )
@@ -101,12 +101,8 @@ DEFAULTS: dict[str, str] = {
     "shape:*": "voxel-vae-meshes",
 }
 
-LABELLED = ("config.conditional=true",)
-
 PRESETS: dict[str, tuple[Preset, ...]] = {
-    "shape": (
-        Preset("voxel-vae-meshes", 1_000, 20_000, "whole shapes of the right kinds, without fine parts", LABELLED),
-    ),
+    "shape": (Preset("voxel-vae-meshes", 1_000, 20_000, "whole shapes of the right kinds, without fine parts"),),
 }
 
 DEMO = "voxel-vae-solids-8"

@@ -25,7 +25,7 @@ SPEC = ShapeSpec(8, ("a", "b"))
 
 
 def small(spec: ShapeSpec = SPEC, **config: Any) -> VoxelVAE:
-    found = {"latent_dims": 2, "widths": (2, 4, 4, 8), "start": 4, **config}
+    found = {"latent_dims": 2, "widths": (2, 4, 4, 8), "hidden": 4, "start": 4, **config}
     made = build(VoxelVAE, VoxelVAEConfig(**found), spec)
     assert isinstance(made, VoxelVAE)
     return made.eval()
@@ -165,7 +165,7 @@ def test_a_few_solids_are_learnt() -> None:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 100.0)
         optimizer.step()
     assert float(loss.detach()) < 0.85 * alone
-    back = model.decode(model.encode(batch), {"label": batch.label}).x.bool()
+    back = model.decode(model.encode(batch)).x.bool()
     real = batch.x.bool()
     overlap = ((back & real).flatten(1).sum(1) / (back | real).flatten(1).sum(1)).mean()
     assert overlap > 0.6

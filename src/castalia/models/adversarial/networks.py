@@ -45,6 +45,7 @@ from castalia.models.adversarial.layers import (
     set_weights,
 )
 from castalia.models.adversarial.residual import DownBlock, UpBlock
+from castalia.nn.trusted import Conv2d, ConvTranspose2d
 
 Act = Callable[[], nn.Module]
 
@@ -251,7 +252,7 @@ def _conv_generator(config: PlayersConfig, spec: ImageSpec | PointsSpec, inputs:
         layers.append(act())
         biased = bias if level else config.biases
         layers.append(
-            nn.ConvTranspose2d(wide, out, k, 2, padding=k // 2 - (k == 4), output_padding=int(k == 5), bias=biased)
+            ConvTranspose2d(wide, out, k, 2, padding=k // 2 - (k == 4), output_padding=int(k == 5), bias=biased)
         )
         if (h, w) != (2 * sizes[level + 1][0], 2 * sizes[level + 1][1]):
             layers.append(Crop(h, w))
@@ -268,7 +269,7 @@ def _conv_critic(config: PlayersConfig, spec: ImageSpec | PointsSpec, channels: 
         if k == 4 and (h % 2 or w % 2):
             layers.append(PadToEven(h, w))
         padding = k // 2 - (k == 4)
-        layers.append(nn.Conv2d(channels, wide, k, stride=2, padding=padding, bias=config.biases and not norm))
+        layers.append(Conv2d(channels, wide, k, stride=2, padding=padding, bias=config.biases and not norm))
         layers += [*norm, act(), *_dropout(config)]
         channels = wide
     return [*layers, nn.Flatten()], channels * math.prod(sizes[-1])
@@ -290,7 +291,7 @@ def _resnet_generator(config: PlayersConfig, spec: ImageSpec | PointsSpec, input
         layers.append(UpBlock(config.widths[level + 1], config.widths[level], sizes[level], norm, act))
     # the output's normalisation is not conditional, as in the papers
     last = nn.BatchNorm2d(top) if config.norm == "batch" else nn.Identity()
-    return [*layers, last, act(), nn.Conv2d(top, spec.channels, 3, padding=1)]
+    return [*layers, last, act(), Conv2d(top, spec.channels, 3, padding=1)]
 
 
 def _resnet_critic(config: PlayersConfig, spec: ImageSpec | PointsSpec, channels: int) -> tuple[list[nn.Module], int]:

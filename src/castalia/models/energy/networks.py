@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
+from castalia.nn.trusted import Conv2d
+
 
 class Strided(nn.Module):
     """Strided convolutions and a dense layer: the small network of textbooks, a fraction of a residual one's work."""
@@ -19,7 +21,7 @@ class Strided(nn.Module):
         layers: list[nn.Module] = []
         for level, wide in enumerate(widths):
             size = 3 if level or min(height, width) < 16 else 5
-            layers += [nn.Conv2d(channels, wide, size, stride=2, padding=size // 2), nn.SiLU()]
+            layers += [Conv2d(channels, wide, size, stride=2, padding=size // 2), nn.SiLU()]
             channels, height, width = wide, (height + 1) // 2, (width + 1) // 2
         layers += [nn.Flatten(), nn.Linear(channels * height * width, hidden), nn.SiLU()]
         self.body, self.head = nn.Sequential(*layers), nn.Linear(hidden, out)
@@ -33,8 +35,8 @@ class Block(nn.Module):
 
     def __init__(self, channels: int, out: int, down: bool) -> None:
         super().__init__()
-        self.first, self.second = nn.Conv2d(channels, out, 3, padding=1), nn.Conv2d(out, out, 3, padding=1)
-        self.skip = nn.Conv2d(channels, out, 1) if channels != out else nn.Identity()
+        self.first, self.second = Conv2d(channels, out, 3, padding=1), Conv2d(out, out, 3, padding=1)
+        self.skip = Conv2d(channels, out, 1) if channels != out else nn.Identity()
         self.down = down
 
     def forward(self, x: Tensor) -> Tensor:
@@ -48,7 +50,7 @@ class Residual(nn.Module):
     def __init__(self, shape: tuple[int, int, int], widths: Sequence[int], out: int) -> None:
         super().__init__()
         channels = widths[0]
-        layers: list[nn.Module] = [nn.Conv2d(shape[0], channels, 3, padding=1), nn.SiLU()]
+        layers: list[nn.Module] = [Conv2d(shape[0], channels, 3, padding=1), nn.SiLU()]
         for wide in widths:
             layers += [Block(channels, wide, True), Block(wide, wide, False)]
             channels = wide
@@ -71,7 +73,7 @@ class Wide(nn.Module):
     def __init__(self, shape: tuple[int, int, int], depth: int, widen: int, out: int) -> None:
         super().__init__()
         channels = 16
-        layers: list[nn.Module] = [nn.Conv2d(shape[0], channels, 3, padding=1)]
+        layers: list[nn.Module] = [Conv2d(shape[0], channels, 3, padding=1)]
         for group, wide in enumerate((16 * widen, 32 * widen, 64 * widen)):
             for block in range((depth - 4) // 6):
                 layers.append(WideBlock(channels, wide, 2 if group and not block else 1))
@@ -87,10 +89,10 @@ class WideBlock(nn.Module):
 
     def __init__(self, channels: int, out: int, stride: int) -> None:
         super().__init__()
-        self.first = nn.Conv2d(channels, out, 3, padding=1)
-        self.second = nn.Conv2d(out, out, 3, stride=stride, padding=1)
+        self.first = Conv2d(channels, out, 3, padding=1)
+        self.second = Conv2d(out, out, 3, stride=stride, padding=1)
         same = channels == out and stride == 1
-        self.skip = nn.Identity() if same else nn.Conv2d(channels, out, 1, stride=stride)
+        self.skip = nn.Identity() if same else Conv2d(channels, out, 1, stride=stride)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.second(F.leaky_relu(self.first(F.leaky_relu(x, 0.2)), 0.2))

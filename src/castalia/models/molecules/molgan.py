@@ -119,6 +119,8 @@ class MolGANConfig(Config):
             raise ValueError(
                 "batch_features and noise must not be negative, dropout is a share; sharpness and penalty are positive"
             )
+        if self.distinct and self.reward == "none":
+            raise ValueError("distinct says how a reward is shared: set reward as well")
         if not 0 <= self.balance <= 1 or not 0 <= self.reward_from <= 1:
             raise ValueError("balance and reward_from lie between 0 and 1")
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from castalia.core.errors import UsageError
 from castalia.core.specs.image import ImageSpec
 from castalia.models.adversarial.layers import LabelBeside, Projection
-from castalia.nn.conv3d import Conv3d, ConvTranspose3d
+from castalia.nn.trusted import Conv3d, ConvTranspose3d
 
 SLOPE = 0.2
 """Of the leaky rectifiers."""

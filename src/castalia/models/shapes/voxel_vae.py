@@ -44,8 +44,8 @@ from castalia.models.adversarial.contest import draw_latents
 from castalia.models.adversarial.layers import one_hot
 from castalia.models.autoencoders.vae import gaussian_kl, log_ratios
 from castalia.models.shapes.carvers import ShapeSampling, one_piece
-from castalia.nn.conv3d import Conv3d, ConvTranspose3d
 from castalia.nn.labels import Labels, classes_of
+from castalia.nn.trusted import Conv3d, ConvTranspose3d
 
 LOOKED_AT = 2_000
 """Shapes from which it is found how often each voxel is filled."""
@@ -60,7 +60,8 @@ class VoxelVAEConfig(Config):
     Attributes:
         latent_dims: length of the latent vector.
         widths: channels of the encoder's four convolutions; the decoder has them the other way round.
-        start: channels of the decoder's first cube, and as many numbers for each of its cells next to the latents.
+        hidden: numbers between the encoder's last cube and the latents.
+        start: channels of the decoder's first cube.
         loss: ``likelihood`` or the paper's ``sparse``, see above.
         gamma: of the latter.
         beta: weight of the KL.
@@ -70,6 +71,7 @@ class VoxelVAEConfig(Config):
 
     latent_dims: int = 100
     widths: tuple[int, int, int, int] = (8, 16, 32, 64)
+    hidden: int = 343
     start: int = 1
     loss: Literal["likelihood", "sparse"] = "likelihood"
     gamma: float = 0.97
@@ -78,8 +80,8 @@ class VoxelVAEConfig(Config):
     conditional: bool = False
 
     def __post_init__(self) -> None:
-        if len(self.widths) != 4 or min(self.latent_dims, self.start, *self.widths) < 1:
-            raise ValueError("latent_dims, start and the four widths must be positive")
+        if len(self.widths) != 4 or min(self.latent_dims, self.hidden, self.start, *self.widths) < 1:
+            raise ValueError("latent_dims, hidden, start and the four widths must be positive")
         if not 0.5 <= self.gamma < 1 or self.beta < 0 or not 0 <= self.warmup <= 1:
             raise ValueError("gamma is a share from 0.5, beta not negative, warmup a share")
 
@@ -137,8 +139,7 @@ class VoxelVAE(Generator[VoxelVAEConfig, ShapeSpec], Density, Inference, Exporta
         self.config, self.spec, self.latent_dims = c, spec, c.latent_dims
         self.classes = classes_of(spec, c.conditional)
         self.labels = Labels(self.classes)
-        hidden = c.start * (spec.size // 4 - 1) ** 3
-        self.encoder = Encoder(spec.size, c.widths, hidden, 2 * c.latent_dims, self.classes)
+        self.encoder = Encoder(spec.size, c.widths, c.hidden, 2 * c.latent_dims, self.classes)
         self.decoder = Decoder(spec.size, c.widths, c.start, c.latent_dims, self.classes)
         self.base = nn.Parameter(torch.zeros(spec.shape))
         for module in self.modules():  # as in the paper (Glorot & Bengio 2010)
@@ -161,7 +162,7 @@ class VoxelVAE(Generator[VoxelVAEConfig, ShapeSpec], Density, Inference, Exporta
         return (Stage("train", (Objective("vae", self, self.loss),)),)
 
     def loss(self, batch: Batch, rng: Rng, progress: Progress) -> tuple[Tensor, Logs]:
-        """What voxels cost, and beta times the KL, nats per example."""
+        """What voxels cost (nats, where that is their likelihood), and beta times the KL, per example."""
         c, told = self.config, self.told(self.labels.of(batch))
         mean, std = self.posterior(batch.x, told)
         logits = self.logits(mean + std * rng.normal("latent", self.latent_dims), told)
@@ -229,7 +230,9 @@ class VoxelVAE(Generator[VoxelVAEConfig, ShapeSpec], Density, Inference, Exporta
             z = mean + std * noise
             weights.append((log_prob(self.logits(z, told), batch.x) + log_ratios(z, noise, std).sum(1)).double())
         nats = torch.logsumexp(torch.stack(weights), 0) - torch.tensor(float(samples)).log()
-        return Likelihood(nats, "bound", f"importance weighted, K = {samples}", "none (voxels 0 and 1)")
+        how = f"importance weighted, K = {samples}" + (", given the label" if self.classes else "")
+        trained = "" if self.config.loss == "likelihood" else "; trained for another cost, which is no likelihood"
+        return Likelihood(nats, "bound", how, f"none (voxels 0 and 1){trained}")
 
     def export_calls(self) -> Mapping[str, tuple[nn.Module, tuple[Tensor, ...]]]:
         """Encoder (voxels as -1 and 2) and decoder (to offsets of logits), each with a label's ones and zeros."""

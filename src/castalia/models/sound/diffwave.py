@@ -154,15 +154,18 @@ class DiffWave(Generator[DiffWaveConfig, AudioSpec], Exportable):
         self.network = Denoiser(
             spec.channels, c.channels, c.dilations, c.kernel, self.classes, c.mel, c.hop, c.step_width, c.fold
         )
-        self.register_buffer("gain", torch.ones(()))
+        self.register_buffer("gain", torch.ones(()), persistent=c.level > 0)
 
     def initialise(self, data: Dataset, rng: Rng, parents: Mapping[str, Model]) -> None:
         """Count the labels; find how much louder sound has to be (from 500 clips at most)."""
         self.labels.fit(data)
         if self.config.level:
-            parts = [data.batch(ids) for ids in np.array_split(some_of(data, LOOKED_AT), 20) if len(ids)]
-            power = torch.cat([batch.x.square().flatten() for batch in parts]).mean().sqrt()
-            self.gain.copy_(self.config.level / power.clamp(min=1e-4))
+            total, count = torch.zeros((), dtype=torch.float64), 0
+            for ids in np.array_split(some_of(data, LOOKED_AT), 20):
+                if len(ids):
+                    x = data.batch(ids).x
+                    total, count = total + x.double().square().sum(), count + x.numel()
+            self.gain.copy_(self.config.level / (total / count).sqrt().clamp(min=1e-4))
 
     # the objective
 

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from castalia.nn.conv3d import Conv3d, ConvTranspose3d
 from castalia.nn.groupnorm import GroupNorm
+from castalia.nn.trusted import Conv3d, ConvTranspose3d
 
 
 class AxialAttention(nn.Module):

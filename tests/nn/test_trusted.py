@@ -1,4 +1,4 @@
-"""Convolutions in three dimensions: PyTorch's own, and right in bfloat16 where the kernel is larger than its input."""
+"""Convolutions: PyTorch's own, and right in bfloat16 where taps of a kernel see little but padding."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from castalia.nn.conv3d import Conv3d, ConvTranspose3d
+from castalia.nn.trusted import Conv2d, Conv3d, ConvTranspose2d, ConvTranspose3d
 
 LAYERS = [
     (Conv3d(16, 16, 3, 2, 1), 1),
@@ -16,6 +16,15 @@ LAYERS = [
     (ConvTranspose3d(16, 16, 3, 1, 1), 2),
     (Conv3d(16, 16, 3, 1, 1), 4),
     (ConvTranspose3d(16, 16, 4, 2, 1), 5),
+    (Conv3d(16, 16, 2, 3, 1), 2),
+    (Conv3d(16, 16, 2, 3, 1), 5),
+    (ConvTranspose3d(16, 16, 4, 1, 2), 4),
+    (Conv2d(16, 16, 3, 2, 1), 1),
+    (Conv2d(16, 16, 5, 2, 2), 1),
+    (Conv2d(16, 16, 5, 2, 2), 2),
+    (Conv2d(16, 16, 3, 1, 1), 1),
+    (ConvTranspose2d(16, 16, 3, 2, 1), 1),
+    (ConvTranspose2d(16, 16, 4, 2, 1), 2),
 ]
 
 
@@ -29,7 +38,8 @@ def gradients(layer: nn.Module, x: Tensor, half: bool) -> list[Tensor]:
 @pytest.mark.parametrize(("layer", "size"), LAYERS)
 def test_gradients_in_half_precision_are_those_of_the_whole(layer: nn.Module, size: int) -> None:
     for seed in range(4):
-        x = torch.randn(8, 16, size, size, size, generator=torch.Generator().manual_seed(seed))
+        axes = 2 if isinstance(layer, Conv2d | ConvTranspose2d) else 3
+        x = torch.randn(8, 16, *[size] * axes, generator=torch.Generator().manual_seed(seed))
         for half, whole in zip(gradients(layer, x, True), gradients(layer, x, False), strict=True):
             assert float((half.float() - whole).norm() / whole.norm()) < 0.02
         del half, whole  # what the next round finds in memory
@@ -44,3 +54,18 @@ def test_without_autocast_they_are_pytorchs() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         assert mine(x).dtype == torch.float32, "two places under three taps"
         assert mine(torch.randn(2, 3, 3, 5, 5)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("layer", "size"),
+    [
+        (Conv2d(4, 4, 3, 1, 1), 8),
+        (Conv2d(4, 4, 4, 2, 1), 4),
+        (ConvTranspose2d(4, 4, 4, 2, 1), 4),
+        (Conv3d(4, 4, 4, 2, 1), 4),
+    ],
+)
+def test_layers_that_are_fine_stay_in_half_precision(layer: nn.Module, size: int) -> None:
+    x = torch.randn(2, 4, *[size] * (3 if isinstance(layer, Conv3d) else 2))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(x).dtype == torch.bfloat16
