@@ -168,6 +168,7 @@ def _column_heard(work: Work, name: str, look: Callable[[np.ndarray], np.ndarray
     assert work.samples is not None
     assert work.held_out is not None
     assert work.train is not None
+    assert work.asked is not None
     seen: list[np.ndarray] = []
     said: list[str] = []
     for part in _parts(some_of(work.train, MOST)):
