@@ -26,7 +26,7 @@ from castalia.core.model import Progress, build
 from castalia.core.rng import BatchRng, SampleRng
 from castalia.models.sound.codec import Level, magnitudes
 from castalia.models.sound.jukebox import Jukebox
-from castalia.models.sound.jukebox_settings import JukeboxConfig
+from castalia.models.sound.jukebox_settings import JukeboxConfig, JukeboxSampling
 from castalia.opening import open_data, training_data
 
 CLIPS = 100
@@ -94,13 +94,12 @@ def used(model: Jukebox, x: Tensor) -> list[float]:
 
 def seams(model: Jukebox, n: int, seed: int) -> dict[str, float]:
     """Changes from sample to sample at seams, beside all others: means, and the share above the 95th percentile."""
-    hop, size = model.config.hops[0], model.context(0)
-    window = hop * size
-    rng = SampleRng(seed, range(n))
-    with torch.no_grad():
-        sound = model.sample(n, rng=rng, options=replace(model.SampleOptions(), length=3 * window)).x[:, 0]
+    hop, above = model.config.hops[:2]
+    size, options = model.context(0), JukeboxSampling(length=3 * hop * model.context(0))
+    sound = model.sample(n, rng=SampleRng(seed, range(n)), options=options).x[:, 0]
     change = sound.diff(dim=1).abs()
-    move = hop * (max(round(size * 0.5) // 2, 1) * 2)
+    ratio = above // hop  # windows move by whole codes of the level above
+    window, move = hop * size, hop * max(round(size * (1 - options.overlap)) // ratio, 1) * ratio
     at = torch.arange(window, sound.shape[1] - 1, move) - 1
     rest = torch.ones(change.shape[1], dtype=torch.bool)
     rest[at] = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from castalia.core.rng import Rng
 from castalia.core.spec import LabelSpec
 from castalia.core.specs.audio import AudioSpec
 from castalia.core.specs.text import TextSpec
-from castalia.media.audio.likeness import columns_heard
+from castalia.media.audio.likeness import class_heard, columns_heard
 from castalia.media.audio.measures import MEASURES, loudness, mono, pitch, silence
 from castalia.media.base import Work
 from castalia.media.rooms import room
@@ -87,6 +88,8 @@ def test_what_samples_were_given_is_heard_in_them() -> None:
         return torch.from_numpy(clip).float()[None]
 
     class Said(Table):
+        pad = 4
+
         def __init__(self, n: int) -> None:
             self.high, self.up = torch.arange(n) % 2, torch.arange(n) // 2 % 2
             super().__init__(
@@ -94,7 +97,7 @@ def test_what_samples_were_given_is_heard_in_them() -> None:
             )
 
         def batch(self, ids: np.ndarray, rng: Rng | None = None) -> Batch:
-            said = torch.zeros(len(ids), 4, dtype=torch.int64)
+            said = torch.full((len(ids), self.pad), -1)
             said[:, 0] = self.up[torch.from_numpy(ids)] + 97
             extra = {"speaker": self.high[torch.from_numpy(ids)], "caption": said}
             return Batch.of(self.x[torch.from_numpy(ids)], None, extra)
@@ -110,3 +113,30 @@ def test_what_samples_were_given_is_heard_in_them() -> None:
     )  # the other voice says the same
     assert (other["heard_speaker"].value, other["heard_caption"].value) == (0.0, 1.0)
     assert columns_heard(Work(spec, held_out.batch(asked), train, held_out)) == {}, "nothing was asked for"
+
+    # captions are padded to the longest of their batch, and are the same words for all that
+    longer = Said(16)
+    longer.pad = 9
+    assert columns_heard(Work(spec, held_out.batch(asked), train, longer, asked))["heard_caption_floor"].value == 1
+
+
+def test_a_listener_that_hears_nothing_says_nothing() -> None:
+    """Noise of two classes, one five times as often: naming that one is right in 83 % of cases, and is no hearing."""
+    random = np.random.default_rng(0)
+
+    def noise(n: int) -> Table:
+        x = torch.from_numpy(random.normal(0, 0.1, (n, 1, 2000))).float()
+        return Table(x, replace(SPEC, length=2000, classes=("a", "b")), (torch.arange(n) % 6 == 0).long())
+
+    train, held_out = noise(60), noise(30)
+    samples = held_out.batch(np.arange(30))
+    assert class_heard(Work(train.spec, samples, train, held_out)) == {}
+    loud = Table(
+        train.x * (1 + 50 * train.labels.view(-1, 1, 1) * torch.linspace(0, 1, 2000)), train.spec, train.labels
+    )
+    real = Table(
+        held_out.x * (1 + 50 * held_out.labels.view(-1, 1, 1) * torch.linspace(0, 1, 2000)), train.spec, held_out.labels
+    )
+    found = class_heard(Work(train.spec, real.batch(np.arange(30)), loud, real))
+    assert found["class_heard"].value == found["class_heard_floor"].value == 1
+    assert "0.833 by the commonest" in found["class_heard"].detail

@@ -19,7 +19,7 @@ from castalia.core.specs.music import DRUMS, FIRST, NOTHING, OFF, MusicSpec
 from castalia.media.base import Work
 from castalia.media.music import grid, measures
 from castalia.media.music.encodings import encoding_of, size_for
-from castalia.media.music.likeness import class_recognised
+from castalia.media.music.likeness import class_heard
 from castalia.media.music.medium import MusicMedium
 from castalia.media.music.midi import midi_bytes, read_midi
 from castalia.media.music.pieces import Events, Grids, Rolls
@@ -349,16 +349,16 @@ def test_composers_are_recognised_by_their_notes() -> None:
 
     train, held_out = table(60), table(20)
     right = held_out.batch(np.arange(20))
-    found = class_recognised(Work(spec, right, train, held_out))
+    found = class_heard(Work(spec, right, train, held_out))
     assert found["class_recognised"].value == found["class_recognised_floor"].value == 1
     assert "0.500 by the commonest" in found["class_recognised"].detail
     swapped = Batch.of(right.x, 1 - right.label)
-    assert class_recognised(Work(spec, swapped, train, held_out))["class_recognised"].value == 0
+    assert class_heard(Work(spec, swapped, train, held_out))["class_recognised"].value == 0
     silent = Batch.of(torch.full_like(right.x, NOTHING), right.label)
-    assert class_recognised(Work(spec, silent, train, held_out))["class_recognised"].value == 0.5
+    assert class_heard(Work(spec, silent, train, held_out))["class_recognised"].value == 0.5
     # a listener that cannot tell real music apart says nothing of samples
     mixed = Table(train.x, spec, torch.from_numpy(random.permutation(train.labels.numpy())))
-    assert class_recognised(Work(spec, right, mixed, held_out)) == {}
+    assert class_heard(Work(spec, right, mixed, held_out)) == {}
 
 
 @pytest.mark.parametrize(

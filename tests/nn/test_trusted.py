@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from castalia.models.energy.networks import Strided
 from castalia.nn.trusted import Conv2d, Conv3d, ConvTranspose2d, ConvTranspose3d
 
 LAYERS = [
@@ -69,3 +70,13 @@ def test_layers_that_are_fine_stay_in_half_precision(layer: nn.Module, size: int
     x = torch.randn(2, 4, *[size] * (3 if isinstance(layer, Conv3d) else 2))
     with torch.autocast("cpu", torch.bfloat16):
         assert layer(x).dtype == torch.bfloat16
+
+
+def test_small_pictures_of_energy_based_models_have_gradients() -> None:
+    """Four halvings of eight pixels end at one place, where a stride of 2 leaves taps in the padding."""
+    network = Strided((1, 8, 8), (16, 32, 64, 64), 32, 1)
+    x = torch.rand(16, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    for _ in range(4):
+        for half, whole in zip(gradients(network, x, True), gradients(network, x, False), strict=True):
+            assert float((half.float() - whole).norm()) < 0.05 * float(whole.norm()) + 1e-3
+        _ = [torch.full((64 * 64 * 9,), float("nan")) for _ in range(20)]

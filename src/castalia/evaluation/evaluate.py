@@ -121,9 +121,9 @@ def evaluate(
     if isinstance(model, Density):
         begun = time.perf_counter()
         out |= likelihood.measure(model, data, ids, samples=samples, refine=refine, seed=seed, show=progress)
-        out |= likelihood.label_gain(model, data, ids, seed=seed, show=progress)
         rate, where = len(ids) / (time.perf_counter() - begun), f"{hardware()}, K = {samples}"
         out["likelihood_speed"] = Metric(rate, "examples/s", "wall-clock", len(ids), seed, None, where)
+        out |= likelihood.label_gain(model, data, ids, seed=seed, show=progress)
         if baselines and isinstance(run.spec, ImageSpec):  # what they have to be measured over
             one = likelihood.log_likelihoods(model, data, ids[:1], seed=seed)
             binarise, values = trivial.binarisation(one.preprocessing), one.values

@@ -40,6 +40,13 @@ def sinusoids(
     return F.pad(features, (0, 1)) if dims % 2 else features
 
 
+def places(length: int, dim: int) -> Tensor:
+    """Places 0 to ``length`` - 1 as sines and cosines in turn, ``float32`` (length, dim), as Vaswani et al. have it."""
+    rate = torch.exp(-torch.arange(0, dim, 2) * (torch.log(torch.tensor(10_000.0)) / dim))
+    angle = torch.arange(length)[:, None] * rate
+    return torch.stack([angle.sin(), angle.cos()], -1).flatten(1)[:, :dim]
+
+
 class FourierFeatures(nn.Module):
     """Sines and cosines of ``2 pi w t`` with fixed random ``w`` ~ N(0, scale^2); ``float32`` (B, 2 n) from (B,).
 

@@ -14,8 +14,8 @@ Plain = nn.Conv2d | nn.Conv3d
 Transposed = nn.ConvTranspose2d | nn.ConvTranspose3d
 
 
-class Conv2d(nn.Conv2d):
-    """As PyTorch's, in float32 where that is needed."""
+class _Trusted(nn.Module):
+    """As PyTorch's layer that stands behind it, in float32 where that is needed."""
 
     def forward(self, input: Tensor) -> Tensor:
         if not wanting(self, input):
@@ -24,38 +24,25 @@ class Conv2d(nn.Conv2d):
             return super().forward(input.float())
 
 
-class Conv3d(nn.Conv3d):
-    """As PyTorch's, in float32 where that is needed."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        if not wanting(self, input):
-            return super().forward(input)
-        with torch.autocast("cpu", enabled=False):
-            return super().forward(input.float())
+class Conv2d(_Trusted, nn.Conv2d):
+    """PyTorch's, to be trusted."""
 
 
-class ConvTranspose2d(nn.ConvTranspose2d):
-    """As PyTorch's, in float32 where that is needed."""
-
-    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        if not wanting(self, input):
-            return super().forward(input, output_size)
-        with torch.autocast("cpu", enabled=False):
-            return super().forward(input.float(), output_size)
+class Conv3d(_Trusted, nn.Conv3d):
+    """PyTorch's, to be trusted."""
 
 
-class ConvTranspose3d(nn.ConvTranspose3d):
-    """As PyTorch's, in float32 where that is needed."""
-
-    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        if not wanting(self, input):
-            return super().forward(input, output_size)
-        with torch.autocast("cpu", enabled=False):
-            return super().forward(input.float(), output_size)
+class ConvTranspose2d(_Trusted, nn.ConvTranspose2d):  # pyright: ignore[reportIncompatibleMethodOverride]
+    """PyTorch's, to be trusted; the size of what comes out is the usual one."""
 
 
-def wanting(layer: Plain | Transposed, x: Tensor) -> bool:
+class ConvTranspose3d(_Trusted, nn.ConvTranspose3d):  # pyright: ignore[reportIncompatibleMethodOverride]
+    """PyTorch's, to be trusted; the size of what comes out is the usual one."""
+
+
+def wanting(layer: nn.Module, x: Tensor) -> bool:
     """Whether a processor would compute a layer in bfloat16 whose gradient it does not find for ``x`` (B, C, ...)."""
+    assert isinstance(layer, Plain | Transposed)
     if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
         return False
     padding = layer.padding
@@ -67,7 +54,7 @@ def wanting(layer: Plain | Transposed, x: Tensor) -> bool:
 def _uncovered(layer: nn.Module, size: int, taps: int, stride: int, padding: int, dilation: int) -> bool:
     """Whether along one axis some tap meets nothing, or the smaller side has fewer places than the kernel spans."""
     span = (taps - 1) * dilation + 1
-    if isinstance(layer, nn.ConvTranspose2d | nn.ConvTranspose3d):
+    if isinstance(layer, Transposed):
         wide, narrow = max((size - 1) * stride - 2 * padding + span, 1), size  # the same, read from the other side
     else:
         wide, narrow = size, (size + 2 * padding - span) // stride + 1

@@ -178,6 +178,8 @@ def test_a_molecule_is_paid_for_once() -> None:
     model.make = lambda rng: tuple(F.one_hot(part, n).float() for part, n in ((x, data.spec.size), (bonds, 4)))
     _, logs = model.reward_loss(data.batch(np.arange(4)), BatchRng(0, total=4), Progress(0, 10))
     assert float(logs["fake"]) == pytest.approx((0.5 + 0.5 + 1 + 0) / 4)
+    with pytest.raises(ValueError, match="set reward"):
+        MolGANConfig(distinct=True)
 
 
 def test_the_reward_counts_from_its_time_on() -> None:

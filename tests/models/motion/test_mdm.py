@@ -14,7 +14,8 @@ from castalia.media.motion.sets import walkers
 from castalia.models.diffusion.schedules import cosine_betas
 from castalia.models.motion.mdm import MDM, MDMConfig, MDMSampling
 from castalia.models.motion.motion_vae import MotionVAE, MotionVAEConfig
-from castalia.models.motion.steps import Steps, places_in_time, steps_of
+from castalia.models.motion.steps import Steps, steps_of
+from castalia.nn.embeddings import places
 
 DATA = walkers("train", MotionOptions(length=12, fps=12))
 BATCH = DATA.batch(np.arange(16))
@@ -143,5 +144,5 @@ def test_the_papers_sizes() -> None:
 
 
 def test_places_in_time_differ() -> None:
-    table = places_in_time(100, 16)
+    table = places(100, 16)
     assert torch.cdist(table, table).fill_diagonal_(1).min() > 0.01

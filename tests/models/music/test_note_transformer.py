@@ -13,7 +13,7 @@ from castalia.core.errors import UsageError
 from castalia.core.model import Progress, build
 from castalia.core.rng import BatchRng, SampleRng
 from castalia.core.specs.music import FIRST, NOTHING, OFF, MusicSpec
-from castalia.models.music.note_transformer import NoteSampling, NoteTransformer, NoteTransformerConfig, waves
+from castalia.models.music.note_transformer import NoteSampling, NoteTransformer, NoteTransformerConfig
 from castalia.recipes import note_transformer as recipes
 
 SPEC = MusicSpec("voices", 4, 1, 2, ("melody",), (0,), 60, 61)
@@ -153,13 +153,6 @@ def test_the_size_of_the_book() -> None:
     perceptron = 2 * 256 * 256 + 2 * 256
     wanted = (values + 128) * 128 + 256 + attention + perceptron + 3 * 512 + 257 * (values + 128)
     assert sum(p.numel() for p in model.parameters()) == wanted
-
-
-def test_places_are_waves() -> None:
-    table = waves(50, 8, torch.device("cpu"))
-    assert table.shape == (50, 8)
-    assert float(table[3, 2]) == pytest.approx(torch.sin(torch.tensor(3 / 10.0)).item(), abs=1e-5)
-    assert len(torch.unique(table, dim=0)) == 50
 
 
 def test_what_makes_no_sense() -> None:

@@ -112,6 +112,9 @@ def test_the_loss_for_sparse_voxels() -> None:
     model, batch = small(loss="sparse"), some()
     loss, logs = model.loss(batch, BatchRng(0, total=6), Progress(0, 10))
     assert loss.isfinite()
+    said = model.log_likelihood(batch, rng=SampleRng(0, range(6))).preprocessing
+    assert "trained for another cost" in said
+    assert "another cost" not in small().log_likelihood(batch, rng=SampleRng(0, range(6))).preprocessing
     assert not torch.equal(logs["reconstruction"], -log_prob(torch.zeros(6, 1, 8, 8, 8), batch.x).mean())
 
 

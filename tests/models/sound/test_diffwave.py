@@ -328,6 +328,12 @@ def test_a_folded_network_sees_a_sound_far_away():
     assert not moved[:24].any()
 
 
+def test_runs_from_before_levels_still_fit():
+    """Without a level there is no gain among the weights, as there was none when those runs were written."""
+    assert "gain" not in made().state_dict()
+    assert "gain" in made(replace(SMALL, level=0.25)).state_dict()
+
+
 def test_sound_is_brought_to_a_level_and_back():
     """Quiet sound is as loud as asked for where the network sees it, and as quiet as it was when it comes out."""
     quiet = 0.03 * torch.randn(40, 1, 96, generator=torch.Generator().manual_seed(0))

@@ -6,37 +6,27 @@ them. Call the distance "log-mel Fréchet distance" and never FAD, which is one 
 
 from __future__ import annotations
 
-import warnings
-from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVC
 
-from castalia.core.data import Batch, Dataset, labels_of, some_of
+from castalia.core.data import Batch
 from castalia.core.spec import LabelSpec
 from castalia.core.specs.text import TextSpec
 from castalia.estimators.distances import frechet
-from castalia.estimators.metric import Metric, mean_metric, subset
+from castalia.estimators.metric import Metric, subset
 from castalia.media.audio.clips import lengths_of
 from castalia.media.audio.draw import spectrogram
 from castalia.media.base import Work
+from castalia.media.recognition import Look, class_recognised, recognised
 
 BANDS, COLUMNS = 32, 16
 SILENT = 40.0
 """Decibels below a clip's loudest column, from where on its ends are left out before it is stretched."""
-FEWEST_OF_CLASS = 5
-BETTER = 0.1
-"""How much better than naming the commonest a listener of columns has to be on real clips."""
-MOST_KINDS = 60
-"""Captions of more kinds than these are no classes."""
-MOST = 4_000
-"""Training clips that the listener learns from."""
-LEAST_FLOOR = 0.5
-"""A listener that knows fewer of the real clips says nothing of samples."""
+C = 10.0
+"""Weight of a listener's errors."""
 
 
 def levels(clip: np.ndarray, rate: int, columns: int, bands: int = BANDS) -> np.ndarray:
@@ -98,103 +88,35 @@ def _features(batch: Batch, rate: int) -> torch.Tensor:
 
 
 def class_heard(work: Work) -> dict[str, Metric]:
-    """``class_heard``: share of samples that are heard as the class that was asked for; ``_floor``: of held-out clips.
-
-    The listener is a support vector machine on the contours of training clips. Nothing is said without classes, or by a
-    listener that knows less than half of the real clips.
-    """
-    assert work.samples is not None
-    assert work.held_out is not None
-    assert work.train is not None
-    classes, rate = work.spec.classes, work.spec.rate
-    real = work.held_out.batch(subset(len(work.held_out), 1_000, work.seed, "floor"))
-    if len(classes) < 2 or work.samples.label is None or real.label is None:
-        return {}
-    listener = _listener(work.train, rate)
-    if listener is None:
-        return {}
-    out = {}
-    for suffix, batch, words in (("_floor", real, "held-out clips"), ("", work.samples, "samples")):
-        assert batch.label is not None
-        right = listener.predict(np.stack([contour(clip, rate) for clip in clips_of(batch)])) == batch.label.numpy()
-        if suffix and right.mean() < LEAST_FLOOR:
-            return {}
-        detail = f"by a support vector machine on log-mel contours of training clips; {len(right)} {words}"
-        name = "class_heard" + suffix
-        out[name] = mean_metric(right.astype(np.float64), "share", "measured; interval: bootstrap", work.seed, detail)
-    return out
-
-
-def _listener(train: Dataset, rate: int):  # noqa: ANN202 (scikit-learn's pipelines have no types)
-    ids = some_of(train, MOST)
-    labels = labels_of(train, ids)
-    if labels is None or len(labels.unique()) < 2 or int(labels.bincount().max()) < FEWEST_OF_CLASS:
-        return None
-    seen = [contour(clip, rate) for part in _parts(ids) for clip in clips_of(train.batch(part))]
-    return _taught(seen, labels.numpy())
-
-
-def _parts(ids: np.ndarray) -> list[np.ndarray]:
-    return np.array_split(ids, max(1, len(ids) // 200))
-
-
-def _taught(seen: list[np.ndarray], answers: np.ndarray):  # noqa: ANN202 (as above)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return make_pipeline(StandardScaler(), SVC(C=10.0)).fit(np.stack(seen), answers)
+    """``class_heard``: share of samples that are heard as the class that was asked for, by their contours."""
+    return class_recognised("class_heard", work, _by(contour, work.spec.rate), by="log-mel contours", c=C)
 
 
 def columns_heard(work: Work) -> dict[str, Metric]:
     """``heard_speaker``, ``heard_caption``: share of samples in which is heard what they were given of held-out clips.
 
-    For each column of names, and for captions where there are few different ones: a listener learns from training clips
-    (voices from their spectra, words from their contours). One that is hardly better on real clips than naming the
-    commonest says nothing.
+    For each column of names, and for captions where there are few different ones: voices are heard by their spectra,
+    words by their contours.
     """
     assert work.samples is not None
     assert work.held_out is not None
-    assert work.train is not None
     if work.asked is None:
         return {}
-    rate, out = work.spec.rate, {}
-    for name, column in work.spec.columns:
-        if isinstance(column, TextSpec | LabelSpec):
-            look = contour if isinstance(column, TextSpec) else spectrum
-            out |= _column_heard(work, name, lambda clip, look=look: look(clip, rate))
+    real, out = work.held_out.batch(work.asked), {}
+    for column, spec in work.spec.columns:
+        if isinstance(spec, TextSpec | LabelSpec):
+            words = isinstance(spec, TextSpec)
+            look, answer = _by(contour if words else spectrum, work.spec.rate), partial(_said, column=column)
+            asked, by = answer(real)[: len(work.samples)], "log-mel " + ("contours" if words else "spectra")
+            out |= recognised(f"heard_{column}", work, look, answer, real, asked, by=by, c=C)
     return out
 
 
-def _column_heard(work: Work, name: str, look: Callable[[np.ndarray], np.ndarray]) -> dict[str, Metric]:
-    assert work.samples is not None
-    assert work.held_out is not None
-    assert work.train is not None
-    assert work.asked is not None
-    seen: list[np.ndarray] = []
-    said: list[str] = []
-    for part in _parts(some_of(work.train, MOST)):
-        batch = work.train.batch(part)
-        said += _said(batch, name)
-        if len(set(said)) > MOST_KINDS:
-            return {}
-        seen += [look(clip) for clip in clips_of(batch)]
-    kinds = Counter(said)
-    if len(kinds) < 2 or max(kinds.values()) < FEWEST_OF_CLASS:
-        return {}
-    listener = _taught(seen, np.array(said))
-    real = work.held_out.batch(work.asked)
-    truth, found = np.array(_said(real, name)), {}
-    always = Counter(truth.tolist()).most_common(1)[0][1] / len(truth)
-    for suffix, batch, words in (("_floor", real, "held-out clips"), ("", work.samples, "samples")):
-        right = listener.predict(np.stack([look(clip) for clip in clips_of(batch)])) == truth[: len(batch)]
-        if suffix and right.mean() < always + BETTER:
-            return {}
-        detail = f"by a support vector machine on log-mel spectra; {len(right)} {words}; {always:.3f} by the commonest"
-        kind = "measured; interval: bootstrap"
-        found[f"heard_{name}{suffix}"] = mean_metric(right.astype(np.float64), "share", kind, work.seed, detail)
-    return found
+def _by(look: Callable[[np.ndarray, int], np.ndarray], rate: int) -> Look:
+    return lambda batch: [look(clip, rate) for clip in clips_of(batch)]
 
 
-def _said(batch: Batch, name: str) -> list[str]:
+def _said(batch: Batch, column: str) -> list[str]:
     """What a column says of each example, without padding."""
-    rows = batch.extra[name].cpu().numpy()
+    rows = batch.extra[column].cpu().numpy()
     return [" ".join(str(value) for value in row if value >= 0) for row in rows.reshape(len(rows), -1).tolist()]

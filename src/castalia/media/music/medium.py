@@ -25,7 +25,7 @@ from castalia.media.base import Measure, Medium, Rate
 from castalia.media.image.medium import energy
 from castalia.media.image.write import replace_file
 from castalia.media.music.draw import music_image
-from castalia.media.music.likeness import class_recognised
+from castalia.media.music.likeness import class_heard
 from castalia.media.music.measures import MEASURES
 from castalia.media.music.midi import LARGEST, midi_bytes, read_midi
 from castalia.media.music.read import MusicOptions, is_music, open_music, values_of
@@ -50,7 +50,7 @@ class MusicMedium(Medium):
     reading: ClassVar[str] = "a folder, a .zip or one file of MIDI"
     measures: ClassVar[tuple[Measure, ...]] = (
         *MEASURES,
-        Measure("class_recognised", ("samples", "train", "held-out"), class_recognised),
+        Measure("class_recognised", ("samples", "train", "held-out"), class_heard),
     )
 
     def reads(self, path: Path) -> bool:

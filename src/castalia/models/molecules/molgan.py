@@ -194,9 +194,7 @@ class MolGAN(Generator[MolGANConfig, MoleculeSpec], Latents, Exportable):
             fake = self.make(rng)
         distance = wasserstein(self.critic(*real), self.critic(*fake))
         share = rng.uniform("mix")
-        if (
-            self.config.batch_features
-        ):  # on the way from a group of real ones to a group of fake ones: all of a group alike
+        if self.config.batch_features:  # from a group of real ones to a group of made ones
             share = torch.cat([part[:1].expand_as(part) for part in share.split(self.config.group)])
         penalty = self.penalty(real, fake, share)
         logs = {"wasserstein": distance.detach(), "penalty": penalty.detach()}

@@ -41,7 +41,8 @@ from castalia.core.sampling import Given, Preview, Sampling, Watch
 from castalia.core.spec import LabelSpec, Spec
 from castalia.core.specs.motion import MotionSpec
 from castalia.models.diffusion.schedules import cosine_betas
-from castalia.models.motion.steps import Steps, encoder, places_in_time
+from castalia.models.motion.steps import Steps, encoder
+from castalia.nn.embeddings import places
 from castalia.nn.labels import Labels
 
 
@@ -112,7 +113,7 @@ class Network(nn.Module):
         self.time = nn.Sequential(nn.Linear(c.dim, c.dim), nn.SiLU(), nn.Linear(c.dim, c.dim))
         self.kinds = nn.Embedding(classes + 1, c.dim) if classes else None
         self.body = encoder(c.dim, c.heads, c.hidden, c.layers, c.dropout)
-        self.register_buffer("at", places_in_time(max(spec.length + 1, c.steps), c.dim), persistent=False)
+        self.register_buffer("at", places(max(spec.length + 1, c.steps), c.dim), persistent=False)
 
     at: Tensor
 

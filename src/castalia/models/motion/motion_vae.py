@@ -35,7 +35,8 @@ from castalia.core.sampling import Given, Sampling, Watch, check_given
 from castalia.core.spec import LabelSpec, Spec
 from castalia.core.specs.motion import MotionSpec
 from castalia.models.autoencoders.vae import gaussian_kl
-from castalia.models.motion.steps import Steps, encoder, places_in_time
+from castalia.models.motion.steps import Steps, encoder
+from castalia.nn.embeddings import places
 from castalia.nn.labels import Labels
 
 
@@ -93,7 +94,7 @@ class MotionVAE(Generator[MotionVAEConfig, MotionSpec], Inference):
         self.kinds = nn.Parameter(torch.randn(kinds, c.dim))
         block = nn.TransformerDecoderLayer(c.dim, c.heads, c.hidden, c.dropout, "gelu", batch_first=True)
         self.writer = nn.TransformerDecoder(block, c.layers)
-        self.register_buffer("at", places_in_time(spec.length + 2, c.dim), persistent=False)
+        self.register_buffer("at", places(spec.length + 2, c.dim), persistent=False)
 
     at: Tensor
 

@@ -90,10 +90,3 @@ def encoder(dim: int, heads: int, hidden: int, layers: int, dropout: float) -> n
     """A transformer that sees everything (Vaswani et al. 2017; GELU, as MDM and ACTOR have it)."""
     block = nn.TransformerEncoderLayer(dim, heads, hidden, dropout, "gelu", batch_first=True)
     return nn.TransformerEncoder(block, layers, enable_nested_tensor=False)
-
-
-def places_in_time(length: int, dim: int) -> Tensor:
-    """Sinusoids (length, dim), as of Vaswani et al."""
-    rate = torch.exp(-torch.arange(0, dim, 2) * (torch.log(torch.tensor(10_000.0)) / dim))
-    angle = torch.arange(length)[:, None] * rate
-    return torch.stack([angle.sin(), angle.cos()], -1).flatten(1)[:, :dim]

@@ -24,7 +24,6 @@ Expected: see ``recipes/note_transformer.py`` and the system's page.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -44,6 +43,7 @@ from castalia.core.spec import LabelSpec, Spec
 from castalia.core.specs.music import DRUMS, NOTHING, MusicSpec
 from castalia.models.autoencoders.codes import pick
 from castalia.nn.causal import CausalBlock
+from castalia.nn.embeddings import places
 from castalia.nn.labels import Labels
 
 
@@ -193,7 +193,7 @@ class NoteTransformer(Generator[NoteTransformerConfig, MusicSpec], Density):
         if self.bars is not None:
             begins = F.pad(events.starts + events.durations, (1, 0))
             h = h + self.bars(begins % self.spec.bar)
-        h = F.dropout(h + waves(h.shape[1], self.config.dim, h.device), self.config.dropout, self.training)
+        h = F.dropout(h + places(h.shape[1], self.config.dim).to(h.device), self.config.dropout, self.training)
         for block in self.blocks:
             h = block(h)
         return self.norm(h)
@@ -201,13 +201,10 @@ class NoteTransformer(Generator[NoteTransformerConfig, MusicSpec], Density):
     def _index(self, durations: Tensor) -> Tensor:
         return (durations - 1).clamp(0, self.spec.length - 1)
 
-    def note_logits(self, h: Tensor, first: bool) -> Tensor:
-        """Log-probabilities of what begins, ``float32``; ``first``: the row's first event is at place 0."""
-        logits = self.note(h).float()
-        held = torch.zeros(self.values, dtype=torch.bool, device=h.device)
-        held[NOTHING] = True
-        place = torch.arange(h.shape[1], device=h.device)[:, None] >= int(first)
-        return logits.masked_fill(held & place, -torch.inf).log_softmax(-1)
+    def note_logits(self, h: Tensor, number: Tensor) -> Tensor:
+        """Log-probabilities ``float32`` (n, m, values) of what begins, as event ``number`` of its row (broadcast)."""
+        held = torch.arange(self.values, device=h.device) == NOTHING
+        return self.note(h).float().masked_fill(held & (number > 0)[..., None], -torch.inf).log_softmax(-1)
 
     def duration_logits(self, h: Tensor, values: Tensor) -> Tensor:
         """Log-probabilities of durations from 1, ``float32`` (n, m, length), given what begins if that is told."""
@@ -217,7 +214,8 @@ class NoteTransformer(Generator[NoteTransformerConfig, MusicSpec], Density):
         """Nats of the notes and of the durations of grids (n, T, 1), ``float32`` (n,) each."""
         events = self.events(x)
         h = self.seen(events, label)[:, :-1]
-        notes = self.note_logits(h, True).gather(2, events.values[..., None])[..., 0]
+        number = torch.arange(h.shape[1], device=h.device)
+        notes = self.note_logits(h, number).gather(2, events.values[..., None])[..., 0]
         lasting = self.duration_logits(h, events.values)
         at = self._index(events.durations)[..., None]
         exact = lasting.gather(2, at)[..., 0]
@@ -283,8 +281,7 @@ class NoteTransformer(Generator[NoteTransformerConfig, MusicSpec], Density):
         h = self.seen(Events(values, durations, starts, torch.ones_like(values, dtype=torch.bool)), label)
         h = h[rows, w.count - first][:, None]
         how = (options.temperature, options.top_k, options.top_p)
-        logits = self.note_logits(h, False)[:, 0]
-        logits = torch.where((w.count == 0)[:, None], self.note_logits(h, True)[:, 0], logits)
+        logits = self.note_logits(h, w.count[:, None])[:, 0]
         value = torch.where(w.held >= 0, w.held, pick(logits, uniform[:, 0], *how))
         lasting = self.duration_logits(h, value[:, None])[:, 0]
         enough = torch.arange(1, self.spec.length + 1, device=label.device) >= w.least[:, None]
@@ -345,10 +342,3 @@ class Written:
         self.count = self.count + open_
         self.now = torch.where(open_, self.now + lasts, self.now)
         self.held, self.least = torch.full_like(self.held, -1), torch.ones_like(self.least)
-
-
-def waves(places: int, dim: int, device: torch.device) -> Tensor:
-    """Sines and cosines of places, ``float32`` (places, dim) (Vaswani et al., section 3.5)."""
-    at = torch.arange(places, device=device, dtype=torch.float32)[:, None]
-    rate = torch.exp(torch.arange(0, dim, 2, device=device) * (-math.log(10_000.0) / dim))
-    return torch.stack([torch.sin(at * rate), torch.cos(at * rate)], -1).flatten(1)
