@@ -43,6 +43,7 @@ GROUPS = (
     "start",
     "flows",
     "styles",
+    "drawing",
 )
 UNEQUAL = " †"
 """Ends the work of rows that were measured before both sides were given the same allocator."""

@@ -18,8 +18,11 @@ from castalia.interop.programs import Parity
 from castalia.runs import Run
 from castalia.showing import Samples
 
-WITH_WORDS = ("latent-diffusion", "dreambooth", "textual-inversion", "picture-lora")
-"""Systems whose U-Net is told words; diffusers has another class for it."""
+PERSONAL = ("dreambooth", "textual-inversion", "picture-lora")
+"""Systems that add to a run; diffusers has files for that."""
+
+IN_PARTS = ("latent-diffusion", "dit", "flow-matching", "consistency", "unclip")
+"""Systems whose networks are parts of diffusers' pipelines."""
 
 Format = Literal["folder", "torch", "onnx", "diffusers", "transformers"]
 
@@ -94,10 +97,14 @@ def export(
     run, out = api.load(run) if not isinstance(run, Run) else run, Path(out)
     if format == "folder":
         folder.export_folder(run, out)
-    elif format == "diffusers" and run.recipe.model in WITH_WORDS:
+    elif format == "diffusers" and run.recipe.model in PERSONAL:
         from castalia.interop.personal import export_words
 
         export_words(run, out)
+    elif format == "diffusers" and run.recipe.model in IN_PARTS:
+        from castalia.interop.diffusers_systems import export_parts
+
+        export_parts(run, out)
     elif format == "diffusers":
         from castalia.interop.diffusers_runs import export_diffusers
 

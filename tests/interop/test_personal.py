@@ -26,6 +26,7 @@ from castalia.core.rng import SampleRng
 from castalia.core.specs.image import ImageSpec
 from castalia.core.specs.text import TextSpec
 from castalia.core.weights import save_tensors
+from castalia.interop.diffusers_systems import import_parts
 from castalia.interop.diffusers_words import LORA_FILE, METADATA, PREFIX, WORDS_FILE, layer_to_ours, layer_to_theirs
 from castalia.interop.personal import import_words
 from castalia.models.multimodal.dreambooth import DreamBooth, DreamBoothConfig
@@ -97,7 +98,7 @@ def test_the_network_is_theirs(start: runs.Run, tmp_path: Path) -> None:
     assert sum(p.numel() for p in theirs.parameters()) == sum(p.numel() for p in model.network.parameters())
     # what diffusers writes is read onto a run
     theirs.save_pretrained(tmp_path / "saved" / "unet")
-    back = import_words(tmp_path / "saved", start, tmp_path / "back").model()[0].state_dict()
+    back = import_parts(tmp_path / "saved", start, tmp_path / "back").model()[0].state_dict()
     assert all(torch.equal(value, back[key]) for key, value in model.state_dict().items())
 
 

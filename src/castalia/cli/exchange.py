@@ -40,9 +40,11 @@ def import_(options: Namespace) -> int:
         made = hub.import_hub(options.source, out)
     elif options.start is not None:
         from castalia import api
+        from castalia.interop.diffusers_systems import has_parts, import_parts
         from castalia.interop.personal import import_words
 
-        made = import_words(Path(options.source), api.load(options.start), out)
+        take = import_parts if has_parts(Path(options.source)) else import_words
+        made = take(Path(options.source), api.load(options.start), out)
     elif looks_like_diffusers(Path(options.source)):
         from castalia.interop.diffusers_runs import import_diffusers
 

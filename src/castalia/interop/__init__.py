@@ -10,6 +10,8 @@ diffusers_runs.py      whole runs as its pipelines, and back
 diffusers_layout.py    its configuration and tensor names against ours
 diffusers_files.py     its folders: which files, how large, of what kind
 diffusers_words.py     its U-Net with words, LoRA weights and learned embeddings against ours
+diffusers_parts.py     autoencoders, transformers and priors of theirs against ours
+diffusers_systems.py   runs as parts of its pipelines, and back onto a run
 personal.py            runs of personalisation as such files, and back onto a run
 diffusers_schedule.py  its schedulers against our noise levels
 """

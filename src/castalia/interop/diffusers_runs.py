@@ -21,6 +21,7 @@ from castalia.core.weights import save_tensors
 from castalia.interop.diffusers import Received, from_diffusers, to_diffusers
 from castalia.interop.diffusers_schedule import Schedule
 from castalia.interop.target import new_folder
+from castalia.models.diffusion.base import Diffusion
 from castalia.models.diffusion.ddpm import DDPM, DDPMConfig
 from castalia.nn.unet import UNet
 from castalia.nn.units import PictureUnits
@@ -135,6 +136,16 @@ def import_diffusers(path: Path, out: Path) -> Run:
     return open_run(out)
 
 
+def whole_range(model: Diffusion) -> None:
+    """Refuse pictures whose values are not those from 0 to 255."""
+    assert isinstance(model.units, PictureUnits)
+    low, high = (int(model.units.table[i]) for i in (0, model.units.levels - 1))
+    if (low, high) != (0, 255):
+        raise UsageError(
+            f"This run knows pictures with values from {low} to {high}; diffusers would stretch them to 0 ... 255."
+        )
+
+
 def export_diffusers(run: Run, out: Path, *, label: int | None = None, drop_variance: bool = False) -> Path:
     """Write a ``ddpm`` run as a pipeline folder that diffusers loads and runs.
 
@@ -157,14 +168,9 @@ def export_diffusers(run: Run, out: Path, *, label: int | None = None, drop_vari
         raise UsageError("Diffusers draws pictures; this run makes something else.")
     model, _ = run.model(torch.device("cpu"))
     assert isinstance(model, DDPM)
-    net, units = model.network, model.units
+    net = model.network
     assert isinstance(net, UNet)
-    assert isinstance(units, PictureUnits)
-    low, high = (int(units.table[i]) for i in (0, units.levels - 1))
-    if (low, high) != (0, 255):
-        raise UsageError(
-            f"This run knows pictures with values from {low} to {high}; diffusers would stretch them to 0 ... 255."
-        )
+    whole_range(model)
     return to_diffusers(
         net.config,
         net.in_channels,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -125,6 +126,11 @@ def read_schedule(path: Path) -> Schedule:
         return from_json(Schedule, fields, str(path))
     except UsageError as error:
         raise RunError(str(error)) from error
+
+
+def schedule_of_file(fields: Mapping[str, Any]) -> Schedule:
+    """What :func:`scheduler_file` was made of."""
+    return from_json(Schedule, {name: value for name, value in fields.items() if not name.startswith("_")})
 
 
 def scheduler_file(schedule: Schedule) -> dict[str, Any]:

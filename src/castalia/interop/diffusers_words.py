@@ -26,6 +26,7 @@ from torch import Tensor
 
 from castalia.core.errors import UsageError
 from castalia.interop.diffusers_layout import to_unet2d, unet_layers
+from castalia.interop.diffusers_parts import named, ours_of
 from castalia.models.multimodal.unet import WordAttention, WordUNet
 from castalia.nn.adapters import Adapter
 
@@ -104,15 +105,8 @@ def to_condition(net: WordUNet, size: tuple[int, int]) -> tuple[dict[str, Any], 
         "attention_head_dim": heads[0] if len(set(heads)) == 1 else heads,
         "cross_attention_dim": context_of(net),
     }
-    state, found = net.state_dict(), {}
-    shares = [block.width for block in net.residual_blocks()]
-    for ours, theirs in layers(net):
-        for kind in ("weight", "bias"):
-            if f"{ours}.{kind}" in state:
-                value = state[f"{ours}.{kind}"]
-                parts = value.split(shares if ours == "projection" else value.shape[0] // len(theirs))
-                found |= {f"{name}.{kind}": part.contiguous() for name, part in zip(theirs, parts, strict=True)}
-    return fields, found
+    shares = {"projection": [block.width for block in net.residual_blocks()]}
+    return fields, named(layers(net), net.state_dict(), shares)
 
 
 def from_condition(net: WordUNet, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -121,23 +115,7 @@ def from_condition(net: WordUNet, theirs: Mapping[str, Tensor]) -> dict[str, Ten
     Raises:
         UsageError: names or shapes are not those of our network; the text gives the first.
     """
-    state, found, used = net.state_dict(), {}, set()
-    for ours, names in layers(net):
-        for kind in ("weight", "bias"):
-            key = f"{ours}.{kind}"
-            if key not in state:
-                continue
-            parts = [f"{name}.{kind}" for name in names]
-            for part in parts:
-                if part not in theirs:
-                    raise UsageError(f"there is no {part!r}")
-            value = torch.cat([theirs[part].float() for part in parts])
-            if value.shape != state[key].shape:
-                raise UsageError(f"{parts[0]!r} gives {tuple(value.shape)} where {tuple(state[key].shape)} is expected")
-            found[key], used = value.contiguous(), used | set(parts)
-    if others := sorted(theirs.keys() - used):
-        raise UsageError(f"unexpected {others[0]!r}")
-    return found
+    return ours_of(layers(net), net.state_dict(), theirs)
 
 
 def context_of(net: WordUNet) -> int:

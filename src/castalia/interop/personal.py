@@ -3,11 +3,9 @@
     folder/
       pytorch_lora_weights.safetensors     picture-lora, dreambooth with adapters
       learned_embeds.safetensors           textual-inversion
-      unet/{config.json, diffusion_pytorch_model.safetensors}     latent-diffusion and dreambooth with all weights
 
-What diffusers can do with them: ``UNet2DConditionModel.from_pretrained(folder, subfolder="unet")``, and
-``load_lora_weights`` and ``load_textual_inversion`` of its pipelines, where networks are of the sizes of the run. The
-words' transformer and its tokens are not written: theirs are others.
+``load_lora_weights`` and ``load_textual_inversion`` of diffusers' pipelines read them, where networks are of the sizes
+of the run. A ``dreambooth`` of all weights is written as the networks that it has, see diffusers_systems.py.
 """
 
 from __future__ import annotations
@@ -21,18 +19,12 @@ from torch import Tensor
 from castalia import card
 from castalia.configuration import Data, Recipe
 from castalia.core.errors import RunError, UsageError
-from castalia.core.files import disk_error, write_bytes, write_json
+from castalia.core.files import write_bytes
 from castalia.core.model import build
 from castalia.core.weights import load_tensors, save_tensors
-from castalia.interop.diffusers_files import WEIGHTS, fields_of, header_fields, plain_size
-from castalia.interop.diffusers_words import (
-    LORA_FILE,
-    WORDS_FILE,
-    from_condition,
-    lora_to_ours,
-    lora_to_theirs,
-    to_condition,
-)
+from castalia.interop.diffusers_files import plain_size
+from castalia.interop.diffusers_systems import export_parts
+from castalia.interop.diffusers_words import LORA_FILE, WORDS_FILE, lora_to_ours, lora_to_theirs
 from castalia.interop.target import new_folder
 from castalia.models.multimodal.latent_diffusion import LatentDiffusion, LatentDiffusionConfig
 from castalia.models.multimodal.picture_lora import PictureLoRA, PictureLoRAConfig, Target
@@ -41,47 +33,38 @@ from castalia.models.multimodal.unet import WordUNet
 from castalia.models.multimodal.words import pieces
 from castalia.runs import Run, create, open_run
 
-CONFIG = "config.json"
 LARGEST = 1 << 30
 """Largest size in bytes of a file of adapters or words."""
 
 
 def export_words(run: Run, out: Path) -> Path:
-    """Write what a run of latent diffusion, or one that was started from it, has learned, as diffusers reads it.
+    """Write what a run that was started from latent diffusion has learned, as diffusers reads it.
 
     Raises:
         UsageError: diffusers has no such network, or ``out`` holds something already.
         RunError: the run has no readable weights, or the folder cannot be written.
     """
     model, _ = run.model(torch.device("cpu"))
-    if not isinstance(model, LatentDiffusion) or not isinstance(model.network, WordUNet):
-        raise UsageError(f"A {run.recipe.model} cannot be exported so; latent-diffusion with a U-Net can.")
+    if isinstance(model, PictureLoRA) and not model.config.rank:
+        return export_parts(run, out)
     with new_folder(out) as folder:
         if isinstance(model, TextualInversion):
             vectors = model.placeholders.vectors.detach()
             save_tensors(folder / WORDS_FILE, {model.config.token: vectors})
             use = f'pipeline.load_textual_inversion(FOLDER, weight_name="{WORDS_FILE}")'
-        elif isinstance(model, PictureLoRA) and model.config.rank:
+        elif isinstance(model, PictureLoRA):
             tensors, metadata = lora_to_theirs(model.adapted())
             save_tensors(folder / LORA_FILE, tensors, metadata)
             use = "pipeline.load_lora_weights(FOLDER)"
         else:
-            shape, side = model.shape, (model.shape[1], model.shape[2])
-            theirs, state = to_condition(model.network, side)
-            try:
-                (folder / "unet").mkdir()
-            except OSError as error:
-                raise disk_error(folder, error) from error
-            write_json(folder / "unet" / CONFIG, {**header_fields("UNet2DConditionModel"), **theirs})
-            save_tensors(folder / "unet" / WEIGHTS, state)
-            use = f'UNet2DConditionModel.from_pretrained(FOLDER, subfolder="unet")  # latents of {shape}'
+            raise UsageError(f"A {run.recipe.model} has no file of its own to write.")
         text = f"---\nlibrary_name: diffusers\n---\n\nTrained with Castalia, written for diffusers.\n\n    {use}\n"
         write_bytes(folder / "README.md", text.encode())
     return out
 
 
 def import_words(source: Path, start: Run, out: Path) -> Run:
-    """Make a run of a file of personalisation, or of a network, and of the run that it belongs to.
+    """Make a run of a file of personalisation and of the run that it belongs to.
 
     Args:
         source: one of the files, or a folder with one of them.
@@ -100,18 +83,15 @@ def import_words(source: Path, start: Run, out: Path) -> Run:
         raise UsageError(f"{start.path} is not a run of latent-diffusion with captions, as such files need.")
     path = found(source)
     try:
-        if path.name == WEIGHTS:
-            fields_of(path.with_name(CONFIG), "UNet2DConditionModel")
-            model, name = below, start.recipe.model
-            model.network.load_state_dict(from_condition(below.network, tensors_of(path)[0]))
-        elif _is_lora(path):
+        model: LatentDiffusion
+        if _is_lora(path):
             model, name = _with_adapters(path, below), "picture-lora"
         else:
             model, name = _with_words(path, below), "textual-inversion"
     except UsageError as error:
         raise RunError(f"{path}: {str(error).rstrip('.')}.") from error
     with new_folder(out) as folder:
-        parents = (("start", str(start.path.resolve())),) if model is not below else ()
+        parents = (("start", str(start.path.resolve())),)
         data = replace(Data("unknown"), options=start.recipe.data.options)
         run = create(folder, Recipe(name, model.config, data, parents=parents), start.spec, "")
         save_tensors(run.weights, model.state_dict(), {"castalia.model": name, "castalia.step": "imported"})
@@ -128,11 +108,11 @@ def found(source: Path) -> Path:
     if not source.is_dir():
         plain_size(source, LARGEST)
         return source
-    for name in (LORA_FILE, WORDS_FILE, f"unet/{WEIGHTS}", WEIGHTS):
+    for name in (LORA_FILE, WORDS_FILE):
         if (source / name).exists():
             plain_size(source / name)
             return source / name
-    raise RunError(f"{source} has neither {LORA_FILE}, {WORDS_FILE} nor unet/{WEIGHTS}.")
+    raise RunError(f"{source} has neither {LORA_FILE}, {WORDS_FILE} nor a part of a pipeline.")
 
 
 def tensors_of(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

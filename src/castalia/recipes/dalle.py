@@ -26,15 +26,16 @@ def scenes() -> Recipe:
     return Recipe(
         model="dalle",
         config=DALLEConfig(
-            codes=CodesConfig(codes=256, width=32, levels=3, blocks=1, entry=32),
+            codes=CodesConfig(codes=256, width=32, levels=3, blocks=1, entry=32, narrowest=-2.0),
             prior=PriorConfig(layers=6, heads=6, dim=192, square=5, dropout=0.0),
             words=WordsConfig(length=16),
+            code_share=0.5,
         ),
         data=Data("scenes", options=ImageOptions(captions=LETTERS)),
         training=Training(
             steps=6_000,
             batch_size=64,
-            lr=1e-3,
+            lr=2e-3,
             optimizer=Optimizer("adamw", betas=(0.9, 0.96), weight_decay=0.045),
             schedule=Schedule("cosine", warmup=100, end=0.02),
             clip=1.0,

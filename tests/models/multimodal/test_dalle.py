@@ -55,6 +55,19 @@ def test_the_distribution_over_pixels_integrates_to_one() -> None:
         assert float(density.mean()) == pytest.approx(1.0, abs=2e-3)
 
 
+def test_the_scale_of_pixels_has_a_least_value() -> None:
+    """Below it nothing is gained by being surer; at it the distribution is that with this scale."""
+    x = torch.full((1, 1, 1, 1), 0.5)
+    at = torch.tensor([0.1, -2.0]).view(1, 2, 1, 1)
+    below = torch.tensor([0.1, -5.0]).view(1, 2, 1, 1)
+    assert torch.equal(log_prob(below, x, -2.0), log_prob(at, x, -2.0))
+    assert torch.equal(log_prob(at, x, -2.0), log_prob(at, x))
+    assert float(log_prob(torch.tensor([0.0, -5.0]).view(1, 2, 1, 1), x)) > float(log_prob(at, x)) + 2
+    for narrowest in (-11.0, 7.0):
+        with pytest.raises(ValueError, match="narrowest"):
+            CodesConfig(narrowest=narrowest)
+
+
 def test_pictures_survive_the_way_in_and_out() -> None:
     x = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
     location = torch.logit(inward(x))

@@ -177,7 +177,7 @@ class DALLE(Generator[DALLEConfig, ImageSpec], Refinement, Matching, Exportable)
         logits = self.encoder(x)
         z = relaxed(logits, rng.uniform("codes", *logits.shape[1:]), self.heat(progress.fraction))
         values = x[0].numel()
-        nats = -log_prob(self.decoder(z), x).mean() / values
+        nats = -log_prob(self.decoder(z), x, c.codes.narrowest).mean() / values
         kl = kl_to_even(logits).mean()
         # the paper's KL is summed over cells and divided by pixels times channels (192 for a cell of 8x8x3)
         loss = nats + c.kl * min(1.0, progress.fraction / c.kl_ramp) * kl / (self.rows * self.columns)

@@ -37,6 +37,8 @@ class CodesConfig:
         levels: of resolution; cells are 2^(levels - 1) pixels wide.
         blocks: residual blocks of each level.
         entry: channels that a code becomes first, in the decoder.
+        narrowest: least logarithm of the distribution's scale b. Where large parts of pictures are of one colour, b
+            falls there without end, and what is on them no longer counts; -2 keeps the balance.
     """
 
     codes: int = 8192
@@ -44,10 +46,13 @@ class CodesConfig:
     levels: int = 4
     blocks: int = 2
     entry: int = 128
+    narrowest: float = -7.0
 
     def __post_init__(self) -> None:
         if self.codes < 2 or min(self.width, self.levels, self.blocks, self.entry) < 1 or self.levels > 8:
             raise ValueError("codes must be at least 2, width, levels (at most 8), blocks and entry positive")
+        if not -10 <= self.narrowest < 7:
+            raise ValueError("narrowest lies between -10 and 7")
         if self.width % 4:
             raise ValueError("width must be divided by 4")
 
@@ -145,10 +150,10 @@ def outward(outputs: Tensor) -> Tensor:
     return ((torch.sigmoid(location) - EDGE) / (1 - 2 * EDGE) * 255).round().clamp(0, 255).to(torch.uint8)
 
 
-def log_prob(outputs: Tensor, x: Tensor) -> Tensor:
-    """Log-density of pictures in [e, 1 - e] under the logit-Laplace distribution, nats (B,)."""
+def log_prob(outputs: Tensor, x: Tensor, narrowest: float = -7.0) -> Tensor:
+    """Log-density of pictures in [e, 1 - e] under the logit-Laplace distribution, nats (B,); log b >= ``narrowest``."""
     location, scale = outputs.float().chunk(2, 1)
-    scale = scale.clamp(-7, 7)
+    scale = scale.clamp(narrowest, 7)
     each = -math.log(2.0) - scale - torch.log(x * (1 - x)) - (torch.logit(x) - location).abs() * torch.exp(-scale)
     return each.flatten(1).sum(1)
 

@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from castalia.models.multimodal.words import ends
+from castalia.nn.attention import attend
+from castalia.nn.causal import attend_back
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         n, t, d = x.shape
         q, k, v = self.qkv(self.norm1(x)).view(n, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+        mixed = attend_back(q, k, v) if self.causal else attend(q, k, v)
         x = x + self.out(mixed.transpose(1, 2).reshape(n, t, d))
         inner = self.up(self.norm2(x))
         return x + self.down(inner * torch.sigmoid(1.702 * inner))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from castalia.nn.attention import attend
 from castalia.nn.groupnorm import GroupNorm
 from castalia.nn.unet import UNet, UNetConfig
 
@@ -31,7 +32,7 @@ class Attention(nn.Module):
             for layer, z in ((self.query, x), (self.key, asked), (self.value, asked))
         )
         mask = None if seen is None else seen[:, None, None]
-        return self.out(F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2))
+        return self.out(attend(q, k, v, mask).transpose(1, 2).flatten(2))
 
 
 class WordBlock(nn.Module):

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from castalia.nn.attention import attend
 from castalia.nn.groupnorm import GroupNorm
 from castalia.nn.trusted import Conv3d, ConvTranspose3d
 
@@ -30,7 +31,9 @@ class AxialAttention(nn.Module):
         for axis, (qkv, out) in enumerate(zip(self.qkv, self.out, strict=True), start=1):
             along = h.movedim(axis, 3)
             q, k, v = qkv(along).unflatten(-1, (3, self.heads, -1)).movedim(-3, 0).transpose(-2, -3).unbind(0)
-            mixed = F.scaled_dot_product_attention(q, k, v).transpose(-2, -3).flatten(-2)
+            shape = q.shape
+            q, k, v = (z.flatten(0, -4) for z in (q, k, v))
+            mixed = attend(q, k, v).view(shape).transpose(-2, -3).flatten(-2)
             total = total + out(mixed).movedim(3, axis)
         return total.permute(0, 4, 1, 2, 3)
 
