@@ -37,7 +37,9 @@ class VideoMedium(Medium):
     spec: ClassVar[type[Spec]] = VideoSpec
     options: ClassVar[type[Config]] = VideoOptions
     shown: ClassVar[int] = 12
-    reading: ClassVar[str] = "a folder, a .zip or one file of GIF, WebP, MP4, MOV, WebM, MKV or AVI"
+    reading: ClassVar[str] = (
+        "a folder, a .zip or one file of GIF, WebP, MP4, MOV, WebM, MKV or AVI, or of episodes"
+    )
     measures: ClassVar[tuple[Measure, ...]] = MEASURES
 
     def reads(self, path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""From a path to a data set of clips: films cut into windows of one size."""
+"""From a path to a data set of clips: films, or the frames of recorded episodes, cut into windows of one size."""
 
 from __future__ import annotations
 
@@ -20,12 +20,17 @@ from castalia.core.errors import DataError, MissingExtra, UsageError
 from castalia.core.rng import Rng
 from castalia.core.specs.video import VideoSpec
 from castalia.media.arranged import arrange, class_numbers, holds, list_files, set_aside
+from castalia.media.episode.read import is_episodes
+from castalia.media.episode.shards import SUFFIX, read_episode
 from castalia.media.image.tree import read_bounded
 from castalia.media.sets import Progress
 
 PICTURES = frozenset({".gif", ".webp"})
 FILMS = frozenset({".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi"})
 SUFFIXES = PICTURES | FILMS
+EPISODES = frozenset({SUFFIX})
+"""Read where there are no films."""
+
 LARGEST = 1 << 31
 """Bytes of a file, at most."""
 
@@ -69,8 +74,8 @@ class VideoOptions(Config):
 
 
 def is_video(path: Path) -> bool:
-    """Whether a path is a film, or a folder or zip that has one among its first files."""
-    return holds(path, SUFFIXES)
+    """Whether a path is a film or an episode, or a folder or zip that has one among its first files."""
+    return holds(path, SUFFIXES) or is_episodes(path)
 
 
 @final
@@ -127,7 +132,8 @@ def open_video(
     """
     path = Path(path)
     with ExitStack() as stack:
-        items, notes = list_files(path, SUFFIXES, "video", stack)
+        episodes = not holds(path, SUFFIXES) and is_episodes(path)
+        items, notes = list_files(path, EPISODES if episodes else SUFFIXES, "video", stack)
         found = arrange(items, options.labels, str(path), split)
         chosen, more = set_aside(found, split, str(path), "films")
         notes = notes + more
@@ -179,7 +185,12 @@ def read_film(data: bytes, where: str, size: tuple[int, int], channels: int) -> 
         MissingExtra: it is no GIF or WebP, and PyAV is missing.
     """
     try:
-        frames, fps = _pictures(data) if data[:4] in (b"GIF8", b"RIFF") and b"AVI " not in data[8:12] else _film(data)
+        if data[:2] == b"PK":
+            frames, fps = _episode(data, where)
+        elif data[:4] in (b"GIF8", b"RIFF") and b"AVI " not in data[8:12]:
+            frames, fps = _pictures(data)
+        else:
+            frames, fps = _film(data)
         shrunk = [_fitted(frame, size, channels) for _, frame in zip(range(MOST_FRAMES), frames, strict=False)]
     except (MissingExtra, DataError):
         raise
@@ -188,6 +199,12 @@ def read_film(data: bytes, where: str, size: tuple[int, int], channels: int) -> 
     if not shrunk:
         raise DataError(f"{where}: there are no frames in it.")
     return np.stack(shrunk), fps
+
+
+def _episode(data: bytes, where: str) -> tuple[Iterator[Image.Image], float]:
+    """Frames of a recorded episode; nobody says how many a second."""
+    pixels = read_episode(data, where).frames
+    return (Image.fromarray(frame[..., 0] if frame.shape[2] == 1 else frame) for frame in pixels), 10.0
 
 
 def _pictures(data: bytes) -> tuple[Iterator[Image.Image], float]:

@@ -1,0 +1,122 @@
+"""How well films go on: ``python -m benchmarks.films RUN``, for runs of ``video-gpt`` and ``video-diffusion``.
+
+    python -m benchmarks.films RUN -n 200 --json FILE
+
+Held-out clips are cut after the frames that the run may be given, and each is continued once, with its class where
+classes were learned. Beside the truth, and beside copying the last frame that was given, are told: the peak
+signal-to-noise ratio of the new frames; how far, in pixels, the middle of what is bright lies from where it should be;
+whether a linear classifier sees the class in the middle frame; and the Fréchet distance of whole clips to training
+clips, in principal components. ``--grid`` shows truth and continuation of the first clips.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from castalia import api, runs
+from castalia.core.data import Batch
+from castalia.core.model import Generator
+from castalia.core.rng import SampleRng, derive
+from castalia.estimators.distances import frechet
+from castalia.estimators.metric import mean_metric
+from castalia.media.video.measures import Judge
+
+AT_ONCE = 20
+
+
+def told(values: np.ndarray, seed: int) -> dict[str, float]:
+    """A mean with its interval."""
+    found = mean_metric(values.astype(np.float64), "", "", seed)
+    low, high = found.interval or (found.value, found.value)
+    return {"value": found.value, "low": low, "high": high}
+
+
+def psnr(x: Tensor, truth: Tensor) -> np.ndarray:
+    """Decibels of clips (N, T, C, H, W), (N,); at most 60."""
+    error = ((x.float() - truth.float()) / 255).square().flatten(1).mean(1).clamp(min=1e-6)
+    return (-10 * torch.log10(error)).numpy()
+
+
+def middles(x: Tensor) -> Tensor:
+    """Row and column of the middle of what is bright, (N, T, 2), of clips (N, T, C, H, W)."""
+    light = x.float().mean(2)
+    total = light.sum((2, 3)).clamp(min=1.0)
+    row = (light.sum(3) * torch.arange(light.shape[2])).sum(2) / total
+    column = (light.sum(2) * torch.arange(light.shape[3])).sum(2) / total
+    return torch.stack([row, column], 2)
+
+
+def continued(model: Generator[Any, Any], batch: Batch, given: int, options: Any, seed: int) -> Tensor:
+    """Clips whose first frames are those of the batch."""
+    parts = []
+    for first in range(0, len(batch), AT_ONCE):
+        rows = slice(first, first + AT_ONCE)
+        known: dict[str, Tensor] = {"prompt": batch.x[rows, :given].to(model.device)}
+        if "label" in model.accepts() and batch.label is not None:
+            known["label"] = batch.label[rows].to(model.device)
+        n = len(known["prompt"])
+        rng = SampleRng(derive(seed, "films"), range(first, first + n), model.device)
+        parts.append(model.sample(n, known, rng=rng, options=options).x.cpu())
+    return torch.cat(parts)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Continue, measure, print, write."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.films", description="How well films go on.")
+    parser.add_argument("run", type=Path)
+    parser.add_argument("-n", type=int, default=200)
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=NUMBER", help="sampling options")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--grid", type=Path, metavar="FILE")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    run, seed = api.load(options.run), options.seed
+    model = run.model(runs.default_device())[0]
+    assert isinstance(model, Generator)
+    given = run.config.given  # type: ignore[attr-defined]
+    chosen = dict(text.split("=", 1) for text in options.set)
+    how = replace(model.SampleOptions(), **{name: float(value) for name, value in chosen.items()})
+    source = run.recipe.data.source
+    train, test = (api.open_data(source, split=split, like=run) for split in ("train", "test"))
+    batch = test.batch(np.arange(min(options.n, len(test))))
+    judge, truth = Judge(train), batch.x
+    known = torch.from_numpy(judge.known).double()
+    made = continued(model, batch, given, how, seed)
+    still = torch.cat([truth[:, :given], truth[:, given - 1 : given].expand_as(truth[:, given:])], 1)
+    found: dict[str, Any] = {"run": Path(options.run).name, "n": len(batch), "given": given}
+    for name, x in (("continued", made), ("last frame copied", still), ("truth", truth)):
+        away = (middles(x[:, given:]) - middles(truth[:, given:])).norm(dim=2).mean(1).numpy()
+        found[name] = {
+            "psnr": told(psnr(x[:, given:], truth[:, given:]), seed),
+            "pixels away": told(away, seed),
+            "recognised": told(judge.right(replace(batch, x=x)), seed) if judge.classifier is not None else None,
+            "frechet": frechet(torch.from_numpy(judge.features(x)).double(), known, error=False).value,
+        }
+        print(name, json.dumps(found[name]))
+    if options.grid is not None:
+        rows = [torch.cat(list(x[i]), 2) for i in range(6) for x in (truth, made)]
+        sheet(torch.cat(rows, 1)).save(options.grid)
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1) + "\n")
+    return 0
+
+
+def sheet(x: Tensor) -> Any:
+    """A picture ``uint8`` (C, H, W), twice as large."""
+    from castalia.media.image.write import to_image, to_numpy
+
+    picture = to_image(to_numpy(x[None])[0])
+    return picture.resize((2 * picture.width, 2 * picture.height), 0)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
