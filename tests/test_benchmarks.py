@@ -4,19 +4,34 @@ from __future__ import annotations
 
 import functools
 import importlib
+import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
 from benchmarks import __main__ as report
-from benchmarks import ceilings, convolutions, harness, loops, metrics, pixels, samplers, unet, vae
+from benchmarks import (
+    ceilings,
+    convolutions,
+    drawing,
+    films,
+    harness,
+    loops,
+    metrics,
+    pixels,
+    samplers,
+    unet,
+    vae,
+    words,
+)
 from benchmarks.harness import Options, Row, Timing, alternate, gflop, profile
 from benchmarks.sides import HeldTraining, Side
-from castalia import recipes
+from castalia import api, recipes
 from castalia.core.data import Batch
 
 QUICK = Options(rounds=1, threads=1, quick=True)
@@ -136,13 +151,13 @@ class Noted:
         return "float32"
 
 
-@pytest.mark.parametrize("group", [unet, vae, loops, pixels, convolutions])
+@pytest.mark.parametrize("group", [unet, vae, loops, pixels, convolutions, drawing])
 def test_both_sides_of_a_row_have_the_same_conditions(group: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same allocator and threads, but in rows at defaults, which say so; ours alone was tuned once."""
     monkeypatch.setattr(group, "Side", Noted)
     monkeypatch.setattr(group, "alternate", lambda *_: SIDES)
     for name, made in (("gflop", 1.0), ("profile", ()), ("pair", (None, None)), ("ours", lambda: None)):
-        if hasattr(group, name):
+        if hasattr(group, name) and group is not drawing:
             monkeypatch.setattr(group, name, lambda *_, made=made: made)
     for name in ("our_training", "our_sampling"):
         if hasattr(group, name):
@@ -231,3 +246,45 @@ def test_rows_measured_again_take_the_place_of_earlier_ones() -> None:
 def test_only_some_rows_are_measured() -> None:
     (row,) = loops.rows(replace(QUICK, only=("VAE 64-64-8",)))
     assert row.work.startswith("step of VAE 64-64-8")
+
+
+def test_words_and_films_are_measured(tmp_path: Path) -> None:
+    """Of runs that have learned nothing: what is told, not how good it is."""
+    for name in ("unclip", "dalle", "video-gpt"):
+        api.train(name, recipe=f"{name}-tiny", out=tmp_path / name, steps=4)
+    for name in ("unclip", "dalle"):
+        common = ["-n", "6", "--json", str(tmp_path / "out.json")]
+        more = (
+            ["--say", "a red star", "--grid", str(tmp_path / "grid.png")] if name == "unclip" else ["--candidates", "2"]
+        )
+        assert words.main([str(tmp_path / name), *common, *more]) == 0
+        found = json.loads((tmp_path / "out.json").read_text())
+        assert found["n"] == 6
+        assert found["attributes of real pictures"]["all"]["value"] <= 1
+        if name == "unclip":
+            assert set(found["cosine to the true embedding"]) == {"prior", "caption", "unrelated"}
+            assert found["shown"][0] == "a red star"
+            assert "variations" in found
+        else:
+            assert "attributes, best of 2" in found
+    assert films.main([str(tmp_path / "video-gpt"), "-n", "3", "--json", str(tmp_path / "films.json")]) == 0
+    found = json.loads((tmp_path / "films.json").read_text())
+    assert found["truth"]["psnr"]["value"] == pytest.approx(60)
+    assert found["last frame copied"]["psnr"]["value"] < 60
+    assert found["truth"]["pixels away"]["value"] == 0
+
+
+def test_likeness_is_of_pairs_that_belong_together() -> None:
+    """A judge whose vectors are the brightness of a picture and the first letter of a text."""
+    import torch
+
+    class Judge:
+        def of_pictures(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.one_hot(x.flatten(1)[:, 0].long(), 5).float()
+
+        def of_texts(self, texts: list[str]) -> torch.Tensor:
+            return torch.nn.functional.one_hot(torch.tensor([ord(text[0]) - 97 for text in texts]), 5).float()
+
+    x = torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1)
+    found = words.likeness(Judge(), x, ["a", "b", "c", "d", "e"], 0)  # type: ignore[arg-type]
+    assert (found["own"]["value"], found["shuffled"]["value"], found["difference"]["low"]) == (1, 0, 1)
