@@ -4,7 +4,7 @@ The networks of theirs are those that ``castalia export --format diffusers`` wri
 functions; parity is tested. Equal precision: float32, the same solver, steps, batch, threads and allocator; theirs in
 torch's default order, as its pipelines run. Defaults: ours as ``castalia sample`` chooses (bfloat16, memory kept),
 theirs in float32 as it comes. Where diffusers has no pipeline (flows, words by another text network), its scheduler is
-driven as its documentation does. What words and pictures say is given to both sides ready.
+driven as its documentation does. Words are encoded outside of theirs, and each time in ours, which also hides padding.
 """
 
 from __future__ import annotations

@@ -5,8 +5,9 @@
 Held-out clips are cut after the frames that the run may be given, and each is continued once, with its class where
 classes were learned. Beside the truth, and beside copying the last frame that was given, are told: the peak
 signal-to-noise ratio of the new frames; how far, in pixels, the middle of what is bright lies from where it should be;
-whether a linear classifier sees the class in the middle frame; and the Fréchet distance of whole clips to training
-clips, in principal components. ``--grid`` shows truth and continuation of the first clips.
+whether a linear classifier sees the class in the middle frame, where that is a new one; and the Fréchet distance of
+whole clips to training clips, in principal components. Windows of one film that overlap are no independent clips:
+intervals are too narrow for them. ``--grid`` shows truth and continuation of some clips, one below the other.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ import torch
 from torch import Tensor
 
 from castalia import api, runs
-from castalia.core.data import Batch
+from castalia.core.data import Batch, some_of
+from castalia.core.errors import CastaliaError, UsageError
 from castalia.core.model import Generator
 from castalia.core.rng import SampleRng, derive
+from castalia.core.specs.video import VideoSpec
 from castalia.estimators.distances import frechet
 from castalia.estimators.metric import mean_metric
 from castalia.media.video.measures import Judge
@@ -72,42 +75,58 @@ def main(arguments: list[str] | None = None) -> int:
     """Continue, measure, print, write."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.films", description="How well films go on.")
     parser.add_argument("run", type=Path)
-    parser.add_argument("-n", type=int, default=200)
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=NUMBER", help="sampling options")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--grid", type=Path, metavar="FILE")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("-n", type=int, default=200, help="held-out clips (200)")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="sampling options")
+    parser.add_argument("--seed", type=int, default=0, help="of clips and samples (0)")
+    parser.add_argument("--grid", type=Path, metavar="FILE", help="a picture to write")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="numbers to write")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
+    try:
+        found = measured(options)
+    except CastaliaError as error:
+        parser.error(str(error))
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1) + "\n")
+    return 0
+
+
+def measured(options: argparse.Namespace) -> dict[str, Any]:
+    """All that can be told of the run."""
     run, seed = api.load(options.run), options.seed
     model = run.model(runs.default_device())[0]
-    assert isinstance(model, Generator)
-    given = run.config.given  # type: ignore[attr-defined]
-    chosen = dict(text.split("=", 1) for text in options.set)
-    how = replace(model.SampleOptions(), **{name: float(value) for name, value in chosen.items()})
+    given = getattr(run.config, "given", 0)
+    if not isinstance(model, Generator) or not isinstance(run.spec, VideoSpec) or not given:
+        raise UsageError(f"{options.run} is no run of video that can be given its beginning (config.given).")
+    how = api.sampling_options(model, options.set)
     source = run.recipe.data.source
     train, test = (api.open_data(source, split=split, like=run) for split in ("train", "test"))
-    batch = test.batch(np.arange(min(options.n, len(test))))
+    batch = test.batch(some_of(test, options.n))
     judge, truth = Judge(train), batch.x
     known = torch.from_numpy(judge.known).double()
     made = continued(model, batch, given, how, seed)
     still = torch.cat([truth[:, :given], truth[:, given - 1 : given].expand_as(truth[:, given:])], 1)
+    seen = judge.classifier is not None and given <= truth.shape[1] // 2
     found: dict[str, Any] = {"run": Path(options.run).name, "n": len(batch), "given": given}
     for name, x in (("continued", made), ("last frame copied", still), ("truth", truth)):
         away = (middles(x[:, given:]) - middles(truth[:, given:])).norm(dim=2).mean(1).numpy()
         found[name] = {
             "psnr": told(psnr(x[:, given:], truth[:, given:]), seed),
             "pixels away": told(away, seed),
-            "recognised": told(judge.right(replace(batch, x=x)), seed) if judge.classifier is not None else None,
+            "recognised": told(judge.right(replace(batch, x=x)), seed) if seen else None,
             "frechet": frechet(torch.from_numpy(judge.features(x)).double(), known, error=False).value,
         }
-        print(name, json.dumps(found[name]))
+        print(f"{name}: {line(found[name])}")
     if options.grid is not None:
-        rows = [torch.cat(list(x[i]), 2) for i in range(6) for x in (truth, made)]
+        rows = [torch.cat(list(x[i]), 2) for i in range(min(6, len(batch))) for x in (truth, made)]
         sheet(torch.cat(rows, 1)).save(options.grid)
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
-    return 0
+    return found
+
+
+def line(row: dict[str, Any]) -> str:
+    """A row as text."""
+    shown = {name: value["value"] if isinstance(value, dict) else value for name, value in row.items()}
+    return ", ".join(f"{name} {value:.4g}" for name, value in shown.items() if value is not None)
 
 
 def sheet(x: Tensor) -> Any:

@@ -29,7 +29,8 @@ from torch import Tensor
 from castalia import api, runs
 from castalia.core.capabilities import Matching
 from castalia.core.captions import CAPTION, bytes_of, texts_of
-from castalia.core.data import Batch
+from castalia.core.data import Batch, some_of
+from castalia.core.errors import CastaliaError, UsageError
 from castalia.core.model import Generator
 from castalia.core.rng import SampleRng, derive
 from castalia.core.specs.image import ImageSpec
@@ -78,8 +79,8 @@ def likeness(judge: Matching, x: Tensor, captions: list[str], seed: int) -> dict
 @torch.no_grad()
 def prior(model: UnCLIP, batch: Batch, options: Any, seed: int) -> dict[str, Any]:
     """Cosines of embeddings with that of the true picture."""
-    tokens = model.words.tokens(batch.extra[CAPTION])
-    true = scaled(model.clip.sight(batch.x.float()))
+    tokens = model.words.tokens(batch.extra[CAPTION].to(model.device))
+    true = scaled(model.clip.sight(batch.x.to(model.device).float()))
     _, caption, _ = model.encoded(tokens)
     rng = SampleRng(derive(seed, "prior"), range(len(tokens)), model.device)
     drawn = model.embedding(tokens, rng, options)
@@ -92,9 +93,12 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
     """All that can be told of the run."""
     run, seed = api.load(options.run), options.seed
     model = run.model(runs.default_device())[0]
-    assert isinstance(model, Generator)
+    if not isinstance(model, Generator) or CAPTION not in model.accepts() or not isinstance(run.spec, ImageSpec):
+        raise UsageError(f"{options.run} is no run that makes pictures of captions.")
+    if options.n < 2:
+        raise UsageError("-n is at least 2.")
     data = api.open_data(run.recipe.data.source, split="test", like=run)
-    batch = data.batch(np.arange(min(options.n, len(data))))
+    batch = data.batch(some_of(data, options.n))
     captions = texts_of(batch.extra[CAPTION])
     how = replace(model.SampleOptions(), **{k: v for k, v in (("guidance", options.guidance),) if v is not None})
     known = [read_caption(text) for text in captions]
@@ -108,6 +112,8 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
     if len(scenes) == len(captions):
         told_of["attributes"] = attributes(x, scenes, seed)
         told_of["attributes of real pictures"] = attributes(batch.x, scenes, seed)
+    if options.candidates and len(scenes) < len(captions):
+        raise UsageError("--candidates is for captions that the reader of scenes knows.")
     for count in options.candidates:
         best = pictures(model, captions, replace(how, candidates=count), seed)
         told_of[f"attributes, best of {count}"] = attributes(best, scenes, seed)
@@ -122,17 +128,25 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
             told_of["variations"] = attributes(varied(model, batch, how, seed), scenes, seed)
     if options.grid is not None:
         said = pictures(model, options.say, how, seed) if options.say else x[:0]
-        assert isinstance(run.spec, ImageSpec)
         grid(torch.cat([said, x])[:32], run.spec).save(options.grid)
         told_of["shown"] = [*options.say, *captions][:32]
     return told_of
+
+
+def line(row: Any) -> str:
+    """What was measured, as text."""
+    if not isinstance(row, dict):
+        return str(row)
+    return ", ".join(
+        f"{name} {value['value']:.3f} ({value['low']:.3f} to {value['high']:.3f})" for name, value in row.items()
+    )
 
 
 def varied(model: UnCLIP, batch: Batch, options: Any, seed: int) -> Tensor:
     """A variation of each picture, of which no caption is told."""
     parts = []
     for first in range(0, len(batch), AT_ONCE):
-        some = Batch.of(batch.x[first : first + AT_ONCE])
+        some = Batch.of(batch.x[first : first + AT_ONCE].to(model.device))
         rng = SampleRng(derive(seed, "variations"), range(first, first + len(some)), model.device)
         parts.append(model.redraw(some, 1.0, None, {}, rng, options, None).cpu())
     return torch.cat(parts)
@@ -158,15 +172,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("-n", type=int, default=300, help="held-out captions (300)")
     parser.add_argument("--guidance", type=float, help="(that of the system)")
     parser.add_argument("--candidates", type=int, nargs="*", default=[], help="of dalle: the best of so many")
-    parser.add_argument("--say", action="append", default=[], metavar="CAPTION")
-    parser.add_argument("--grid", type=Path, metavar="FILE")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--say", action="append", default=[], metavar="CAPTION", help="a further caption to show")
+    parser.add_argument("--grid", type=Path, metavar="FILE", help="a picture to write")
+    parser.add_argument("--seed", type=int, default=0, help="of captions and samples (0)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="numbers to write")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    found = measured(options)
+    try:
+        found = measured(options)
+    except CastaliaError as error:
+        parser.error(str(error))
     for name, value in found.items():
-        print(name, json.dumps(value))
+        print(f"{name}: {line(value)}")
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from castalia.core.specs.image import ImageSpec
 from castalia.core.specs.points import PointsSpec
 from castalia.core.specs.text import TextSpec
 from castalia.core.weights import save_tensors
+from castalia.interop.diffusers_defaults import DEFAULTS, equal
 from castalia.interop.diffusers_parts import turned
 from castalia.interop.diffusers_systems import INSTEAD, export_parts, import_parts
 from castalia.models.diffusion.consistency import ConsistencyConfig
@@ -49,6 +51,7 @@ diffusers: Any = pytest.importorskip("diffusers", reason="the test extra install
 
 PLAIN = ImageSpec(3, 16, 16)
 CLASSES = ImageSpec(3, 16, 16, ("a", "b"))
+ONE = ImageSpec(3, 16, 16, ("a",))
 CAPTIONS = ImageSpec(3, 16, 16, (), columns=((CAPTION, TextSpec("bytes", 257, 40)),))
 UNET = UNetConfig(channels=(16, 32), blocks=1, attention=(0, 1), head_channels=8, groups=4)
 FIRST = FirstStageConfig(channels=(8, 16), blocks=1, latent=3, groups=4, adversarial=0.0, perceptual=0.0)
@@ -181,6 +184,13 @@ def test_dit(tmp_path: Path, classes: bool) -> None:
     same(run, back, "network.time")
     # a part alone
     assert import_parts(tmp_path / "saved" / "transformer", start, tmp_path / "alone").recipe.model == "dit"
+    if not classes:
+        taught = made(tmp_path / "taught", "dit", DiTConfig(transformer=TRANSFORMER, conditional=True), ONE)
+        with pytest.raises(RunError, match="was taught classes"):
+            import_parts(export_parts(taught, tmp_path / "one"), start, tmp_path / "no")
+        wide = made(tmp_path / "wide", "dit", DiTConfig(transformer=TRANSFORMER), ImageSpec(3, 24, 24))
+        with pytest.raises(RunError, match="sample_size is 16"):
+            import_parts(tmp_path / "saved", wide, tmp_path / "no")
     state = load_file(tmp_path / "saved" / "transformer" / "diffusion_pytorch_model.safetensors")
     state["transformer_blocks.1.norm1.emb.timestep_embedder.linear_1.bias"] += 1
     save_file(state, tmp_path / "saved" / "transformer" / "diffusion_pytorch_model.safetensors")
@@ -269,6 +279,15 @@ def test_a_consistency_model_is_diffusers(tmp_path: Path, mean: float) -> None:
     other = made(tmp_path / "other", "consistency", ConsistencyConfig(unet=UNET, data_std=0.5))
     with pytest.raises(RunError, match=r"sigma_data is 0\.6"):
         import_parts(tmp_path / "out", other, tmp_path / "no")
+    file = tmp_path / "out" / "scheduler" / "scheduler_config.json"
+    fields = json.loads(file.read_text())
+    file.write_text(json.dumps({key: value for key, value in fields.items() if key != "sigma_data"}))
+    with pytest.raises(RunError, match=r"sigma_data is 0\.5"):  # diffusers' default
+        import_parts(tmp_path / "out", start, tmp_path / "no")
+    file.unlink()
+    file.parent.rmdir()
+    with pytest.raises(RunError, match="has no scheduler/"):
+        import_parts(tmp_path / "out", start, tmp_path / "no")
 
 
 # the prior
@@ -312,6 +331,15 @@ def test_the_prior_of_unclip(tmp_path: Path) -> None:
     same(run, back, "prior.blocks")
     same(run, back, "prior.places")
     same(start, back, "decoder.")
+    weights = tmp_path / "saved" / "prior" / "diffusion_pytorch_model.safetensors"
+    state = load_file(weights)
+    for name, value in (
+        ("clip_std", state["clip_std"] * 7),
+        ("positional_embedding", state["positional_embedding"].mT),
+    ):
+        save_file({**state, name: value.contiguous()}, weights)
+        with pytest.raises(RunError, match=name):
+            import_parts(tmp_path / "saved", start, tmp_path / "no")
     with pytest.raises(UsageError, match="as wide as embeddings"):
         export_parts(unclip(tmp_path / "wide", text=24), tmp_path / "no")
 
@@ -359,7 +387,22 @@ def test_folders_that_do_not_fit(tmp_path: Path) -> None:
     changed(config, "_class_name is 'UNet2DModel'", _class_name="UNet2DModel")
     changed(vae, "scaling_factor is -1", scaling_factor=-1)
     changed(vae, "scaling_factor is nan", scaling_factor=float("nan"))
-    changed(vae, "shift_factor is set", shift_factor=0.1)
+    changed(vae, "scaling_factor is True", scaling_factor=True)
+    changed(vae, "scaling_factor is 1000000", scaling_factor=10**400)
+    changed(vae, "latents_mean is", latents_mean=[0.1, 0.2, 0.3])
+    changed(config, "act_fn is gelu", act_fn="gelu")
+    changed(config, "center_input_sample is True", center_input_sample=True)
+    changed(config, "there is no field 'surprise'", surprise=1)
+    changed(config, "layers_per_block is True", layers_per_block=True)
+    changed(config, "in_channels is 10000", in_channels=10**400)
+    changed(scheduler, "its betas", trained_betas=[1.0] * 1000, rescale_betas_zero_snr=True)
+    before = config.read_text()
+    fields = json.loads(before)
+    for name in ("attention_head_dim", "cross_attention_dim", "block_out_channels"):
+        config.write_text(json.dumps({key: value for key, value in fields.items() if key != name}))
+        refused(f"{name} is")  # what is left out is diffusers' default
+    config.write_text(before)
+    changed(vae, "shift_factor is 0.1", shift_factor=0.1)
     changed(scheduler, "its betas", beta_end=0.3)
     changed(scheduler, "prediction_type is", prediction_type="v_prediction")
     state = load_file(weights)
@@ -367,10 +410,20 @@ def test_folders_that_do_not_fit(tmp_path: Path) -> None:
     for name, value, match in (
         ("conv_in.weight", torch.zeros(1), "conv_in.weight' gives"),
         ("conv_in.bias", state["conv_in.bias"] / 0, "not finite"),
+        ("conv_in.bias", torch.tensor(0.5), "conv_in.bias' gives"),
+        ("conv_in.bias", state["conv_in.bias"].double() + 1e300, "has the type torch.float64"),
+        ("conv_in.bias", state["conv_in.bias"].long(), "has the type torch.int64"),
         ("other", torch.zeros(1), "unexpected 'other'"),
     ):
         save_file({**state, name: value}, weights)
         refused(match)
+    at = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_{}.weight"
+    told = [name for name in state if name.endswith("time_emb_proj.bias")][:2]
+    for first, second in ((at.format("q"), at.format("k")), told):
+        # what is one matrix here must be cut where it was cut
+        moved = {first: torch.cat([state[first], state[second][:3]]), second: state[second][3:].clone()}
+        save_file({**state, **moved}, weights)
+        refused("where .* is expected")
     save_file({k: v for k, v in state.items() if k != "conv_out.bias"}, weights)
     refused("there is no 'conv_out.bias'")
     weights.write_bytes(before[:-10])
@@ -381,10 +434,40 @@ def test_folders_that_do_not_fit(tmp_path: Path) -> None:
     weights.with_suffix(".bin").rename(weights)
     with pytest.raises(UsageError, match="no parts of a DDPM"):
         import_parts(folder, made(tmp_path / "ddpm", "ddpm", DDPMConfig(unet=UNET)), tmp_path / "no")
-    refused("has no part that a dit has", made(tmp_path / "dit", "dit", DiTConfig(transformer=TRANSFORMER)))
+    refused(
+        "unet would not be read: of a dit there are transformer",
+        made(tmp_path / "dit", "dit", DiTConfig(transformer=TRANSFORMER)),
+    )
+    (folder / "pytorch_lora_weights.safetensors").write_bytes(b"")
+    refused("pytorch_lora_weights.safetensors would not be read")
+    (folder / "pytorch_lora_weights.safetensors").unlink()
+    other = latent(tmp_path / "other", CLASSES, known="class", network="transformer", transformer=TRANSFORMER)
+    refused("unet would not be read", other)
+    vae.rename(tmp_path / "config.json")
+    vae.symlink_to(tmp_path / "nowhere")
+    refused("symbolic link")
+    vae.unlink()
+    (tmp_path / "config.json").rename(vae)
     (folder / "unet").rename(tmp_path / "elsewhere")
+    (folder / "unet").write_text("")
+    refused("unet is not a folder")
+    (folder / "unet").unlink()
     (folder / "unet").symlink_to(tmp_path / "elsewhere")
     refused("symbolic link")
+
+
+def test_defaults_are_those_of_diffusers() -> None:
+    for name, ours in DEFAULTS.items():
+        found = inspect.signature(getattr(diffusers, name).__init__).parameters
+        theirs = {key: p.default for key, p in found.items() if key != "self"}
+        assert set(theirs) == set(ours), name
+        assert all(equal(theirs[key], ours[key]) for key in ours), name
+
+
+def test_the_command_line_asks_for_the_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    export_parts(latent(tmp_path / "run"), tmp_path / "out")
+    assert main(["import", str(tmp_path / "out"), "--out", str(tmp_path / "back")]) == 2
+    assert "--start RUN" in capsys.readouterr().err
 
 
 def test_models_are_what_they_were(tmp_path: Path) -> None:

@@ -198,11 +198,40 @@ def test_files_that_do_not_fit(start: runs.Run, tmp_path: Path) -> None:
         "wide": ({"x": torch.zeros(7)}, "vectors of 7 numbers"),
         "odd": ({"<>": torch.zeros(12)}, "has no letter"),
     }
+    up = "unet.up_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+    wrong |= {
+        "twice": (
+            {f"{layer}.lora_A.weight": a, f"{layer}.lora_B.weight": b, f"{layer}.lora.down.weight": a.clone()},
+            "twice",
+        ),
+        "alpha": (
+            {f"{layer}.lora_A.weight": a, f"{layer}.lora_B.weight": b, f"{layer}.alpha": torch.ones(3)},
+            "no number",
+        ),
+        "stray": (
+            {f"{layer}.lora_A.weight": a, f"{layer}.lora_B.weight": b, f"{up}.alpha": torch.ones(1)},
+            "no number",
+        ),
+        "rank": ({f"{layer}.lora_A.weight": a[:0], f"{layer}.lora_B.weight": b[:, :0]}, "has no rows"),
+        "huge": ({"x": torch.full((12,), 3e38)}, "no vectors of sensible size"),
+        "none": ({"x": torch.zeros(0)}, "no vectors"),
+        "double": ({"x": torch.zeros(12).double()}, "has the type"),
+    }
     for name, (tensors, text) in wrong.items():
         save_file(tensors, tmp_path / f"{name}.safetensors")
         with pytest.raises(RunError, match=text):
             import_words(tmp_path / f"{name}.safetensors", start, tmp_path / name)
         assert not (tmp_path / name).exists()
+    fine = {f"{layer}.lora_A.weight": a, f"{layer}.lora_B.weight": b}
+    for number, (about, text) in enumerate((
+        ({"unet.use_rslora": True}, "use_rslora"),
+        ({"unet.lora_alpha": "16"}, "lora_alpha is 16"),
+        ({"unet.lora_alpha": 10**400}, "no sensible number"),
+        ({"unet.alpha_pattern": {"x": 1}}, "alpha_pattern"),
+    )):  # fmt: skip
+        save_file(fine, tmp_path / f"about{number}.safetensors", {METADATA: json.dumps(about)})
+        with pytest.raises(RunError, match=text):
+            import_words(tmp_path / f"about{number}.safetensors", start, tmp_path / "x")
     (tmp_path / "x.bin").write_bytes(b"")
     with pytest.raises(RunError, match="can run code"):
         import_words(tmp_path / "x.bin", start, tmp_path / "x")

@@ -120,3 +120,26 @@ def test_metadata_take_what_parquet_and_tar_take(tree):
     assert d.notes == ("Ignored 1 files that are not pictures (1 .csv).",)
     with pytest.raises(DataError, match=r"metadata\.csv, line 2: has 1 values where the header has 2"):
         open_images(tree({"a.png": None, "metadata.csv": b"file_name,label\na.png\n"}, "short"), PLAIN)
+
+
+@pytest.mark.parametrize("as_zip", [False, True])
+def test_texts_beside_pictures_are_captions(tree, as_zip):
+    root = tree({"a/1.png": None, "a/1.txt": "\ufeffa red\n boat \n".encode(), "b/2.png": None, "notes.txt": b"no"})
+    d = open_images(zipped(root) if as_zip else root, ImageOptions(captions=20))
+    assert [t or "" for t in d.texts] == ["a red boat", ""]
+    assert d.spec.classes == ("a", "b")
+    assert "Ignored 1 files that are not pictures (1 .txt)." in d.notes
+
+
+def test_metadata_go_before_texts(tree):
+    told = b"file_name,text\n1.png,from the list\n"
+    root = tree({"1.png": None, "1.txt": b"beside it", "metadata.csv": told})
+    d = open_images(root, ImageOptions(captions=20))
+    assert list(d.texts) == ["from the list"]
+    assert any("were not read" in note for note in d.notes)
+
+
+def test_a_caption_that_is_no_text_is_named(tree):
+    root = tree({"1.png": None, "1.txt": b"\xff\xfe\x00"})
+    with pytest.raises(DataError, match=r"1\.txt: a caption is UTF-8"):
+        open_images(root, PLAIN)

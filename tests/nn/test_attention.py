@@ -57,6 +57,12 @@ def test_what_looks_back_sees_nothing_behind(window: int | None) -> None:
     torch.testing.assert_close(after.float(), exact, atol=0.1, rtol=0.03)
 
 
+def test_nothing_asked_is_nothing_found() -> None:
+    q, k, v = made(torch.bfloat16)
+    assert attend(q[:0], k[:0], v[:0]).shape == (0, 2, 6, 8)
+    assert attend(q[:, :, :0], k, v).shape == (3, 2, 0, 8)
+
+
 def test_dropout_keeps_the_mean() -> None:
     q, k = torch.zeros(1, 1, 1, 8, dtype=torch.bfloat16), torch.zeros(1, 1, 500, 8, dtype=torch.bfloat16)
     torch.manual_seed(0)

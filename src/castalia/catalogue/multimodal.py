@@ -29,7 +29,7 @@ ENTRIES = (
         "multimodal.unclip:UnCLIP",
         media=("image",),
         paper="Ramesh et al. 2022 (arXiv:2204.06125); Nichol et al. 2022 (arXiv:2112.10741)",
-        capabilities=("Generator", "Latents", "Refinement", "Upscaling", "Matching", "Exportable"),
+        capabilities=("Generator", "Latents", "Inference", "Refinement", "Upscaling", "Matching", "Exportable"),
         good="Pictures of words by way of CLIP's embeddings: variations of a given picture, mixes of two, words added "
         "to one.",
     ),

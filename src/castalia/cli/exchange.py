@@ -32,15 +32,16 @@ def export(options: Namespace) -> int:
 def import_(options: Namespace) -> int:
     """Make a run from an exported folder."""
     from castalia.interop import folder, hub
-    from castalia.interop.diffusers import looks_like_diffusers
+    from castalia.interop.diffusers import has_parts, looks_like_diffusers
     from castalia.interop.gpt2 import looks_like_gpt2
+    from castalia.interop.received import SUMS
 
     out = Path(options.out)
     if options.source.startswith("hf://"):
         made = hub.import_hub(options.source, out)
     elif options.start is not None:
         from castalia import api
-        from castalia.interop.diffusers_systems import has_parts, import_parts
+        from castalia.interop.diffusers_systems import import_parts
         from castalia.interop.personal import import_words
 
         take = import_parts if has_parts(Path(options.source)) else import_words
@@ -53,6 +54,8 @@ def import_(options: Namespace) -> int:
         from castalia.interop.gpt2_runs import import_gpt2
 
         made = import_gpt2(Path(options.source), out)
+    elif has_parts(Path(options.source)) and not (Path(options.source) / SUMS).exists():
+        raise UsageError(f"{options.source} holds parts of a pipeline: say with --start RUN which run they belong to.")
     else:
         made = folder.import_folder(Path(options.source), out)
     print(f"Imported {made.recipe.model} as {made.path}/")

@@ -45,6 +45,10 @@ class UsageError(CastaliaError):
     exit_code = 2
 
 
+class UnbuildableError(UsageError, ValueError):
+    """Options of a model that do not fit each other, or the data: what its constructor raised as a ``ValueError``."""
+
+
 class DataError(CastaliaError):
     """A data file or folder cannot be used; the text names it."""
 

@@ -37,7 +37,7 @@ from castalia.core.capabilities import (
 )
 from castalia.core.config import Config
 from castalia.core.data import Batch, Dataset
-from castalia.core.errors import UsageError
+from castalia.core.errors import UnbuildableError, UsageError
 from castalia.core.guest import guest
 from castalia.core.rng import Rng, SampleRng, derive
 from castalia.core.sampling import Given, Sampling, Watch, check_given, sampling
@@ -355,10 +355,17 @@ CAPABILITIES: tuple[type, ...] = (
 
 
 def build(cls: type[Model], config: Config, spec: Spec, seed: int = 0) -> Model:
-    """Construct a model whose initial weights depend on ``seed`` only, leaving torch's generator as it was."""
+    """Construct a model whose initial weights depend on ``seed`` only, leaving torch's generator as it was.
+
+    Raises:
+        UnbuildableError: its options do not fit each other, or the data.
+    """
     with guest(), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive(seed, "weights"))
-        return cls(config, spec)  # type: ignore[call-arg]
+        try:
+            return cls(config, spec)  # type: ignore[call-arg]
+        except ValueError as error:
+            raise UnbuildableError(f"This model cannot be built: {str(error).rstrip('.')}.") from error
 
 
 def lay_out(model: nn.Module) -> None:

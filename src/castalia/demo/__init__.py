@@ -129,6 +129,8 @@ def _system(page: Page, system: Entry, out: Path, minutes: float) -> None:
         if medium.name == "image":
             pictures.show(page, model, data, held_out, system.name)
     left = max(2.0, 60 * minutes - (time.monotonic() - started))
+    page.write(out / "index.html")  # to be looked at while the rest is measured
+    print(f"Measuring {system.name}. What was made stands in {out / 'index.html'} already.", flush=True)
     metrics = _measure(run, model, held_out, left, per_sample)
     for line in health.lines(run, metrics):
         page.text(line)
@@ -166,7 +168,7 @@ def _measure(run: Any, model: Model, held_out: Dataset, left: float, per_sample:
         least, most = (50, DRAWN) if medium in COMPARED else (20, FEW)
         drawn = min(int(np.clip(0.3 * left / max(per_sample, 1e-6), least, most)), len(held_out))
     simple = isinstance(model, Density) and medium == "image"
-    return api.evaluate(run, baselines=simple, samples=100, limit=limit, drawn=drawn)["metrics"]
+    return api.evaluate(run, baselines=simple, samples=100, limit=limit, drawn=drawn, progress=print)["metrics"]
 
 
 def _fresh(out: Path, name: str) -> Path:

@@ -97,6 +97,11 @@ def looks_like_diffusers(folder: Path) -> bool:
     return isinstance(data, dict) and "_class_name" in data
 
 
+def has_parts(folder: Path) -> bool:
+    """Whether a folder holds at least one part of a pipeline, or is one; see diffusers_systems.py."""
+    return any((folder / name / CONFIG).is_file() for name in ("", "vae", "unet", "transformer", "prior"))
+
+
 def from_diffusers(folder: Path) -> Received:
     """Read a folder that diffusers' ``save_pretrained`` wrote, of a ``UNet2DModel`` or of a pipeline around one.
 

@@ -106,6 +106,22 @@ def weights_file(model: Path) -> Path:
     raise RunError(f"{model} has no {WEIGHTS}.")
 
 
+def finite(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a file as ``float32``.
+
+    Raises:
+        RunError: one is of a type that is not read, or holds values that are not finite as such.
+    """
+    found: dict[str, Tensor] = {}
+    for name, value in tensors.items():
+        if value.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+            raise RunError(f"{path}: {name!r} has the type {value.dtype}; {', '.join(_TYPES)} can be read.")
+        found[name] = value.float()
+        if not bool(torch.isfinite(found[name]).all()):
+            raise RunError(f"{path}: {name!r} holds values that are not finite numbers.")
+    return found
+
+
 @dataclass(frozen=True)
 class Weights:
     """An open file of weights whose header was read.

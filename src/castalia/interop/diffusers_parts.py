@@ -51,8 +51,13 @@ def named(
     return found
 
 
-def ours_of(layers: Layers, state: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our weights, ``float32``, of theirs.
+def ours_of(
+    layers: Layers,
+    state: Mapping[str, Tensor],
+    theirs: Mapping[str, Tensor],
+    shares: Mapping[str, list[int]] | None = None,
+) -> dict[str, Tensor]:
+    """Our weights, ``float32``, of theirs; ``shares`` as of :func:`named`.
 
     Raises:
         UsageError: names or shapes are not those of our network; the text gives the first.
@@ -64,13 +69,15 @@ def ours_of(layers: Layers, state: Mapping[str, Tensor], theirs: Mapping[str, Te
             key = f"{ours}.{kind}"
             if key not in state:
                 continue
-            parts = [f"{name}.{kind}" for name in names]
-            for part in parts:
+            parts, shape = [f"{name}.{kind}" for name in names], tuple(state[key].shape)
+            rows = (shares or {}).get(ours) or [shape[0] // len(parts)] * len(parts)
+            for part, count in zip(parts, rows, strict=True):
                 if part not in theirs:
                     raise UsageError(f"there is no {part!r}")
-            value, shape = torch.cat([theirs[part].float() for part in parts]), tuple(state[key].shape)
-            if tuple(value.shape) != shape and (*value.shape, 1, 1) != shape:
-                raise UsageError(f"{parts[0]!r} gives {tuple(value.shape)} where {shape} is expected")
+                given, wanted = tuple(theirs[part].shape), (count, *shape[1:])
+                if given != wanted and (*given, 1, 1) != wanted:
+                    raise UsageError(f"{part!r} gives {given} where {wanted} is expected")
+            value = torch.cat([theirs[part].float() for part in parts])
             found[key], used = value.reshape(shape).contiguous(), used | set(parts)
     if others := sorted(theirs.keys() - used):
         raise UsageError(f"unexpected {others[0]!r}")
@@ -204,9 +211,10 @@ def from_transformer(net: Transformer, theirs: Mapping[str, Tensor]) -> dict[str
     Raises:
         UsageError: names or shapes are not those of our network, or blocks are told time or label in different ways.
     """
-    own = ["label"] if net.classes else []
     keys = {f"time.{2 * (k - 1)}.{kind}": f"{_TIME.format(k)}.{kind}" for k in (1, 2) for kind in ("weight", "bias")}
-    keys |= {"label.weight": _LABEL} if own else {}
+    keys |= {"label.weight": _LABEL} if net.classes else {}
+    if not net.classes and any(value.any() for name, value in theirs.items() if name.endswith(_LABEL)):
+        raise UsageError("it was taught classes, and the run has none")
     found: dict[str, Tensor] = {}
     rest = {name: value for name, value in theirs.items() if ".norm1.emb." not in name}
     for ours, name in keys.items():
@@ -288,13 +296,18 @@ def from_prior(net: EmbeddingPrior, theirs: Mapping[str, Tensor]) -> dict[str, T
     Raises:
         UsageError: names or shapes are not those of our network.
     """
-    rest = {name: value for name, value in theirs.items() if name not in ("clip_mean", "clip_std")}
-    found: dict[str, Tensor] = {}
+    rest, found = dict(theirs), dict[str, Tensor]()
     for name, ours in (("positional_embedding", "places"), ("prd_embedding", "query")):
         value, shape = rest.pop(name, None), net.state_dict()[ours].shape
-        if value is None or value.numel() != shape.numel():
-            raise UsageError(f"{name!r} is not of the shape {tuple(shape)}")
+        wanted = (1,) * (3 - len(shape)) + tuple(shape)
+        if value is None or tuple(value.shape) != wanted:
+            raise UsageError(f"{name!r} is not of the shape {wanted}")
         found[ours] = value.float().reshape(shape)
+    dims = net.out.out_features
+    for name, only in (("clip_mean", 0.0), ("clip_std", dims**-0.5)):
+        value = rest.pop(name, None)
+        if value is None or tuple(value.shape) != (1, dims) or not torch.allclose(value.float(), torch.tensor(only)):
+            raise UsageError(f"{name!r} is not {only:.6g} throughout, as for embeddings of length 1")
     return found | ours_of(prior_layers(net), net.state_dict(), rest)
 
 

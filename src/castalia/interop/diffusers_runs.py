@@ -163,7 +163,10 @@ def export_diffusers(run: Run, out: Path, *, label: int | None = None, drop_vari
         RunError: the run has no readable weights, or the folder cannot be written.
     """
     if not isinstance(run.config, DDPMConfig):
-        raise UsageError(f"A {run.recipe.model} cannot be exported for diffusers; ddpm is what its UNet2DModel can be.")
+        raise UsageError(
+            f"A {run.recipe.model} cannot be exported for diffusers, which has no such network. --format folder writes "
+            "any run."
+        )
     if not isinstance(run.spec, ImageSpec):
         raise UsageError("Diffusers draws pictures; this run makes something else.")
     model, _ = run.model(torch.device("cpu"))

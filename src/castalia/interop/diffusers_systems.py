@@ -15,6 +15,7 @@ What diffusers computes otherwise is told in the folder's README.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -33,7 +34,8 @@ from castalia.core.specs.image import ImageSpec
 from castalia.core.weights import load_tensors, save_tensors
 from castalia.interop import diffusers_parts as parts
 from castalia.interop import diffusers_schedule
-from castalia.interop.diffusers_files import WEIGHTS, fields_of, header_fields, plain_size, weights_file
+from castalia.interop.diffusers_defaults import DEFAULTS, compare
+from castalia.interop.diffusers_files import WEIGHTS, fields_of, finite, header_fields, plain_size, weights_file
 from castalia.interop.diffusers_layout import to_ours, to_theirs, to_unet2d
 from castalia.interop.diffusers_runs import SAME, schedule_of, whole_range
 from castalia.interop.diffusers_schedule import read_schedule, schedule_of_file, scheduler_file
@@ -312,11 +314,6 @@ def _readme(whole: Whole) -> str:
     return "\n".join(lines)
 
 
-def has_parts(folder: Path) -> bool:
-    """Whether a folder holds at least one part, or is one."""
-    return any((folder / name / CONFIG).is_file() for name in ("", "vae", "unet", "transformer", "prior"))
-
-
 def import_parts(source: Path, start: Run, out: Path) -> Run:
     """Make a run of those parts that a folder has; everything else is the run's whose sizes they have.
 
@@ -333,35 +330,26 @@ def import_parts(source: Path, start: Run, out: Path) -> Run:
         RunError: a part is damaged, or not of the run's sizes; the text names file and field or tensor.
     """
     model, _ = start.model(torch.device("cpu"))
-    whole, taken = whole_of(model), 0
-    for part in whole.parts:
-        folder = source / part.folder
-        if folder.is_symlink():
-            raise RunError(f"{folder} is a symbolic link, which could point anywhere.")
-        if len(whole.parts) == 1 and not folder.exists():
-            folder = source  # that of the part alone
-        if not (folder / CONFIG).exists():
-            continue
-        _compare(folder / CONFIG, part.kind, part.fields)
-        if part.kind == "AutoencoderKL":
-            assert isinstance(model, LatentDiffusion)
-            model.deviation.fill_(1 / float(fields_of(folder / CONFIG, part.kind)["scaling_factor"]))
-        path = weights_file(folder)
-        try:
-            part.take(_tensors(path))
-        except UsageError as error:
-            raise RunError(f"{path}: {str(error).rstrip('.')}.") from error
-        taken += 1
+    whole = whole_of(model)
+    alone = whole.parts[0] if len(whole.parts) == 1 and os.path.lexists(source / CONFIG) else None
+    if alone is None:
+        _nothing_else(source, whole, start.recipe.model)
+    scheduler = source / "scheduler" / diffusers_schedule.FILE
+    if _there(source / "scheduler"):
+        _same_process(scheduler, whole.scheduler)
+    elif whole.parts[0].kind == "UNet2DModel":
+        raise RunError(f"{source} has no scheduler/, which says what its network was trained for.")
+    taken = [part for part in whole.parts if part is alone or _there(source / part.folder)]
     if not taken:
         raise RunError(f"{source} has no part that a {start.recipe.model} has: {_names(whole)}.")
-    if (source / "scheduler" / diffusers_schedule.FILE).exists():
-        _same_process(source / "scheduler" / diffusers_schedule.FILE, whole.scheduler)
-    if (vectors := _instead(model)) is not None and (source / INSTEAD).exists():
-        value = _tensors(source / INSTEAD).get("vectors")
-        if value is None or value.numel() != vectors.weight.numel():
-            raise RunError(f"{source / INSTEAD} does not hold {tuple(vectors.weight.shape)} values.")
+    for part in taken:
+        _take(part, source if part is alone else source / part.folder, model)
+    if (vectors := _instead(model)) is not None and os.path.lexists(source / INSTEAD):
+        value, shape = _tensors(source / INSTEAD).get("vectors"), vectors.weight[:, None].shape
+        if value is None or value.shape != shape:
+            raise RunError(f"{source / INSTEAD} has no 'vectors' of {tuple(shape)}.")
         with torch.no_grad():
-            vectors.weight.copy_(value.view_as(vectors.weight))
+            vectors.weight.copy_(value[:, 0])
     with new_folder(out) as folder:
         data = replace(Data("unknown"), options=start.recipe.data.options)
         run = create(folder, Recipe(start.recipe.model, start.config, data), start.spec, "")
@@ -376,40 +364,62 @@ def _names(whole: Whole) -> str:
     return ", ".join(f"{part.folder}/" for part in whole.parts)
 
 
-TRAINED = {
-    "FlowMatchEulerDiscreteScheduler": ("num_train_timesteps",),
-    "CMStochasticIterativeScheduler": ("sigma_min", "sigma_max", "sigma_data", "rho"),
-    "UnCLIPScheduler": ("num_train_timesteps", "prediction_type"),
-}
-"""Fields of schedulers that say how a network was trained; others choose how to draw."""
+def _nothing_else(source: Path, whole: Whole, system: str) -> None:
+    """Refuse what would not be read: half of a model is another model."""
+    allowed = {"README.md", "model_index.json", "scheduler", INSTEAD, *(part.folder for part in whole.parts)}
+    for path in sorted(source.iterdir()):
+        if path.name not in allowed and not path.name.startswith("."):
+            raise RunError(f"{path} would not be read: of a {system} there are {_names(whole)} and scheduler/.")
 
-FREE = ("sample_size", "dropout", "scaling_factor", "shift_factor", "num_train_timesteps")
+
+def _there(folder: Path) -> bool:
+    """Whether there is a part.
+
+    Raises:
+        RunError: it is a link, or no folder.
+    """
+    if folder.is_symlink():
+        raise RunError(f"{folder} is a symbolic link, which could point anywhere.")
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is not a folder.")
+    return folder.exists()
+
+
+FREE = ("sample_size", "dropout", "force_upcast", "scaling_factor", "num_train_timesteps")
 """Fields that say nothing of how weights are used, or are read on their own."""
 
 
-def _compare(path: Path, kind: str, expected: Mapping[str, Any]) -> None:
-    """Whether a configuration is the run's, in all fields that matter; those that a file leaves out are defaults."""
-    fields = fields_of(path, kind)
-    for name, value in expected.items():
-        plain = list(value) if isinstance(value, tuple) else value
-        if name in fields and name not in FREE and fields[name] != plain:
-            raise RunError(f"{path}: {name} is {str(fields[name])[:80]}; the run has {str(plain)[:80]}.")
-    if kind == "AutoencoderKL":
-        scale = fields.get("scaling_factor")
-        if not isinstance(scale, int | float) or not np.isfinite(scale) or scale <= 0:
-            raise RunError(f"{path}: scaling_factor is {str(scale)[:40]}; it must be a positive number.")
-        if fields.get("shift_factor"):
-            raise RunError(f"{path}: shift_factor is set; put it into the weights, or leave it at 0.")
+def _take(part: Part, folder: Path, model: Model) -> None:
+    """Read a part into the model."""
+    path, fields = folder / CONFIG, fields_of(folder / CONFIG, part.kind)
+    # of a transformer the size is where its fixed positions are
+    free = ("dropout",) if part.kind == "DiTTransformer2DModel" else FREE
+    compare(path, part.kind, fields, part.fields, free)
+    if part.kind == "AutoencoderKL":
+        assert isinstance(model, LatentDiffusion)
+        scale = fields.get("scaling_factor", DEFAULTS[part.kind]["scaling_factor"])
+        if type(scale) not in (int, float) or not 1e-6 < scale < 1e6:
+            raise RunError(f"{path}: scaling_factor is {str(scale)[:40]}; it lies between 1e-6 and 1e6.")
+        model.deviation.fill_(1 / scale)
+    path = weights_file(folder)
+    try:
+        part.take(_tensors(path))
+    except UsageError as error:
+        raise RunError(f"{path}: {str(error).rstrip('.')}.") from error
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
     """Tensors of a file, ``float32``, all finite."""
     plain_size(path)
-    tensors, _ = load_tensors(path)
-    for name, value in tensors.items():
-        if not value.is_floating_point() or not bool(torch.isfinite(value).all()):
-            raise RunError(f"{path}: {name!r} holds values that are not finite numbers.")
-    return {name: value.float() for name, value in tensors.items()}
+    return finite(path, load_tensors(path)[0])
+
+
+TRAINED = {
+    "FlowMatchEulerDiscreteScheduler": ("num_train_timesteps",),
+    "CMStochasticIterativeScheduler": ("sigma_min", "sigma_max", "sigma_data", "rho", "clip_denoised"),
+    "UnCLIPScheduler": ("num_train_timesteps", "prediction_type", "beta_schedule"),
+}
+"""Fields of schedulers that say how a network was trained; others choose how to draw."""
 
 
 def _same_process(path: Path, expected: Mapping[str, Any]) -> None:
@@ -419,14 +429,10 @@ def _same_process(path: Path, expected: Mapping[str, Any]) -> None:
         theirs = read_schedule(path)
         wanted = schedule_of_file(expected)
         same = theirs.num_train_timesteps == wanted.num_train_timesteps
-        if not same or np.abs(theirs.values().numpy() - wanted.values().numpy()).max() > SAME:
+        if not same or not np.abs(theirs.values().numpy() - wanted.values().numpy()).max() <= SAME:
             raise RunError(f"{path}: its betas are not those that the run was trained with.")
         if theirs.prediction_type != wanted.prediction_type:
             raise RunError(f"{path}: prediction_type is {theirs.prediction_type!r}, not {wanted.prediction_type!r}.")
         return
     fields = fields_of(path, kind)
-    for name in TRAINED[kind]:
-        value, other = expected[name], fields.get(name, expected[name])
-        close = type(other) in (int, float) and type(value) in (int, float) and np.isclose(value, other, rtol=SAME)
-        if value != other and not close:
-            raise RunError(f"{path}: {name} is {str(other)[:60]}; the run has {value}.")
+    compare(path, kind, fields, expected, [name for name in DEFAULTS[kind] if name not in TRAINED[kind]])

@@ -15,7 +15,6 @@ metadata compute the same.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -35,6 +34,9 @@ METADATA = "lora_adapter_metadata"
 """Field of a file's metadata in which diffusers keeps the configuration of adapters."""
 
 PREFIX = "unet."
+_OTHER = ("use_rslora", "use_dora", "alpha_pattern", "rank_pattern", "fan_in_fan_out", "lora_bias")
+"""Fields of adapters that compute something else."""
+
 _TARGETS = {"query": "to_q", "key": "to_k", "value": "to_v", "out": "to_out.0"}
 _BLOCK = {
     "norm1": "norm1",
@@ -105,8 +107,7 @@ def to_condition(net: WordUNet, size: tuple[int, int]) -> tuple[dict[str, Any], 
         "attention_head_dim": heads[0] if len(set(heads)) == 1 else heads,
         "cross_attention_dim": context_of(net),
     }
-    shares = {"projection": [block.width for block in net.residual_blocks()]}
-    return fields, named(layers(net), net.state_dict(), shares)
+    return fields, named(layers(net), net.state_dict(), _shares(net))
 
 
 def from_condition(net: WordUNet, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -115,7 +116,12 @@ def from_condition(net: WordUNet, theirs: Mapping[str, Tensor]) -> dict[str, Ten
     Raises:
         UsageError: names or shapes are not those of our network; the text gives the first.
     """
-    return ours_of(layers(net), net.state_dict(), theirs)
+    return ours_of(layers(net), net.state_dict(), theirs, _shares(net))
+
+
+def _shares(net: WordUNet) -> dict[str, list[int]]:
+    """Rows of the parts of what tells blocks the time."""
+    return {"projection": [block.width for block in net.residual_blocks()]}
 
 
 def context_of(net: WordUNet) -> int:
@@ -176,15 +182,19 @@ def lora_to_ours(
     Raises:
         UsageError: it adapts something else, or its parts do not fit each other; the text names the tensor.
     """
-    renamed = {
-        re.sub(r"\.lora\.(down|up)\.", lambda m: ".lora_A." if m[1] == "down" else ".lora_B.", name): value
-        for name, value in tensors.items()
-    }
+    renamed: dict[str, Tensor] = {}
+    for old, value in tensors.items():
+        name = re.sub(r"\.lora\.(down|up)\.", lambda m: ".lora_A." if m[1] == "down" else ".lora_B.", old)
+        if name in renamed:
+            raise UsageError(f"{name!r} is there twice, with its old name and with the new one")
+        renamed[name] = value
     about = _about(metadata)
     found: dict[str, tuple[Tensor, Tensor]] = {}
     ranks: set[int] = set()
     for name, a in renamed.items():
         if name.endswith(".alpha"):
+            if f"{name[:-6]}.lora_A.weight" not in renamed:
+                raise UsageError(f"{name!r} is no number that belongs to a matrix")
             continue
         if not name.startswith(PREFIX):
             raise UsageError(f"{name!r} is no part of the U-Net, which alone can be adapted here")
@@ -195,10 +205,16 @@ def lora_to_ours(
         if layer == name or b is None or a.ndim != 2 or b.ndim != 2 or b.shape[1] != a.shape[0]:
             raise UsageError(f"{name!r} has no matrix lora_A and lora_B that fit each other")
         rank = a.shape[0]
-        alpha = float(renamed[f"{layer}.alpha"]) if f"{layer}.alpha" in renamed else about.get("unet.lora_alpha", rank)
-        if not all(bool(torch.isfinite(part).all()) for part in (a, b)) or not math.isfinite(alpha):
+        if not rank:
+            raise UsageError(f"{name!r} has no rows")
+        own = renamed.get(f"{layer}.alpha")
+        if own is not None and own.numel() != 1:
+            raise UsageError(f"'{layer}.alpha' is no number")
+        alpha = float(own) if own is not None else about.get("unet.lora_alpha", rank)
+        scaled = b.float() * (alpha / rank)
+        if not all(bool(torch.isfinite(part).all()) for part in (a.float(), scaled)):
             raise UsageError(f"{name!r} holds values that are not finite")
-        found[layer_to_ours(layer.removeprefix(PREFIX))] = a.float(), b.float() * (alpha / rank)
+        found[layer_to_ours(layer.removeprefix(PREFIX))] = a.float(), scaled
         ranks.add(rank)
     if len(ranks) != 1:
         raise UsageError(f"its adapters have the ranks {sorted(ranks)}; one is expected")
@@ -206,11 +222,21 @@ def lora_to_ours(
 
 
 def _about(metadata: Mapping[str, str]) -> dict[str, float]:
-    """Numbers of the configuration that diffusers keeps beside adapters."""
+    """Numbers of the configuration that diffusers keeps beside adapters.
+
+    Raises:
+        UsageError: it asks for another kind of adapter, or is none.
+    """
     try:
         data = json.loads(metadata.get(METADATA, "{}"))
     except (ValueError, RecursionError) as error:
         raise UsageError(f"its field {METADATA} is not JSON") from error
     if not isinstance(data, dict):
         raise UsageError(f"its field {METADATA} is not an object")
-    return {key: float(value) for key, value in data.items() if type(value) in (int, float)}
+    for key, value in data.items():
+        if str(key).rpartition(".")[2] in _OTHER and value:
+            raise UsageError(f"its adapters have {str(key)[:60]}, which is not known here")
+    alpha = data.get("unet.lora_alpha")
+    if alpha is not None and (type(alpha) not in (int, float) or not -1e6 < alpha < 1e6):
+        raise UsageError(f"unet.lora_alpha is {str(alpha)[:40]}, no sensible number")
+    return {} if alpha is None else {"unet.lora_alpha": float(alpha)}

@@ -22,7 +22,7 @@ from castalia.core.errors import RunError, UsageError
 from castalia.core.files import write_bytes
 from castalia.core.model import build
 from castalia.core.weights import load_tensors, save_tensors
-from castalia.interop.diffusers_files import plain_size
+from castalia.interop.diffusers_files import finite, plain_size
 from castalia.interop.diffusers_systems import export_parts
 from castalia.interop.diffusers_words import LORA_FILE, WORDS_FILE, lora_to_ours, lora_to_theirs
 from castalia.interop.target import new_folder
@@ -124,10 +124,7 @@ def tensors_of(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if path.suffix != ".safetensors":
         raise RunError(f"{path} is not a .safetensors file; files of other formats can run code when they are opened.")
     tensors, metadata = load_tensors(path)
-    for name, value in tensors.items():
-        if not value.is_floating_point() or not bool(torch.isfinite(value).all()):
-            raise RunError(f"{path}: {name!r} holds values that are not finite numbers.")
-    return tensors, metadata
+    return finite(path, tensors), metadata
 
 
 def _is_lora(path: Path) -> bool:
@@ -169,7 +166,9 @@ def _with_words(path: Path, below: LatentDiffusion) -> TextualInversion:
         raise UsageError(f"it holds {len(tensors)} tensors; a file of one word has one")
     name, vectors = next(iter(tensors.items()))
     width = below.config.text.width
-    vectors = vectors.float().reshape(-1, vectors.shape[-1] if vectors.ndim else 1)
+    if not vectors.ndim or not vectors.numel() or float(vectors.abs().max()) > 1e6:
+        raise UsageError(f"{name!r} holds no vectors of sensible size")
+    vectors = vectors.float().reshape(-1, vectors.shape[-1])
     token = "".join(piece for piece in pieces(name) if piece.isalnum())
     if not token:
         raise UsageError(f"its word {name!r} has no letter")

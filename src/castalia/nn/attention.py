@@ -46,6 +46,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None = None, dropout:
 
     On CPUs, torch's fused kernel does its bfloat16 products slowly; up to some hundreds of tokens, three plain steps
     take half of its time forwards and a third (of tiny pictures, a tenth) backwards (measured with torch 2.13).
+    They round scores to bfloat16 as well: results are off by 0.4 % where scores deviate by 1 and by 1.6 % at 16, those
+    of the fused kernel by 0.2 %.
 
     Args:
         q: queries.
@@ -55,13 +57,13 @@ def attend(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None = None, dropout:
         dropout: share of attention weights that is dropped.
     """
     b, heads, n, d = q.shape
-    if not plainly(q, max(n, k.shape[2])):
+    if not plainly(q, max(n, k.shape[2])) or not q.numel():
         return F.scaled_dot_product_attention(q, k, v, attn_mask=seen, dropout_p=dropout)
     q, k, v = (z.reshape(b * heads, -1, d) for z in (q, k, v))
     if seen is None:
         scores = torch.bmm(q * d**-0.5, k.transpose(1, 2))
     else:
-        mask = torch.zeros(seen.shape, dtype=q.dtype).masked_fill(~seen, float("-inf"))
+        mask = torch.zeros(seen.shape, dtype=q.dtype, device=seen.device).masked_fill(~seen, float("-inf"))
         if mask.numel() > mask.shape[-1] * mask.shape[-2]:
             mask = mask.expand(b, heads, *mask.shape[-2:]).reshape(b * heads, *mask.shape[-2:])
         else:

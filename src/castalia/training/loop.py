@@ -401,7 +401,10 @@ def _check_shapes(model: Model, run: Run) -> None:
 
 
 def _left_out(model: Model, data: Dataset) -> list[str]:
-    """A sentence where the data have classes that the model does not learn."""
+    """A sentence where the data have classes, or captions, that the model does not learn but could."""
+    if getattr(data, "texts", ()) and getattr(getattr(model, "config", None), "known", "caption") != "caption":
+        how = "--set config.known=caption --set data.options.captions=200"
+        return [f"The pictures have captions, which this model does not learn; with {how} it does."]
     label = data.spec.sides().get("label")
     if data.labels is None or not isinstance(label, LabelSpec) or len(label.classes) < 2:
         return []

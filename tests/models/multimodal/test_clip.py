@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from transformers import CLIPConfig as TheirConfig
 from transformers import CLIPModel
 
-from castalia.core.captions import bytes_of, texts_of
+from castalia.core.captions import CAPTION, bytes_of, texts_of
 from castalia.core.data import Batch
 from castalia.core.errors import UsageError
 from castalia.core.model import Progress, build
@@ -267,5 +268,7 @@ def test_find_gives_the_nearest_pictures_first() -> None:
     likeness = [one["likeness"] for one in grid.recipe["found"]]  # type: ignore[union-attr]
     assert likeness == sorted(likeness, reverse=True)
     assert len(grid.examples) == 5  # type: ignore[union-attr]
+    captions = texts_of(data.batch(np.arange(len(data))).extra[CAPTION])
+    assert all(one["caption"] == captions[one["example"]] for one in grid.recipe["found"])  # type: ignore[union-attr]
     with pytest.raises(UsageError, match="--words"):
         EDIT.run(Here(), Options(words=" "))  # type: ignore[arg-type]

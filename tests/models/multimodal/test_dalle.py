@@ -56,13 +56,25 @@ def test_the_distribution_over_pixels_integrates_to_one() -> None:
 
 
 def test_the_scale_of_pixels_has_a_least_value() -> None:
-    """Below it nothing is gained by being surer; at it the distribution is that with this scale."""
+    """Nothing is gained by being surer; and where that was wrong, the gradient leads out again."""
     x = torch.full((1, 1, 1, 1), 0.5)
-    at = torch.tensor([0.1, -2.0]).view(1, 2, 1, 1)
-    below = torch.tensor([0.1, -5.0]).view(1, 2, 1, 1)
-    assert torch.equal(log_prob(below, x, -2.0), log_prob(at, x, -2.0))
-    assert torch.equal(log_prob(at, x, -2.0), log_prob(at, x))
-    assert float(log_prob(torch.tensor([0.0, -5.0]).view(1, 2, 1, 1), x)) > float(log_prob(at, x)) + 2
+
+    def nats(location: float, scale: float, narrowest: float) -> torch.Tensor:
+        outputs = torch.tensor([location, scale], requires_grad=True)
+        found = log_prob(outputs.view(1, 2, 1, 1), x, narrowest)
+        found.sum().backward()
+        assert outputs.grad is not None
+        gradients.append(float(outputs.grad[1]))
+        return found.detach()
+
+    gradients: list[float] = []
+    torch.testing.assert_close(nats(0.0, -30.0, -2.0), nats(0.0, -15.0, -2.0), atol=1e-4, rtol=0)
+    wide = -math.log(2) + 2 + math.log(4)
+    assert float(nats(0.0, -30.0, -2.0)) == pytest.approx(wide, abs=1e-3)
+    assert float(nats(0.0, -5.0, -7.0)) > wide + 2
+    gradients.clear()
+    nats(3.0, -4.0, -2.0)
+    assert gradients[0] > 1
     for narrowest in (-11.0, 7.0):
         with pytest.raises(ValueError, match="narrowest"):
             CodesConfig(narrowest=narrowest)
@@ -123,7 +135,7 @@ def test_the_papers_transformer_has_twelve_billion_parameters() -> None:
     with torch.device("meta"):
         network = Transformer(PriorConfig(), 16_384, 256, 8_192, 32, 32)
     assert sum(p.numel() for p in network.parameters()) / 1e9 == pytest.approx(12.0, abs=0.4)
-    assert kinds(64)[:8] == ["row", "row", "column", "row", "row", "row", "column", "row"]
+    assert kinds(64)[:8] == ["row", "column", "row", "row", "row", "column", "row", "row"]
     assert kinds(64)[-1] == "square"
 
 

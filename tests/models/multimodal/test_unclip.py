@@ -17,6 +17,7 @@ from castalia.core.errors import UsageError
 from castalia.core.model import Progress, build
 from castalia.core.rng import BatchRng, SampleRng
 from castalia.core.sampling import Preview
+from castalia.creative import latents
 from castalia.models.diffusion.process import Process, ProcessConfig, guided
 from castalia.models.multimodal.clip import CLIP
 from castalia.models.multimodal.embeddings_prior import EmbeddingPrior, EmbeddingPriorConfig, scaled
@@ -202,3 +203,14 @@ def test_a_finished_clip_saves_its_training() -> None:
     other = build(CLIP, replace(made.config.clip, dims=4), made.spec)
     with pytest.raises(UsageError, match="same configuration"):
         made.initialise(scenes(8), BatchRng(0, total=1), {"clip": other})
+
+
+def test_pictures_are_mixed_by_their_embeddings() -> None:
+    """Frames of a walk: the first and last are decodings of the two pictures' own embeddings."""
+    made, batch = model(), some(2, 8)
+    z = made.encode(batch)
+    torch.testing.assert_close(z.norm(dim=1), torch.ones(2))
+    frames = latents.interpolate(made, Batch.of(batch.x[:1]), Batch.of(batch.x[1:]), 3)
+    torch.testing.assert_close(frames[0, 0].float(), made.decode(z[:1]).x[0].float(), atol=1.0, rtol=0)
+    torch.testing.assert_close(frames[0, -1].float(), made.decode(z[1:]).x[0].float(), atol=1.0, rtol=0)
+    assert bool(made.posterior_kl(batch).isinf().all())

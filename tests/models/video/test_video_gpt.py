@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from castalia.cli.main import main
 from castalia.core.model import Progress, build
 from castalia.core.rng import BatchRng, SampleRng
 from castalia.core.specs.video import VideoSpec
@@ -98,3 +100,19 @@ def test_sizes_that_do_not_fit_and_the_papers() -> None:
     width, layers = made.config.prior_dim, made.config.prior_layers
     block = 12 * width**2 + 13 * width
     assert sum(p.numel() for p in whole.prior.blocks.parameters()) == layers * block  # 16 blocks of 576
+
+
+def test_what_cannot_be_built_is_told_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [
+        "train",
+        "--recipe",
+        "video-gpt-tiny",
+        "--set",
+        "config.given=4",
+        "--steps",
+        "1",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    assert main(command) == 2
+    assert "cannot be built: given=4 leaves nothing of 4 frames" in capsys.readouterr().err

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+from castalia.core.captions import CAPTION, texts_of
 from castalia.core.errors import UsageError
 from castalia.creative.edit import Edit, Grid, Work, option
 
@@ -21,7 +23,7 @@ class Options:
 
 
 def run(work: Work, options: Options) -> Grid:
-    """The pictures nearest to the words, nearest first; their numbers and likeness stand in the recipe.
+    """The pictures nearest to the words, nearest first; numbers, files, captions and likeness stand in the recipe.
 
     Raises:
         UsageError: there are no words.
@@ -37,14 +39,20 @@ def run(work: Work, options: Options) -> Grid:
     parts = np.array_split(ids, max(1, -(-len(ids) // ROWS)))
     likeness = torch.cat([work.model.of_pictures(data.batch(some).x) @ words for some in parts]).cpu()
     best = likeness.topk(min(options.n, len(ids)))
-    found = [{"example": int(i), "likeness": round(float(v), 4)} for v, i in zip(*best, strict=True)]
-    return Grid(data.batch(best.indices.numpy().astype(np.int64)), recipe={"found": found})
+    batch = data.batch(best.indices.numpy().astype(np.int64))
+    texts = texts_of(batch.extra[CAPTION].cpu()) if CAPTION in batch.extra else []
+    found: list[dict[str, Any]] = []
+    for row, (value, i) in enumerate(zip(*best, strict=True)):
+        one: dict[str, Any] = {"example": int(i), "likeness": round(float(value), 4)}
+        one |= {"file": data.files[int(i)]} if data.files else {}
+        found.append(one | ({"caption": texts[row]} if texts else {}))
+    return Grid(batch, recipe={"found": found})
 
 
 EDIT = Edit(
     "find",
     "Find pictures by words.",
-    "FILE.png: the nearest pictures, nearest first; a folder: each as a file; numbers and likeness in the recipe",
+    "FILE.png: the nearest pictures, nearest first; a folder: each as a file; names and likeness in the recipe",
     Options,
     run,
     needs=("Matching",),

@@ -1,7 +1,8 @@
 """What the names of pictures in a folder or a zip mean: which split, which labels and captions.
 
 Layouts: class sub-folders; metadata files (:mod:`castalia.media.image.metadata`); either of them below split folders
-(``train``, ``test``, ``validation``). What can be read in two ways is an error that names the option which settles it.
+(``train``, ``test``, ``validation``); captions as texts of the pictures' names. What can be read in two ways is an
+error that names the option which settles it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from castalia.core.errors import DataError
 from castalia.media.image.decode import SUFFIXES, Folders
 from castalia.media.image.metadata import read_metadata
-from castalia.media.image.tree import METADATA, Item, Listing
+from castalia.media.image.tree import METADATA, Item, Listing, read_bounded
 from castalia.media.splits import SPLITS, pick_split
 
 _HOLDERS = frozenset(
@@ -29,6 +30,11 @@ _BESIDE = frozenset(
 
 _ASK = "Say so with data.options.folders: splits, classes or none."
 _FEW = 10
+
+TEXT = ".txt"
+"""Ends the name of a caption that lies beside its picture: ``7.png`` and ``7.txt``."""
+
+MAX_TEXT_BYTES = 1 << 16
 
 
 def arrange(
@@ -49,6 +55,9 @@ def arrange(
     pictures = [f for f in files if _suffix(f) in SUFFIXES]
     metadata = [f for f in files if posixpath.basename(f.name) in METADATA]
     marks = {m.name for m in metadata}
+    stems = {posixpath.splitext(p.name)[0] for p in pictures}
+    beside = {f.name[: -len(TEXT)]: f for f in files if _suffix(f) == TEXT and f.name[: -len(TEXT)] in stems}
+    marks |= {f.name for f in beside.values()}
     others = Counter(_suffix(f) or "no suffix" for f in files if _suffix(f) not in SUFFIXES and f.name not in marks)
     if not pictures:
         others += Counter(_suffix(f) for f in metadata)
@@ -90,7 +99,10 @@ def arrange(
     else:
         label_of, classes = _labels(pictures, base, splits, folders, where, notes)
     rows = told.rows
-    items = [Item(p.name, p.open, label_of.get(p.name), rows[p.name].text if rows else None) for p in pictures]
+    if rows and beside:
+        notes.append(f"{len(beside)} texts beside pictures were not read: the metadata say what is said of them.")
+    said = {p.name: rows[p.name].text for p in pictures} if rows else _texts(pictures, beside, where)
+    items = [Item(p.name, p.open, label_of.get(p.name), said.get(p.name)) for p in pictures]
     if not splits:
         return Listing(items, classes, notes)
     by_split: dict[str, list[Item]] = {}
@@ -98,6 +110,22 @@ def arrange(
         by_split.setdefault(SPLITS[_first(item.name, base).lower()], []).append(item)
     chosen, items, split_notes = pick_split(by_split, split, where)
     return Listing(items, classes, notes + split_notes, chosen)
+
+
+def _texts(pictures: Sequence[Item], beside: Mapping[str, Item], where: str) -> dict[str, str | None]:
+    """What the text of the same name says of each picture that has one."""
+    found: dict[str, str | None] = {}
+    for picture in pictures:
+        item = beside.get(posixpath.splitext(picture.name)[0])
+        if item is not None:
+            name = f"{where}: {item.name}"
+            with item.open() as file:
+                data = read_bounded(file, name, MAX_TEXT_BYTES)
+            try:
+                found[picture.name] = " ".join(data.decode("utf-8-sig").split())
+            except UnicodeDecodeError as error:
+                raise DataError(f"{name}: a caption is UTF-8 text ({error}).") from error
+    return found
 
 
 def _suffix(item: Item) -> str:

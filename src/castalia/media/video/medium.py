@@ -37,9 +37,7 @@ class VideoMedium(Medium):
     spec: ClassVar[type[Spec]] = VideoSpec
     options: ClassVar[type[Config]] = VideoOptions
     shown: ClassVar[int] = 12
-    reading: ClassVar[str] = (
-        "a folder, a .zip or one file of GIF, WebP, MP4, MOV, WebM, MKV or AVI, or of episodes"
-    )
+    reading: ClassVar[str] = "a folder, a .zip or one file of GIF, WebP, MP4, MOV, WebM, MKV or AVI, or of episodes"
     measures: ClassVar[tuple[Measure, ...]] = MEASURES
 
     def reads(self, path: Path) -> bool:
@@ -77,9 +75,12 @@ class VideoMedium(Medium):
         raise UsageError("A clip cannot be typed; give a film: @FILE.gif.")
 
     def read_file(self, path: Path, spec: VideoSpec) -> Tensor:
-        """The first frames of a film, in the size of the run; of a film that is too short the last frame is held."""
-        whole, _ = read_film(read_bounded(path, LARGEST), str(path), (spec.height, spec.width), spec.channels)
-        frames = torch.from_numpy(whole[: spec.frames])
+        """The first frames of a film, in the size of the run and about as many a second as its data have.
+
+        Of a film that is too short the last frame is held.
+        """
+        whole, fps = read_film(read_bounded(path, LARGEST), str(path), (spec.height, spec.width), spec.channels)
+        frames = torch.from_numpy(whole[:: max(1, round(fps / spec.fps))][: spec.frames].copy())
         return torch.cat([frames, frames[-1:].expand(spec.frames - len(frames), -1, -1, -1)])
 
     def write(

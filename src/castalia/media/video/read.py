@@ -141,7 +141,7 @@ def open_video(
         labels = class_numbers(chosen.labels, classes, str(path))
         size = (options.size, options.size) if like is None else (like.height, like.width)
         channels, length = (options.channels, options.frames) if like is None else (like.channels, like.frames)
-        parts, files, numbers, bad, held, fps = [], [], [], [], 0, 10.0
+        parts, files, numbers, bad, held, longest, fps = [], [], [], [], 0, 0, 10.0
         for i, item in enumerate(chosen.items):
             where = str(path) if path.name == item.name else f"{path}: {item.name}"
             try:
@@ -152,6 +152,7 @@ def open_video(
                     raise DataError(f"{error} (--on-bad-file skip leaves such files out.)") from error
                 bad.append(item.name)
                 continue
+            longest = max(longest, len(whole))
             whole = whole[:: options.every]
             if len(whole) < length:
                 held += 1
@@ -164,6 +165,8 @@ def open_video(
                 progress(i + 1, len(chosen.items))
         if bad:
             notes = [*notes, f"{len(bad)} files could not be read and are left out, {bad[0]} first."]
+        if longest == MOST_FRAMES:
+            notes = [*notes, f"Of films of {MOST_FRAMES:,} frames and more only so many are read."]
         if held:
             notes = [
                 *notes,
@@ -202,9 +205,11 @@ def read_film(data: bytes, where: str, size: tuple[int, int], channels: int) -> 
 
 
 def _episode(data: bytes, where: str) -> tuple[Iterator[Image.Image], float]:
-    """Frames of a recorded episode; nobody says how many a second."""
-    pixels = read_episode(data, where).frames
-    return (Image.fromarray(frame[..., 0] if frame.shape[2] == 1 else frame) for frame in pixels), 10.0
+    """Frames of a recorded episode."""
+    episode = read_episode(data, where)
+    frames = (Image.fromarray(frame[..., 0] if frame.shape[2] == 1 else frame) for frame in episode.frames)
+    fps = episode.about.get("fps")
+    return frames, float(fps) if isinstance(fps, int | float) and 0 < fps < 1_000 else 10.0
 
 
 def _pictures(data: bytes) -> tuple[Iterator[Image.Image], float]:

@@ -7,7 +7,7 @@ sees the words before it. A code sees all words, and of the codes before it
     column   those of its own column,
     square   those in a square around it (11 wide in the paper).
 
-Layer i (from 0) sees columns where (i - 2) mod 4 = 0, rows else, and the last layer squares.
+Layer i (from 1) sees columns where (i - 2) mod 4 = 0, rows else, and the last layer squares.
 
 Words that a caption lacks are padding, with a token of its own for each place. Codes have an embedding of their row and
 one of their column.
@@ -79,7 +79,7 @@ def pattern(kind: str, words: int, width: int, square: int) -> Pattern:
 
 def kinds(layers: int) -> Sequence[str]:
     """What each layer sees."""
-    return ["square" if i == layers - 1 else "column" if (i - 2) % 4 == 0 else "row" for i in range(layers)]
+    return ["square" if i == layers - 1 else "column" if i % 4 == 1 else "row" for i in range(layers)]
 
 
 @final

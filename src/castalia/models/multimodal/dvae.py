@@ -153,7 +153,8 @@ def outward(outputs: Tensor) -> Tensor:
 def log_prob(outputs: Tensor, x: Tensor, narrowest: float = -7.0) -> Tensor:
     """Log-density of pictures in [e, 1 - e] under the logit-Laplace distribution, nats (B,); log b >= ``narrowest``."""
     location, scale = outputs.float().chunk(2, 1)
-    scale = scale.clamp(narrowest, 7)
+    # softly: where it is too narrow for what is there, it must find out of there again
+    scale = (narrowest + F.softplus(scale - narrowest)).clamp(max=7)
     each = -math.log(2.0) - scale - torch.log(x * (1 - x)) - (torch.logit(x) - location).abs() * torch.exp(-scale)
     return each.flatten(1).sum(1)
 

@@ -33,7 +33,7 @@ class FirstStageConfig:
         latent: channels of the latent maps.
         groups: of the group normalisation; divides all ``channels``.
         codes: ``vq``: vectors of the table.
-        kl: ``kl``: weight of the KL.
+        kl: ``kl``: weight of the KL of a picture's latents, relative to the sum of its errors.
         commitment: ``vq``: weight of the commitment.
         perceptual: weight of the distance in the critic's layers, beside the mean absolute error.
         adversarial: weight of the adversarial loss, relative to what balances the gradients; 0 leaves the critic out.

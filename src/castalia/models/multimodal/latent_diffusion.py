@@ -190,7 +190,8 @@ class LatentDiffusion(Generator[LatentDiffusionConfig, ImageSpec], Refinement, E
             mean, log_variance = split(moments)
             z = mean + (0.5 * log_variance).exp() * rng.normal("latent", *self.shape)
             kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).flatten(1).sum(1).mean()
-            regular, logs["kl"] = c.kl * kl, kl.detach()
+            # the authors sum errors over pixels where a mean stands here
+            regular, logs["kl"] = c.kl * kl / x[0].numel(), kl.detach()
         else:
             near = self.nearest(moments)
             pull = (moments.detach() - near).square().mean()

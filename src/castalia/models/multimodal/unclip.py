@@ -3,7 +3,7 @@
 Papers
     Ramesh, Dhariwal, Nichol, Chu & Chen 2022, "Hierarchical Text-Conditional Image Generation with CLIP Latents"
     (arXiv:2204.06125): P(x | y) = P(x | z_i, y) P(z_i | y) (eq. 1). Section 2.1: the decoder, told the embedding by the
-    time and by four more words; 2.1 too: upsamplers, trained on blurred small pictures; 2.2: the prior, two samples of
+    time and by four more words; 2.1 too: upsamplers, trained on spoilt small pictures; 2.2: the prior, two samples of
     which the one nearer to the caption is kept; 3: variations, mixes, words added to a picture.
     Nichol et al. 2022, "GLIDE" (arXiv:2112.10741): the decoder's network. Radford et al. 2021: CLIP. Ho et al. 2022,
     "Cascaded Diffusion Models" (arXiv:2106.15282): noise added to what an upsampler is given.
@@ -19,7 +19,8 @@ latent vector: mixes of two pictures are walks between their embeddings, variati
 What differs, and why
     One run has all of it, trained on the same data; the paper's CLIP saw other pictures. The decoder's words are those
     of CLIP's own text network, as in later public work, not of another transformer. Embeddings are not reduced by
-    principal components (that served the paper's autoregressive prior). One upsampler; the paper has two. Upsamplers
+    principal components (that served the paper's autoregressive prior). One upsampler; the paper has two, whose small
+    pictures are blurred and degraded; here noise is added to them (Ho et al.). Upsamplers
     see whole pictures here, and attention where their network has it.
 
 Expected: see ``recipes/unclip.py`` and the system's page.
@@ -36,7 +37,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from castalia.core.capabilities import Exportable, Latents, Matching, Refinement, Upscaling
+from castalia.core.capabilities import Exportable, Inference, Matching, Refinement, Upscaling
 from castalia.core.captions import CAPTION
 from castalia.core.config import Config
 from castalia.core.data import Batch, Dataset
@@ -125,7 +126,7 @@ class UnCLIPOptions(WordsDrawing):
             raise ValueError("prior_steps and upsample_steps are at least 1, prior_guidance not negative")
 
 
-class UnCLIP(Generator[UnCLIPConfig, ImageSpec], Latents, Refinement, Upscaling, Matching, Exportable):
+class UnCLIP(Generator[UnCLIPConfig, ImageSpec], Inference, Refinement, Upscaling, Matching, Exportable):
     """P(x | y) = P(x | z, y) P(z | y)."""
 
     Config = UnCLIPConfig
@@ -264,7 +265,7 @@ class UnCLIP(Generator[UnCLIPConfig, ImageSpec], Latents, Refinement, Upscaling,
             own = rng.at("prior", i)
             start = math.hypot(1, levels[0]) * o.temperature * own.normal("latent", self.latent_dims)
             found = scaled(self.prior_process.draw(denoise, start, levels, o, own))
-            near = (found * caption).sum(1, keepdim=True)
+            near = (found * caption).sum(1, keepdim=True).masked_fill(empty, 0.0)  # of any picture the first is as good
             z = torch.where(near > best, found, z)
             best = torch.maximum(best, near)
         return z
@@ -325,9 +326,12 @@ class UnCLIP(Generator[UnCLIPConfig, ImageSpec], Latents, Refinement, Upscaling,
         return lambda preview: watch(Preview(before + preview.step, steps, preview.examples))
 
     @torch.no_grad()
-    def encode(self, batch: Batch) -> Tensor:
+    def encode(self, batch: Batch, *, rng: SampleRng | None = None) -> Tensor:
         """Embeddings of pictures, of unit length, ``float32`` (B, d): what ``embedding`` may be given, and latents."""
         return F.normalize(self.seen(batch.x), dim=1)
+
+    def posterior_kl(self, batch: Batch) -> Tensor:
+        return torch.full((len(batch), self.latent_dims), math.inf, device=batch.x.device)
 
     @torch.no_grad()
     def decode(self, z: Tensor, given: Given | None = None, *, rng: SampleRng | None = None) -> Batch:
