@@ -31,6 +31,7 @@ def scenes() -> Recipe:
             prior=EmbeddingPriorConfig(width=192, layers=4, heads=6),
             decoder=UNetConfig(channels=(48, 96), blocks=1, attention=(1,), head_channels=32, groups=8),
             upsampler=UNetConfig(channels=(24, 48), blocks=1, attention=(), middle="plain", groups=8),
+            shares=(0.22, 0.16, 0.5, 0.12),
         ),
         data=Data("scenes", options=ImageOptions(captions=LETTERS)),
         training=Training(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from castalia.core.captions import CAPTION, texts_of
 from castalia.core.errors import UsageError
 from castalia.creative.edit import Edit, Grid, Work, option
 
@@ -30,6 +29,8 @@ def run(work: Work, options: Options) -> Grid:
     """
     import numpy as np
     import torch
+
+    from castalia.core.captions import CAPTION, texts_of
 
     if not options.words.strip():
         raise UsageError('Say what to look for with --words, for example --words "a red heart".')

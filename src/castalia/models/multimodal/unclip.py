@@ -327,8 +327,14 @@ class UnCLIP(Generator[UnCLIPConfig, ImageSpec], Inference, Refinement, Upscalin
 
     @torch.no_grad()
     def encode(self, batch: Batch, *, rng: SampleRng | None = None) -> Tensor:
-        """Embeddings of pictures, of unit length, ``float32`` (B, d): what ``embedding`` may be given, and latents."""
-        return F.normalize(self.seen(batch.x), dim=1)
+        """Embeddings of pictures, of unit length, ``float32`` (B, d): what ``embedding`` may be given, and latents.
+
+        With ``rng`` of what the pictures may have been before their values were rounded.
+        """
+        x = batch.x.float()
+        if rng is not None:
+            x = x + rng.uniform("rounding", *x.shape[1:]) - 0.5
+        return F.normalize(self.seen(x), dim=1)
 
     def posterior_kl(self, batch: Batch) -> Tensor:
         return torch.full((len(batch), self.latent_dims), math.inf, device=batch.x.device)
