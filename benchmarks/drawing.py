@@ -114,7 +114,7 @@ def theirs(case: Case) -> Run:
     logging.getLogger("diffusers").setLevel(logging.ERROR)
     model = made(case)
     found: dict[str, Any] = {}
-    for part in whole_of(model).parts:
+    for part in whole_of(model, case.system).parts:
         network = getattr(diffusers, part.kind)(**part.fields).eval()
         missing, unexpected = network.load_state_dict(part.tensors, strict=False)
         assert not unexpected

@@ -22,24 +22,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.told import told
 from castalia import api, runs
 from castalia.core.data import Batch, some_of
 from castalia.core.errors import CastaliaError, UsageError
 from castalia.core.model import Generator
-from castalia.core.rng import SampleRng, derive
+from castalia.core.rng import derive
 from castalia.core.specs.video import VideoSpec
 from castalia.estimators.distances import frechet
-from castalia.estimators.metric import mean_metric
 from castalia.media.video.measures import Judge
-
-AT_ONCE = 20
-
-
-def told(values: np.ndarray, seed: int) -> dict[str, float]:
-    """A mean with its interval."""
-    found = mean_metric(values.astype(np.float64), "", "", seed)
-    low, high = found.interval or (found.value, found.value)
-    return {"value": found.value, "low": low, "high": high}
 
 
 def psnr(x: Tensor, truth: Tensor) -> np.ndarray:
@@ -59,16 +50,10 @@ def middles(x: Tensor) -> Tensor:
 
 def continued(model: Generator[Any, Any], batch: Batch, given: int, options: Any, seed: int) -> Tensor:
     """Clips whose first frames are those of the batch."""
-    parts = []
-    for first in range(0, len(batch), AT_ONCE):
-        rows = slice(first, first + AT_ONCE)
-        known: dict[str, Tensor] = {"prompt": batch.x[rows, :given].to(model.device)}
-        if "label" in model.accepts() and batch.label is not None:
-            known["label"] = batch.label[rows].to(model.device)
-        n = len(known["prompt"])
-        rng = SampleRng(derive(seed, "films"), range(first, first + n), model.device)
-        parts.append(model.sample(n, known, rng=rng, options=options).x.cpu())
-    return torch.cat(parts)
+    known = {"prompt": batch.x[:, :given]}
+    if "label" in model.accepts() and batch.label is not None:
+        known["label"] = batch.label
+    return api.draw(model, len(batch), seed=derive(seed, "films"), given=known, options=options).x.cpu()
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -25,11 +25,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.told import told
 from castalia import api, recipes, runs
 from castalia.core.captions import CAPTION, bytes_of
 from castalia.core.model import Generator
-from castalia.core.rng import SampleRng, derive
-from castalia.estimators.metric import mean_metric
+from castalia.core.rng import derive
 from castalia.media.image.emblems import CAPTIONS, KINDS, RING, SUBJECT, TONES, emblem
 from castalia.models.multimodal.latent_diffusion import LatentDiffusion
 from castalia.training.loop import train
@@ -42,7 +42,6 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "DreamBooth, adapters": ("dreambooth-blue-ring", {"rank": 8, "alpha": 8.0}),
     "LoRA": ("picture-lora-blue-ring", {}),
 }
-AT_ONCE = 100
 SEEN = (*KINDS, RING[0])
 """Shapes that the reader tells: those of emblems, and the subject's."""
 
@@ -109,21 +108,13 @@ def pictures(run: runs.Run, captions: list[str], seed: int) -> Tensor:
     """Samples of captions, ``uint8`` (N, 3, 16, 16)."""
     model = run.model(runs.default_device())[0]
     assert isinstance(model, Generator)
-    parts = []
-    for first in range(0, len(captions), AT_ONCE):
-        some = captions[first : first + AT_ONCE]
-        rng = SampleRng(derive(seed, "samples"), range(first, first + len(some)), model.device)
-        given = {CAPTION: bytes_of(some).to(model.device)}
-        parts.append(model.sample(len(some), given, rng=rng).x.cpu())
-    return torch.cat(parts)
+    return api.draw(model, len(captions), seed=derive(seed, "samples"), given={CAPTION: bytes_of(captions)}).x.cpu()
 
 
 def share(net: Reader, x: Tensor, captions: list[str], seed: int) -> dict[str, float]:
     """The share of pictures that show what their captions say, with its interval."""
     right = (read(net, x) == torch.stack([asked(caption) for caption in captions])).all(1)
-    metric = mean_metric(right.double().numpy(), "share", "measured; interval: bootstrap", seed)
-    low, high = metric.interval or (metric.value, metric.value)
-    return {"value": metric.value, "low": low, "high": high}
+    return told(right.numpy(), seed)
 
 
 def main(arguments: list[str] | None = None) -> int:

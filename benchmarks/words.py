@@ -5,7 +5,8 @@
 For the captions of held-out pictures a run draws one picture each. Told are
 
 - where the reader of ``scenes`` knows the captions: the share of pictures in which everything is right, and each
-  attribute; with ``--candidates 8`` also of the best of eight by the run's own CLIP (``dalle``);
+  attribute; of ``dalle`` also of real pictures through its codes, and with ``--candidates 8`` of the best of eight by
+  the run's own CLIP;
 - with ``--judge``, a run of ``clip`` on the same kind of data: the mean cosine between pictures and their captions, the
   same with captions shuffled among the pictures, and the difference with its interval; and of the real pictures;
 - of ``unclip``: the cosine between what the prior draws for a caption and the embedding of its true picture, beside the
@@ -26,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.told import told
 from castalia import api, runs
 from castalia.core.capabilities import Matching
 from castalia.core.captions import CAPTION, bytes_of, texts_of
@@ -34,31 +36,19 @@ from castalia.core.errors import CastaliaError, UsageError
 from castalia.core.model import Generator
 from castalia.core.rng import SampleRng, derive
 from castalia.core.specs.image import ImageSpec
-from castalia.estimators.metric import mean_metric
 from castalia.media.image.scenes import Scene, obeyed, read_caption, read_picture
 from castalia.media.image.write import to_image, to_numpy
+from castalia.models.multimodal.dalle import DALLE
 from castalia.models.multimodal.embeddings_prior import scaled
 from castalia.models.multimodal.unclip import UnCLIP
 
 AT_ONCE = 50
 
 
-def told(values: np.ndarray, seed: int) -> dict[str, float]:
-    """A mean with its interval."""
-    found = mean_metric(values.astype(np.float64), "", "", seed)
-    low, high = found.interval or (found.value, found.value)
-    return {"value": found.value, "low": low, "high": high}
-
-
 def pictures(model: Generator[Any, Any], captions: list[str], options: Any, seed: int) -> Tensor:
     """One picture ``uint8`` for each caption."""
-    parts = []
-    for first in range(0, len(captions), AT_ONCE):
-        some = captions[first : first + AT_ONCE]
-        rng = SampleRng(derive(seed, "words"), range(first, first + len(some)), model.device)
-        given = {CAPTION: bytes_of(some).to(model.device)}
-        parts.append(model.sample(len(some), given, rng=rng, options=options).x.cpu())
-    return torch.cat(parts)
+    given = {CAPTION: bytes_of(captions)}
+    return api.draw(model, len(captions), seed=derive(seed, "words"), given=given, options=options).x.cpu()
 
 
 def attributes(x: Tensor, scenes: list[Scene], seed: int) -> dict[str, Any]:
@@ -122,6 +112,9 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
         assert isinstance(judge, Matching)
         told_of["clip score"] = likeness(judge, x, captions, seed)
         told_of["clip score of real pictures"] = likeness(judge, batch.x, captions, seed)
+    if isinstance(model, DALLE) and len(scenes) == len(captions):
+        through = model.pictures(model.codes(batch.x.to(model.device))).cpu()
+        told_of["attributes of real pictures through the codes"] = attributes(through, scenes, seed)
     if isinstance(model, UnCLIP):
         told_of["cosine to the true embedding"] = prior(model, batch, how, seed)
         if len(scenes) == len(captions):

@@ -24,7 +24,9 @@ def test_the_tour_shows_something_of_many_media_and_has_half_a_minute_for_each()
 def test_a_page_of_two_media(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     out = demo(tmp_path / "demo", 0.05, ["vae", "gpt2"])
     html = out.read_text()
+    said = capsys.readouterr().out
     for name in ("vae", "gpt2"):
+        assert f"Measuring {name}" in said  # which can take longer than the training
         assert CATALOGUE[name].good.split(":")[0] in html
         assert (tmp_path / "demo" / "runs" / name / "config.json").is_file()
         assert any((tmp_path / "demo" / "samples" / name).iterdir())

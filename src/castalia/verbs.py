@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from castalia import api, asked, comparison, editing, listing, overview
+from castalia.core.errors import UsageError
 from castalia.core.guest import guest
 from castalia.core.spec import LabelSpec
 from castalia.creative.edit import Film, Page
@@ -20,9 +21,6 @@ from castalia.showing import Samples
 
 PERSONAL = ("dreambooth", "textual-inversion", "picture-lora")
 """Systems that add to a run; diffusers has files for that."""
-
-IN_PARTS = ("latent-diffusion", "dit", "flow-matching", "consistency", "unclip")
-"""Systems whose networks are parts of diffusers' pipelines."""
 
 Format = Literal["folder", "torch", "onnx", "diffusers", "transformers"]
 
@@ -95,13 +93,15 @@ def export(
         For ``torch`` and ``onnx``, how far each exported call is from the model; else nothing.
     """
     run, out = api.load(run) if not isinstance(run, Run) else run, Path(out)
+    if (label is not None or drop_variance) and (format, run.recipe.model) != ("diffusers", "ddpm"):
+        raise UsageError("A label, or a variance left out, can be asked of a ddpm in diffusers' format alone.")
     if format == "folder":
         folder.export_folder(run, out)
     elif format == "diffusers" and run.recipe.model in PERSONAL:
         from castalia.interop.personal import export_words
 
         export_words(run, out)
-    elif format == "diffusers" and run.recipe.model in IN_PARTS:
+    elif format == "diffusers" and run.recipe.model != "ddpm":
         from castalia.interop.diffusers_systems import export_parts
 
         export_parts(run, out)

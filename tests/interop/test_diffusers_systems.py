@@ -350,7 +350,7 @@ def test_the_prior_of_unclip(tmp_path: Path) -> None:
 def test_runs_that_are_not_written(tmp_path: Path) -> None:
     out = tmp_path / "out"
     for name, config, spec, text in (
-        ("ddpm", DDPMConfig(unet=UNET), PLAIN, "no parts of a DDPM"),
+        ("ddpm", DDPMConfig(unet=UNET), PLAIN, "no parts of a ddpm"),
         ("flow-matching", FlowMatchingConfig(), PointsSpec(2), "draws pictures"),
         ("flow-matching", FlowMatchingConfig(unet=UNET, end=0.1), PLAIN, "has no such path"),
         ("consistency", ConsistencyConfig(unet=replace(UNET, time="fourier")), PLAIN, "fourier"),
@@ -432,7 +432,7 @@ def test_folders_that_do_not_fit(tmp_path: Path) -> None:
     weights.rename(weights.with_suffix(".bin"))
     refused("pickle file")
     weights.with_suffix(".bin").rename(weights)
-    with pytest.raises(UsageError, match="no parts of a DDPM"):
+    with pytest.raises(UsageError, match="no parts of a ddpm"):
         import_parts(folder, made(tmp_path / "ddpm", "ddpm", DDPMConfig(unet=UNET)), tmp_path / "no")
     refused(
         "unet would not be read: of a dit there are transformer",
@@ -462,6 +462,13 @@ def test_defaults_are_those_of_diffusers() -> None:
         theirs = {key: p.default for key, p in found.items() if key != "self"}
         assert set(theirs) == set(ours), name
         assert all(equal(theirs[key], ours[key]) for key in ours), name
+
+
+def test_wishes_that_parts_cannot_fulfil_are_refused(tmp_path: Path) -> None:
+    run = made(tmp_path / "run", "flow-matching", FlowMatchingConfig(unet=UNET))
+    with pytest.raises(UsageError, match="of a ddpm"):
+        verbs.export(run, tmp_path / "out", "diffusers", drop_variance=True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_command_line_asks_for_the_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ from castalia.media.base import Work
 from castalia.media.episode.shards import Episode, write_episode
 from castalia.media.named import medium_for
 from castalia.media.rooms import medium_of
+from castalia.media.video import read
 from castalia.media.video.measures import MEASURES, centred, changes
 from castalia.media.video.medium import VideoMedium
 from castalia.media.video.read import VideoOptions, open_video
@@ -45,7 +46,9 @@ def test_a_film_is_cut_into_windows(tmp_path: Path) -> None:
 def episode(where: Path, steps: int, channels: int = 3) -> Path:
     """An episode whose frame t is grey of 10 t."""
     frames = np.repeat(10 * np.arange(steps, dtype=np.uint8), 12 * 16 * channels).reshape(steps, 12, 16, channels)
-    write_episode(where, Episode(frames, np.zeros((steps, 2), np.float32), np.zeros(steps, np.float32), False, {}))
+    write_episode(
+        where, Episode(frames, np.zeros((steps, 2), np.float32), np.zeros(steps, np.float32), False, {"fps": 30})
+    )
     return where
 
 
@@ -56,10 +59,11 @@ def test_episodes_are_clips_where_a_system_of_video_asks(tmp_path: Path) -> None
     assert medium_for(str(tmp_path), ("video",)).name == "video"
     data = open_video(tmp_path, VideoOptions(size=8, frames=4, hop=5), split="train")
     assert data.spec.shape == (4, 3, 8, 8)
+    assert data.spec.fps == 30.0
     assert data.files[:2] == ("00000.npz#0", "00000.npz#5")
     assert data.batch(np.arange(2)).x[:, :, 0, 4, 4].tolist() == [[0, 10, 20, 30], [50, 60, 70, 80]]
     # a prompt
-    clip = VideoMedium().read_file(tmp_path / "00003.npz", VideoSpec(1, 3, 8, 8, 10.0))
+    clip = VideoMedium().read_file(tmp_path / "00003.npz", VideoSpec(1, 3, 8, 8, 30.0))
     assert clip[:, 0, 0, 0].tolist() == [0, 10, 20]
     # what was drawn of episodes has a film beside each: then the films are read
     film(tmp_path / "a.gif", frames=5)
@@ -67,6 +71,20 @@ def test_episodes_are_clips_where_a_system_of_video_asks(tmp_path: Path) -> None
     (tmp_path / "bad.npz").write_bytes(b"PK\x03\x04 no")
     with pytest.raises(DataError, match=r"bad\.npz"):
         open_video(tmp_path / "bad.npz", VideoOptions())
+
+
+def test_prompts_go_at_the_pace_of_the_run(tmp_path: Path) -> None:
+    film(tmp_path / "a.gif", frames=9)  # 20 frames a second
+    clip = VideoMedium().read_file(tmp_path / "a.gif", VideoSpec(1, 4, 8, 8, 10.0))
+    assert (clip[:, 0, 4, 4].float() - torch.tensor([0.0, 20, 40, 60])).abs().max() <= 1
+
+
+def test_what_is_left_out_of_long_films_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read, "MOST_FRAMES", 6)
+    film(tmp_path / "a.gif", frames=9)
+    data = open_video(tmp_path, VideoOptions(size=8, frames=4, hop=1))
+    assert len(data) == 3
+    assert "only so many are read" in " ".join(data.notes)
 
 
 def test_short_films_hold_their_last_frame_and_that_is_said(tmp_path: Path) -> None:

@@ -107,10 +107,15 @@ def autoencoder_layers(encoder: Encoder, decoder: Decoder) -> Iterator[tuple[str
             if isinstance(layer, PictureAttention):
                 at = f"{way}.mid_block.attentions.0"
                 yield f"{way}.middle.{i}.norm", (f"{at}.group_norm",)
-                yield f"{way}.middle.{i}.qkv", (f"{at}.to_q", f"{at}.to_k", f"{at}.to_v")
+                yield f"{way}.middle.{i}.qkv", _asked(at)
                 yield f"{way}.middle.{i}.out", (f"{at}.to_out.0",)
             else:
                 yield from _block(f"{way}.middle.{i}", f"{way}.mid_block.resnets.{i // 2}")
+
+
+def _asked(theirs: str) -> tuple[str, ...]:
+    """Queries, keys and values, which are one matrix here."""
+    return tuple(f"{theirs}.to_{name}" for name in "qkv")
 
 
 def _block(ours: str, theirs: str) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -162,7 +167,7 @@ def transformer_layers(net: Transformer) -> Iterator[tuple[str, tuple[str, ...]]
     for i in range(net.config.depth):
         at = f"transformer_blocks.{i}"
         yield f"tell.{i}", (f"{at}.norm1.linear",)
-        yield f"blocks.{i}.qkv", (f"{at}.attn1.to_q", f"{at}.attn1.to_k", f"{at}.attn1.to_v")
+        yield f"blocks.{i}.qkv", _asked(f"{at}.attn1")
         yield f"blocks.{i}.out", (f"{at}.attn1.to_out.0",)
         yield f"blocks.{i}.up", (f"{at}.ff.net.0.proj",)
         yield f"blocks.{i}.down", (f"{at}.ff.net.2",)
@@ -249,7 +254,7 @@ def prior_layers(net: EmbeddingPrior) -> Iterator[tuple[str, tuple[str, ...]]]:
         ours, theirs = f"blocks.{i}", f"transformer_blocks.{i}"
         yield f"{ours}.norm1", (f"{theirs}.norm1",)
         yield f"{ours}.norm2", (f"{theirs}.norm3",)
-        yield f"{ours}.attention.qkv", (f"{theirs}.attn1.to_q", f"{theirs}.attn1.to_k", f"{theirs}.attn1.to_v")
+        yield f"{ours}.attention.qkv", _asked(f"{theirs}.attn1")
         yield f"{ours}.attention.out", (f"{theirs}.attn1.to_out.0",)
         yield f"{ours}.up", (f"{theirs}.ff.net.0.proj",)
         yield f"{ours}.down", (f"{theirs}.ff.net.2",)

@@ -36,10 +36,10 @@ from castalia.interop import diffusers_parts as parts
 from castalia.interop import diffusers_schedule
 from castalia.interop.diffusers_defaults import DEFAULTS, compare
 from castalia.interop.diffusers_files import WEIGHTS, fields_of, finite, header_fields, plain_size, weights_file
-from castalia.interop.diffusers_layout import to_ours, to_theirs, to_unet2d
+from castalia.interop.diffusers_layout import to_theirs, to_unet2d, unet_layers
 from castalia.interop.diffusers_runs import SAME, schedule_of, whole_range
 from castalia.interop.diffusers_schedule import read_schedule, schedule_of_file, scheduler_file
-from castalia.interop.diffusers_words import from_condition, to_condition
+from castalia.interop.diffusers_words import from_condition, shares, to_condition
 from castalia.interop.target import new_folder
 from castalia.models.diffusion.consistency import Consistency
 from castalia.models.diffusion.ddpm import DDPMConfig
@@ -94,8 +94,8 @@ class Whole:
     use: str
 
 
-def whole_of(model: Model) -> Whole:
-    """A model as parts.
+def whole_of(model: Model, system: str) -> Whole:
+    """A model of a system as parts.
 
     Raises:
         UsageError: it has no parts that diffusers has; the text says why.
@@ -105,7 +105,7 @@ def whole_of(model: Model) -> Whole:
     for kind, make in _MAKERS:
         if isinstance(model, kind):
             return make(model)
-    raise UsageError(f"diffusers has no parts of a {type(model).__name__}.")
+    raise UsageError(f"diffusers has no parts of a {system}; --format folder writes any run.")
 
 
 # the systems
@@ -186,20 +186,11 @@ def _unet(model: FlowMatching | Consistency, backwards: bool) -> Part:
         return parts.backwards(state, config.cos_first, config.freq_shift) if backwards else state
 
     def take(theirs: Mapping[str, Tensor]) -> None:
-        network.load_state_dict(turned(_unet_weights(network, theirs)))
+        layers = [*unet_layers(network), ("label", ("class_embedding",))]
+        network.load_state_dict(turned(parts.ours_of(layers, network.state_dict(), theirs, shares(network))))
 
     note = f"Class {network.classes} means no class." if network.classes else ""
     return Part("unet", "UNet2DModel", asdict(fields), to_theirs(network, turned(network.state_dict())), take, note)
-
-
-def _unet_weights(network: UNet, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    expected = to_theirs(network, network.state_dict())
-    for name in sorted(expected.keys() ^ theirs.keys()):
-        raise UsageError(f"{'there is no' if name in expected else 'unexpected'} {name!r}")
-    for name, value in expected.items():
-        if value.shape != theirs[name].shape:
-            raise UsageError(f"{name!r} gives {tuple(theirs[name].shape)} where {tuple(value.shape)} is expected")
-    return to_ours(network, theirs)
 
 
 def _flow(model: FlowMatching) -> Whole:
@@ -276,7 +267,7 @@ def export_parts(run: Run, out: Path) -> Path:
         RunError: the run has no readable weights, or the folder cannot be written.
     """
     model, _ = run.model(torch.device("cpu"))
-    whole = whole_of(model)
+    whole = whole_of(model, run.recipe.model)
     with new_folder(out) as folder:
         for part in whole.parts:
             _make(folder / part.folder)
@@ -330,7 +321,7 @@ def import_parts(source: Path, start: Run, out: Path) -> Run:
         RunError: a part is damaged, or not of the run's sizes; the text names file and field or tensor.
     """
     model, _ = start.model(torch.device("cpu"))
-    whole = whole_of(model)
+    whole = whole_of(model, start.recipe.model)
     alone = whole.parts[0] if len(whole.parts) == 1 and os.path.lexists(source / CONFIG) else None
     if alone is None:
         _nothing_else(source, whole, start.recipe.model)

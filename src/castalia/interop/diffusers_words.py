@@ -28,6 +28,7 @@ from castalia.interop.diffusers_layout import to_unet2d, unet_layers
 from castalia.interop.diffusers_parts import named, ours_of
 from castalia.models.multimodal.unet import WordAttention, WordUNet
 from castalia.nn.adapters import Adapter
+from castalia.nn.unet import UNet
 
 LORA_FILE, WORDS_FILE = "pytorch_lora_weights.safetensors", "learned_embeds.safetensors"
 METADATA = "lora_adapter_metadata"
@@ -107,7 +108,7 @@ def to_condition(net: WordUNet, size: tuple[int, int]) -> tuple[dict[str, Any], 
         "attention_head_dim": heads[0] if len(set(heads)) == 1 else heads,
         "cross_attention_dim": context_of(net),
     }
-    return fields, named(layers(net), net.state_dict(), _shares(net))
+    return fields, named(layers(net), net.state_dict(), shares(net))
 
 
 def from_condition(net: WordUNet, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -116,10 +117,10 @@ def from_condition(net: WordUNet, theirs: Mapping[str, Tensor]) -> dict[str, Ten
     Raises:
         UsageError: names or shapes are not those of our network; the text gives the first.
     """
-    return ours_of(layers(net), net.state_dict(), theirs, _shares(net))
+    return ours_of(layers(net), net.state_dict(), theirs, shares(net))
 
 
-def _shares(net: WordUNet) -> dict[str, list[int]]:
+def shares(net: UNet) -> dict[str, list[int]]:
     """Rows of the parts of what tells blocks the time."""
     return {"projection": [block.width for block in net.residual_blocks()]}
 

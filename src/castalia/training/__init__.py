@@ -1,6 +1,7 @@
 """Training: one linear loop and the things that it applies to a model from outside.
 
 loop.py        the loop; start reading here
+sentences.py   what a training says of itself in words
 plan.py        steps, precision and threads, decided once per run and stored
 optimizers.py  optimizers, schedules, and their state as plain tensors
 ema.py         averaged weights

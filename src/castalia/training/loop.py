@@ -26,11 +26,10 @@ from castalia.core.data import Dataset
 from castalia.core.errors import Interrupted, NonFiniteError, UsageError
 from castalia.core.guest import guest, no_denormals
 from castalia.core.locks import Lock
-from castalia.core.model import Generator, Model, build, lay_out, training_mode
+from castalia.core.model import Model, build, lay_out, training_mode
 from castalia.core.rng import BatchRng, derive
-from castalia.core.spec import LabelSpec
 from castalia.runs import Run
-from castalia.training import keeping, parallel, plan, planning
+from castalia.training import keeping, parallel, plan, planning, sentences
 from castalia.training.ema import Ema
 from castalia.training.progress import Reporter
 from castalia.training.recomputing import recompute
@@ -169,10 +168,10 @@ def train(
             run.truncate_metrics(state.step)
         reporter = Reporter(run.path, ends[-1], settings.tracker, quiet=quiet or not world.main)
         stack.callback(reporter.close)
-        reporter.say(_opening(recipe, data, count, decided, state))
+        reporter.say(sentences.opening(recipe, data, count, decided, state))
         for sentence in run.said:
             reporter.say(sentence)
-        notes = [*data.notes, *_left_out(model, data), *health.few_examples(len(data)), *fewer]
+        notes = [*data.notes, *sentences.left_out(model, data), *health.few_examples(len(data)), *fewer]
         for sentence in [*notes, *keeping.passed_over(run, found)]:
             reporter.say(f"Note: {sentence}")
         watching = Watching(run, notes) if world.main else None
@@ -253,10 +252,10 @@ def train(
             else:
                 state.skipped += 1
                 state.bad_in_a_row += 1
-                text = _bad_step(state, logs, used, data)
+                text = sentences.bad_step(state, logs, used, data)
                 reporter.say(text)
                 if state.bad_in_a_row >= settings.max_bad_steps:
-                    raise NonFiniteError(f"{text} {_last_good(run, state)}")
+                    raise NonFiniteError(f"{text} {sentences.last_good(run, state)}")
 
             # are other programs in the way of the threads?
             if pace.slow(time.monotonic() - begun) and plan.may_have_fewer(recipe, world):
@@ -312,7 +311,7 @@ def train(
             if watching is not None:
                 watching.renew(time.monotonic(), state.step, ends[-1], left)
             if last and state.bad_in_a_row:
-                raise NonFiniteError(f"The last steps of the training were skipped. {_last_good(run, state)}")
+                raise NonFiniteError(f"The last steps of the training were skipped. {sentences.last_good(run, state)}")
             if (due and not state.bad_in_a_row) or last or over or signal:
                 state.seconds = spent + elapsed
                 parallel.on_main(lock.check, world)
@@ -398,46 +397,6 @@ def _check_shapes(model: Model, run: Run) -> None:
                 f"{type(model).__name__}.initialise changed the shape or type of {name!r}, so no run could be read "
                 "again. What only the data know belongs into the configuration, by Model.complete."
             )
-
-
-def _left_out(model: Model, data: Dataset) -> list[str]:
-    """A sentence where the data have classes, or captions, that the model does not learn but could."""
-    if getattr(data, "texts", ()) and getattr(getattr(model, "config", None), "known", "caption") != "caption":
-        how = "--set config.known=caption --set data.options.captions=200"
-        return [f"The pictures have captions, which this model does not learn; with {how} it does."]
-    label = data.spec.sides().get("label")
-    if data.labels is None or not isinstance(label, LabelSpec) or len(label.classes) < 2:
-        return []
-    if not isinstance(model, Generator) or "label" in model.accepts():
-        return []
-    return [f"The data have {len(label.classes)} classes, which this model does not learn."]
-
-
-def _opening(recipe: Recipe, data: Dataset, count: int, decided: plan.Plan, state: keeping.State) -> str:
-    text = (
-        f"{recipe.model}, {count:,} parameters, on {data.name}, {len(data):,} examples; "
-        f"{decided.precision} ({decided.reason}), {decided.threads} thread{'s' * (decided.threads > 1)}"
-    )
-    return text + (f"; continuing after step {state.step:,}" if state.step else "")
-
-
-def _bad_step(state: keeping.State, logs: Mapping[str, float], used: Sequence[Tensor], data: Dataset) -> str:
-    ids = torch.cat(list(used)).tolist() if used else []
-    names = [data.files[i] if data.files else str(i) for i in ids[:8]]
-    what = ", ".join(f"{name} {value}" for name, value in logs.items() if not math.isfinite(value)) or "non-finite"
-    more = f" and {len(ids) - 8} more" if len(ids) > 8 else ""
-    return (
-        f"Step {state.step:,} was skipped: {what}. Its examples: {', '.join(names)}{more}. "
-        f"No weight was changed by them ({state.bad_in_a_row} in a row, {state.skipped} in all)."
-    )
-
-
-def _last_good(run: Run, state: keeping.State) -> str:
-    good = checkpoints.newest(run.checkpoints)
-    where = f"The last good checkpoint is {good.path}." if good else "There is no checkpoint yet."
-    return (
-        f"Training stopped after {state.bad_in_a_row} such steps in a row. {where} Try a lower training.lr or a clip."
-    )
 
 
 def _agree(

@@ -25,6 +25,7 @@ from castalia.nn.attention import PictureAttention
 from castalia.nn.pixels import inward
 from castalia.nn.unet import ResidualBlock, UNetConfig
 from castalia.recipes import recipe
+from castalia.training import sentences
 from tests.models.multimodal.captioned import scenes, some
 
 
@@ -277,3 +278,12 @@ def test_the_networks_attention_all_asks_words() -> None:
     kinds = [type(m) for m in made.modules() if isinstance(m, PictureAttention | WordAttention)]
     assert kinds == [WordAttention] * 7
     assert len([m for m in made.modules() if isinstance(m, ResidualBlock)]) == 8
+
+
+def test_captions_that_are_not_learned_are_told() -> None:
+    """A person whose pictures have captions hears before the training that it will not know them."""
+    data = scenes(8)
+    assert sentences.left_out(model(), data) == []
+    told = sentences.left_out(model(known="nothing"), data)
+    assert len(told) == 1
+    assert "--set config.known=caption" in told[0]
